@@ -1,0 +1,90 @@
+"""Pre-tokenised English back into ordinary spelling.
+
+DailyDialog parts words and punctuation with spaces ("I ’ m" beside "I'm"), GPT-2 was trained on ordinary
+text, and people type ordinary text. So both the corpus and what people type pass through `detokenise`:
+ordinary English comes out as it went in, and what has come out once does not change again.
+"""
+
+import re
+
+_ALIKE = str.maketrans({"’": "'", "‘": "'", "′": "'", "`": "'", "“": '"', "”": '"', "。": ".", "、": ",", "\x7f": " "})
+
+# Each rule: what a text must contain for the rule to be tried (most texts contain little), a pattern and its
+# replacement. They stand in order: a rule may rely on the ones above it.
+_WORDS = [
+    (" ' ", r"(?<=\w) ' ([smtd]|[Ll]l|[Rr]e|[Vv]e)\b", lambda found: "'" + found[1].lower()),
+    ("'II", r"(?<=\w)'II\b", "'ll"),  # "I'II" is the corpus's slip of the pen for "I'll"
+    (" ' ", r"\b([Oo]) ' (?=clock\b|[A-Z][a-z])", r"\1'"),
+    (" ' ", r"\b([Mm]a) ' (?=am\b)", r"\1'"),
+    ("' ", r"(?<!\S)' (?=(?:cause|em|til)\b)", "'"),
+    (" na", r"\b([Gg]on|[Ww]an) na\b", r"\1na"),
+    (" ta", r"\b([Gg]ot) ta\b", r"\1ta"),
+]
+_NUMBERS = [
+    (" . ", r"(?<=\d) \. (?=\d)", "."),
+    (" , ", r"(?<=\d) , (?=000\b)", ","),
+    (" , ", r"([$£¥] ?\d{1,3}) , (?=\d{3}\b)", r"\1,"),
+    (" ", r"([$£¥]) (?=\d)", r"\1"),
+    (" :", r"\b(\d{1,2}) ::? (?=\d{2}\b)", r"\1:"),
+    (" - ", r"(?<=\d{3}) - (?=\d{3})", "-"),  # telephone numbers, not subtractions
+]
+_PUNCTUATION = [
+    (" . ", r"\b([A-Za-z]) \. (?=[A-Za-z] \.)", r"\1."),  # "a . m ." and "U . S . A ."
+    (".m ..", r"\b([ap]\.m) \.+", r"\1."),  # its second full stop was the sentence's
+    (" / ", r"\b([A-Z]) / (?=[A-Z]\b)", r"\1/"),
+    (". .", r"(?<=\.) (?=\.)", ""),
+    (" ::", r"(?<=\S) ::(?= )", ":"),
+    (" ", r"(?<=\S) ([,.?!;:%]+)(?=[\s\"']|$)", r"\1"),  # but not in " .NET" or " :)"
+    ("", r"([a-z]{2}[.?!]|\b[MD][rs]\.)(?=[A-Z][a-z' ])", r"\1 "),  # "Sure.It will", "Mr.Wang"
+    ("( ", r"(?<![:;=-])\( ", "("),
+    (" )", r"(?<![:;=-]) \)", ")"),
+]
+_ELISIONS = ("'cause", "'em", "'til", "'n'")
+
+
+def detokenise(text: str) -> str:
+    """`text` on one line, in ordinary spelling, with plain quotation marks and apostrophes."""
+    text = " ".join(text.translate(_ALIKE).split())
+    text = _apply(_WORDS, text)
+    text = _attach(_attach(text, '"'), "'")
+    return _apply(_PUNCTUATION, _apply(_NUMBERS, text))
+
+
+def _apply(rules: list[tuple], text: str) -> str:
+    for needle, pattern, replacement in rules:
+        if needle in text:
+            text = re.sub(pattern, replacement, text)
+    return text
+
+
+def _attach(text: str, mark: str) -> str:
+    """Gives each quotation mark that stands by itself to the word that it opens or closes."""
+    tokens = text.split(" ")
+    lone = tokens.count(mark)
+    if not lone:
+        return text
+    words, prefix, inside = [], "", False
+    for token, following in zip(tokens, [*tokens[1:], "."], strict=True):
+        if token != mark:
+            inside = _inside(token, mark, inside)
+            words.append(prefix + token)
+            prefix = ""
+        elif words and not prefix and (inside or _closes(words[-1], following, lone)):
+            words[-1] += mark
+            inside = False
+        else:
+            prefix, inside = prefix + mark, True
+        lone -= token == mark
+    return " ".join([*words, prefix] if prefix else words)
+
+
+def _closes(word: str, following: str, lone: int) -> bool:
+    """Whether a lone mark outside a quotation belongs to `word`: "ladies ' room", "16 ' wide", "it ' ." """
+    return following[0] in ",.?!;:)" or (lone % 2 == 1 and word[-1] in "s0123456789")
+
+
+def _inside(token: str, mark: str, inside: bool) -> bool:
+    """Whether a quotation is open after a word that has its marks attached."""
+    if token.startswith(mark) and not token.lower().startswith(_ELISIONS):
+        inside = True
+    return inside and not token.rstrip(",.?!;:").endswith(mark)

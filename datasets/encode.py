@@ -1,0 +1,190 @@
+"""Examples become token ids and labels.
+
+Labels are not shifted: where a token is scored, labels[i] == input_ids[i], elsewhere -100; the model shifts
+them itself. There are two encoders: `dialogue` keeps every example apart and forgets its oldest segments
+where it is too long, `packed` joins everything and cuts it into full windows.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from common.errors import UserError
+from datasets.example import Dataset, Example
+
+IGNORED = -100  # the label of a token that is not scored, as in PyTorch
+PIECE = 1 << 16  # characters tokenised as one text: working memory grows with the longest text
+BATCH = 4096  # texts tokenised in one call: enough to keep every core busy
+REPORTED = 3  # dropped records that a report spells out
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """`input_ids` and `labels`: int32 [time]."""
+
+    input_ids: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass
+class EncodedSet:
+    """Encoded examples, `dropped` ("file:line: reason"), and how many were `shortened` to fit."""
+
+    items: list[Encoded] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+    shortened: int = 0
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Encoded:
+        return self.items[index]
+
+    @property
+    def lengths(self) -> list[int]:
+        return [len(item.input_ids) for item in self.items]
+
+    @property
+    def tokens(self) -> int:
+        return sum(self.lengths)
+
+    @property
+    def scored(self) -> int:
+        """Tokens that enter the loss. An example's first token never does: nothing comes before it."""
+        return sum(count_scored(item.labels) for item in self.items)
+
+
+def dialogue(examples: Sequence[Example], tokenizer, max_length: int) -> EncodedSet:
+    """Encodes each example by itself, at most `max_length` tokens long.
+
+    Whole segments are forgotten from the front until the rest fits; the first one kept is given, never
+    scored. An example whose last two segments do not fit, or in which nothing is scored, is dropped.
+    Raises UserError where nothing is left.
+    """
+    result = EncodedSet()
+    for example, ids in zip(examples, _segment_ids(examples, tokenizer), strict=True):
+        start = _first_that_fits([len(segment) for segment in ids], max_length)
+        if len(ids) - start < 2:
+            result.dropped.append(f"{example.source}: {_too_long(ids, max_length)}")
+            continue
+        scored = [segment.scored for segment in example.segments[start:]]
+        item = _join(ids[start:], [False, *scored[1:]])
+        if not count_scored(item.labels):
+            result.dropped.append(f"{example.source}: nothing in it is scored")
+            continue
+        result.items.append(item)
+        result.shortened += start > 0
+    return _not_empty(result, len(examples))
+
+
+def packed(examples: Sequence[Example], tokenizer, max_length: int) -> EncodedSet:
+    """Joins all examples and cuts them into windows of `max_length` tokens, all scored.
+
+    The last window may be shorter, but has two tokens at least: one to read and one to predict.
+    Raises UserError where nothing is left.
+    """
+    parts = [ids for segments in _segment_ids(examples, tokenizer) for ids in segments]
+    stream = np.concatenate(parts) if parts else np.zeros(0, np.int32)
+    windows = [stream[start : start + max_length] for start in range(0, len(stream), max_length)]
+    items = [Encoded(window, window) for window in windows if len(window) >= 2]
+    return _not_empty(EncodedSet(items), len(examples))
+
+
+def prompt_ids(example: Example, tokenizer, max_length: int) -> np.ndarray:
+    """The ids that generation continues: int32 [time], with time <= max_length.
+
+    Oldest segments are forgotten as in training. Raises UserError where the last one alone is too long.
+    """
+    (ids,) = _segment_ids([example], tokenizer)
+    start = _first_that_fits([len(segment) for segment in ids], max_length)
+    if start == len(ids):
+        raise UserError(f"the prompt takes {len(ids[-1])} tokens, {max_length} fit: shorten it")
+    return np.concatenate(ids[start:])
+
+
+def count_scored(labels: np.ndarray) -> int:
+    """How many tokens of `labels`, [time] or [batch, time], are predicted once the model has shifted them."""
+    return int((labels[..., 1:] != IGNORED).sum())
+
+
+def report(dataset: Dataset, encoded: EncodedSet) -> str:
+    """A few lines about the data, printed before training: what there is, what was dropped, where and why."""
+    lines = [
+        f"{dataset.task} {dataset.split}: {len(dataset):,} examples, {len(encoded):,} sequences, "
+        f"{encoded.tokens:,} tokens, {encoded.scored:,} scored"
+    ]
+    if encoded.shortened:
+        lines.append(f"  {encoded.shortened:,} shortened to fit (their beginnings are left out)")
+    dropped = dataset.dropped + encoded.dropped
+    lines += [f"  dropped {reason}" for reason in dropped[:REPORTED]]
+    if len(dropped) > REPORTED:
+        lines.append(f"  ... {len(dropped) - REPORTED:,} more dropped, {len(dropped):,} in all")
+    return "\n".join(lines)
+
+
+def _segment_ids(examples: Sequence[Example], tokenizer) -> list[list[np.ndarray]]:
+    """For each example, for each segment, its ids with its end token: int32 [time]."""
+    segments = [segment for example in examples for segment in example.segments]
+    ids = iter(_tokenise([segment.text for segment in segments], tokenizer))
+    end = [tokenizer.eos_token_id]
+    return [
+        [np.array(next(ids) + end * segment.end, dtype=np.int32) for segment in example.segments]
+        for example in examples
+    ]
+
+
+def _tokenise(texts: Sequence[str], tokenizer) -> Iterator[list[int]]:
+    """The ids of each text. Text is only text: an end token spelled out in it is not an end token."""
+    pieces, counts = [], []
+    for text in texts:
+        before = len(pieces)
+        pieces.extend(_pieces(text))
+        counts.append(len(pieces) - before)
+    ids = _batches(pieces, tokenizer)
+    for count in counts:
+        yield [token for _ in range(count) for token in next(ids)]
+
+
+def _batches(pieces: Sequence[str], tokenizer) -> Iterator[list[int]]:
+    options = {"add_special_tokens": False, "split_special_tokens": True, "return_attention_mask": False}
+    for start in range(0, len(pieces), BATCH):
+        yield from tokenizer(list(pieces[start : start + BATCH]), verbose=False, **options)["input_ids"]
+
+
+def _pieces(text: str) -> Iterable[str]:
+    """Cuts a long text where that changes no token: GPT-2's never reach from a word into a space."""
+    if len(text) <= PIECE:
+        return [text]
+    cuts, border = [0], re.compile(r"(?<=\S)(?=\s)")
+    while found := border.search(text, cuts[-1] + PIECE):
+        cuts.append(found.start())
+    return [text[start:end] for start, end in zip(cuts, [*cuts[1:], len(text)], strict=True)]
+
+
+def _first_that_fits(lengths: Sequence[int], max_length: int) -> int:
+    """The index of the first segment to keep, so that the kept ones sum to `max_length` at most."""
+    room, start = max_length, len(lengths)
+    while start > 0 and lengths[start - 1] <= room:
+        start -= 1
+        room -= lengths[start]
+    return start
+
+
+def _too_long(ids: Sequence[np.ndarray], max_length: int) -> str:
+    if len(ids) < 2:
+        return "a single segment has nothing to answer"
+    return f"its last two segments take {sum(map(len, ids[-2:]))} tokens, {max_length} fit"
+
+
+def _join(ids: Sequence[np.ndarray], scored: Sequence[bool]) -> Encoded:
+    labels = [part if say else np.full_like(part, IGNORED) for part, say in zip(ids, scored, strict=True)]
+    return Encoded(np.concatenate(ids), np.concatenate(labels))
+
+
+def _not_empty(result: EncodedSet, examples: int) -> EncodedSet:
+    if not result.items:
+        first = f"; the first: {result.dropped[0]}" if result.dropped else ""
+        raise UserError(f"none of the {examples} examples can be used: give other data{first}")
+    return result

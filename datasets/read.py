@@ -1,0 +1,51 @@
+"""Reading what others wrote: bounded, in memory, and with errors that name the file and the line."""
+
+import zipfile
+import zlib
+from pathlib import Path
+
+from common.errors import UserError
+
+LIMIT = 1 << 28  # 256 MiB unpacked; the largest dataset here has 6 MiB
+
+
+def read_text(path: Path) -> str:
+    """The file as UTF-8 text. Raises UserError where it is missing, unreadable, or not UTF-8."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    return decode(data, str(path))
+
+
+def read_zip_member(path: Path, member: str) -> str:
+    """One member of a zip as UTF-8 text; nothing is unpacked to disk, and never more than `LIMIT` bytes.
+
+    Raises UserError where the zip is broken, has no such member, or unpacks to more than that.
+    """
+    broken = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(member) as stream:
+            data = stream.read(LIMIT + 1)  # the sizes a zip states about itself are not to be relied on
+    except KeyError:
+        raise UserError(f"{path} has no member {member}: is it the publisher's file?") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except broken as error:
+        raise UserError(f"{path} is not a sound zip file ({error}): get it again") from error
+    if len(data) > LIMIT:
+        raise UserError(f"{path}: {member} unpacks to more than {LIMIT:,} bytes: is it the publisher's file?")
+    return decode(data, f"{path}/{member}")
+
+
+def decode(data: bytes, where: str) -> str:
+    """UTF-8 bytes as text, without a byte order mark and with "\\n" at every line's end.
+
+    Raises UserError with file and line where the bytes are not UTF-8.
+    """
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{where}:{line}: this is not UTF-8 text: convert the file to UTF-8") from None
+    return text.replace("\r\n", "\n")

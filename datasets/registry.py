@@ -1,0 +1,36 @@
+"""The tasks by name."""
+
+import difflib
+from pathlib import Path
+
+from common.errors import UserError
+from datasets import dailydialog, text
+from datasets.example import Task
+
+TASKS = {module.TASK.name: module.TASK for module in (dailydialog, text)}
+
+
+def task(name: str) -> Task:
+    """The task called `name`. Raises UserError, with the nearest right name, where there is none."""
+    if name in TASKS:
+        return TASKS[name]
+    near = difflib.get_close_matches(name, TASKS, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(sorted(TASKS))}"
+    raise UserError(f"there is no task {name!r}: {hint}")
+
+
+def data_dir(task: Task, value: str | None) -> Path | None:
+    """What `--data-dir` means: None is the hub's copy, "sample" the embedded sample, else a path.
+
+    Raises UserError where the task has no sample.
+    """
+    if value is None:
+        return None
+    return sample_dir(task) if value == "sample" else Path(value)
+
+
+def sample_dir(task: Task) -> Path:
+    """The folder of the task's embedded sample. Raises UserError where it has none."""
+    if task.sample is None:
+        raise UserError(f"the task {task.name} has no embedded sample: give a folder with --data-dir")
+    return task.sample

@@ -1,0 +1,111 @@
+"""Plain text files of the user's own: every file is a document, learnt from its first word to its last.
+
+A line that holds only <|endoftext|> parts a file into several documents. The files `validation.txt` and
+`test.txt` are set apart; without the former, validation takes the end of the training text.
+"""
+
+from pathlib import Path
+
+from common.errors import UserError
+from datasets.encode import packed
+from datasets.example import Dataset, Example, Segment, Task
+from datasets.read import read_text
+
+SEPARATOR = "<|endoftext|>"
+HELD_OUT = ("validation.txt", "test.txt")
+VALIDATION_DOCUMENTS = 0.01  # of the documents, where no validation.txt is given
+VALIDATION_TEXT = 0.05  # of the characters, where there is only one document
+
+
+def load(split: str, data_dir: Path | None) -> Dataset:
+    """Reads a split of the folder or file `data_dir`.
+
+    Raises UserError where there is no text for it.
+    """
+    if data_dir is None:
+        raise UserError("the task text reads your own files: give a folder of .txt files with --data-dir")
+    files, held_out = _files(Path(data_dir))
+    if f"{split}.txt" in held_out:
+        return _dataset(split, [held_out[f"{split}.txt"]])
+    if split == "test":
+        raise UserError(f"{data_dir} has no test.txt: write one, or use the validation split")
+    whole = _dataset(split, files)
+    if "validation.txt" in held_out:
+        return whole
+    train, validation = _hold_out(whole.examples)
+    return Dataset("text", split, train if split == "train" else validation, whole.dropped)
+
+
+def prompt(text: str) -> Example:
+    """The beginning of a document that generation goes on with."""
+    return Example((Segment(text, scored=False, end=False),))
+
+
+def _files(data_dir: Path) -> tuple[list[Path], dict[str, Path]]:
+    """The files to learn from, and those that are set apart, by name."""
+    if data_dir.is_file():
+        return [data_dir], {}
+    found = sorted(data_dir.glob("*.txt"))
+    files = [path for path in found if path.name not in HELD_OUT]
+    if not files:
+        raise UserError(f"{data_dir} has no .txt to learn from: give a folder of text files, or a file")
+    return files, {path.name: path for path in found if path.name in HELD_OUT}
+
+
+def _dataset(split: str, files: list[Path]) -> Dataset:
+    examples, dropped = [], []
+    for path in files:
+        for line, text in _documents(read_text(path)):
+            source = f"{path}:{line}"
+            if text.strip():
+                examples.append(Example((Segment(text, scored=True),), source))
+            else:
+                dropped.append(f"{source}: an empty document")
+    if not examples:
+        raise UserError(f"there is no text in {files[0]}" + " and its neighbours" * (len(files) > 1))
+    return Dataset("text", split, examples, dropped)
+
+
+def _documents(text: str) -> list[tuple[int, str]]:
+    """The documents of a file, each with the line that it begins on."""
+    found, begin, lines = [], 0, text.split("\n")
+    for index, line in enumerate([*lines, SEPARATOR]):
+        if line.strip() == SEPARATOR:
+            found.append((begin + 1, "\n".join(lines[begin:index]).rstrip("\n")))
+            begin = index + 1
+    if len(found) > 1 and not found[-1][1].strip():
+        found.pop()  # the separator ended the last document; what follows it is the end of the file
+    return found
+
+
+def _hold_out(examples: list[Example]) -> tuple[list[Example], list[Example]]:
+    """Parts the training examples into training and validation; neither is empty."""
+    if len(examples) > 1:
+        count = max(1, int(len(examples) * VALIDATION_DOCUMENTS))
+        return examples[:-count], examples[-count:]
+    (example,) = examples
+    text = example.segments[0].text
+    cut = _border(text)
+    line = int(example.source.rpartition(":")[2]) + text.count("\n", 0, cut)
+    source = f"{example.source.rpartition(':')[0]}:{line}"
+    first, last = text[:cut].rstrip(), text[cut:].lstrip()
+    if not first or not last:
+        raise UserError(f"{example.source}: too little text to hold some out: add a validation.txt")
+    # the first part does not end here, so no end token follows it
+    return (
+        [Example((Segment(first, scored=True, end=False),), example.source)],
+        [Example((Segment(last, scored=True),), source)],
+    )
+
+
+def _border(text: str) -> int:
+    """Where the last part of a text begins: behind a paragraph, else behind a line, else a word."""
+    wanted = int(len(text) * (1 - VALIDATION_TEXT))
+    for border in ("\n\n", "\n", " "):
+        found = text.rfind(border, len(text) // 2, wanted)
+        if found >= 0:
+            return found + len(border)
+    return wanted
+
+
+TASK = Task(name="text", kind="text", load=load, encode=packed, prompt=prompt)

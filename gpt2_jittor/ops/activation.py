@@ -1,0 +1,67 @@
+"""The activations that a GPT-2 configuration can name, by Hugging Face's names."""
+
+import math
+
+from gpt2_jittor.backend import jt
+from gpt2_jittor.ops import fused
+
+_SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
+
+
+def gelu_new(x):
+    """GPT-2's GELU: 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))), Hendrycks and Gimpel 2016."""
+    return _GeluNew.apply(x) if fused.enabled() else gelu_new_composed(x)
+
+
+def gelu_new_composed(x):
+    return 0.5 * x * (1 + tanh(_SQRT_2_OVER_PI * (x + 0.044715 * x * x * x)))
+
+
+def gelu(x):
+    """The exact GELU, x Φ(x)."""
+    return 0.5 * x * (1 + jt.erf(x / math.sqrt(2)))
+
+
+def tanh(u):
+    """tanh, whose gradient stays finite: that of Jittor's own is NaN below about −20."""
+    return 1 - 2 / (jt.exp(2 * jt.clamp(u, -15, 15)) + 1)  # beyond 15, tanh is ±1 in float32
+
+
+def quick_gelu(x):
+    """x σ(1.702 x)."""
+    return x * jt.sigmoid(1.702 * x)
+
+
+def silu(x):
+    """x σ(x), also named swish."""
+    return x * jt.sigmoid(x)
+
+
+def relu(x):
+    """max(x, 0)."""
+    return jt.maximum(x, 0.0)
+
+
+ACTIVATIONS = {
+    "gelu_new": gelu_new,
+    "gelu_pytorch_tanh": gelu_new,
+    "gelu_fast": gelu_new,
+    "gelu": gelu,
+    "quick_gelu": quick_gelu,
+    "silu": silu,
+    "swish": silu,
+    "relu": relu,
+    "tanh": tanh,
+}
+
+
+class _GeluNew(jt.Function):
+    def execute(self, x):
+        self.x = x
+        (y,) = fused.run(["gelu_new"], "gelu_new_forward(in0_p, out0_p, in0->num);", [x.shape], [x])
+        return y
+
+    def grad(self, dy):
+        call = "gelu_new_backward(in0_p, in1_p, out0_p, in0->num);"
+        (dx,) = fused.run(["gelu_new"], call, [self.x.shape], [self.x, dy])
+        return dx

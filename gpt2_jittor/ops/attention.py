@@ -1,0 +1,108 @@
+"""Causal self-attention on rows of `heads * dim` columns, head by head side by side, as `c_attn` packs them."""
+
+from gpt2_jittor.backend import jt
+from gpt2_jittor.ops import dropout as dropout_op
+from gpt2_jittor.ops import fused
+
+HIDDEN = -1e30  # a score that softmax turns into 0; not -inf, a row of which would be NaN
+
+
+def attention(qkv, mask, heads: int, scale: float, dropout: float = 0.0):
+    """Attention among the tokens of one window.
+
+    qkv [batch, time, 3 * width] as `c_attn` gives it, mask [batch, time] int32 (0: a pad, seen by nobody)
+    → [batch, time, width]. Softmax over scale · q·k, with dropout on its result. A query that sees nothing
+    (a pad on the left) yields zeros.
+    """
+    seed = dropout_op.seeds.next() if dropout else 0
+    if fused.enabled() and fused.has_sgemm():
+        return _Attention.apply(qkv, mask, heads, scale, dropout, seed)
+    width = qkv.shape[-1] // 3
+    q, k, v = qkv[:, :, :width], qkv[:, :, width : 2 * width], qkv[:, :, 2 * width :]
+    return composed(q, k, v, mask, heads, scale, dropout, seed)
+
+
+def cached_attention(q, k, v, mask, heads: int, scale: float):
+    """Attention of the newest tokens over all tokens so far, forward only.
+
+    q [batch, new, width], k and v [batch, all, width], mask [batch, all] int32 → [batch, new, width].
+    """
+    if not (fused.enabled() and fused.has_sgemm()):
+        return composed(q, k, v, mask, heads, scale)
+    batch, queries, width = q.shape
+    out, _ = fused.run(
+        ["random", "attention"],
+        _SHAPE.format(keys="in1_shape1", width="in0_shape2")
+        + "attention_forward(s, in0_p, in0_shape2, in1_p, in2_p, in1_shape2, in3_p, out0_p, out1_p);",
+        [[batch, queries, width], [batch, heads, queries]],
+        [q, k, v, mask],
+        heads=heads,
+        scale=scale,
+        p=0,
+        seed=0,
+        threshold=0,
+    )
+    return out
+
+
+def composed(q, k, v, mask, heads: int, scale: float, dropout: float = 0.0, seed: int = 0):
+    """The definition, in plain Jittor: arguments as of the two functions above."""
+    batch, queries, width = q.shape
+    keys = k.shape[1]
+
+    def split(x):  # [batch, time, width] -> [batch, heads, time, dim]
+        return x.reshape(batch, x.shape[1], heads, width // heads).permute(0, 2, 1, 3)
+
+    scores = jt.matmul(split(q), split(k).permute(0, 1, 3, 2)) * scale
+    position = jt.arange(queries).unsqueeze(1) + (keys - queries)
+    visible = (jt.arange(keys).unsqueeze(0) <= position).unsqueeze(0) * mask.unsqueeze(1)
+    visible = visible.unsqueeze(1).bool().float32()  # [batch, 1, queries, keys]
+    scores = scores * visible + HIDDEN * (1 - visible)
+    top = scores.max(-1, keepdims=True).stop_grad()
+    weights = jt.exp(scores - top) * visible
+    weights = weights / jt.maximum(weights.sum(-1, keepdims=True), 1e-30)
+    if dropout:
+        weights = dropout_op.composed(weights, dropout, seed)
+    return jt.matmul(weights, split(v)).permute(0, 2, 1, 3).reshape(batch, queries, width)
+
+
+_SHAPE = """
+    AttentionShape s = {{in0_shape0, (long)heads, in0_shape1, {keys}, {width} / (long)heads, {keys} - in0_shape1,
+                         (float)scale, (uint32_t)seed, (uint32_t)threshold, (float)(1 / (1 - p))}};
+"""
+
+
+class _Attention(jt.Function):
+    def execute(self, qkv, mask, heads, scale, dropout, seed):
+        self.qkv, self.mask = qkv, mask
+        self.numbers = {
+            "heads": heads,
+            "scale": scale,
+            "p": dropout,
+            "seed": seed,
+            "threshold": dropout_op.threshold(dropout),
+        }
+        batch, time, width = qkv.shape
+        self.out, self.lse = fused.run(
+            ["random", "attention"],
+            _SHAPE.format(keys="in0_shape1", width="in0_shape2 / 3")
+            + "const long c = in0_shape2 / 3;"
+            + "attention_forward(s, in0_p, 3 * c, in0_p + c, in0_p + 2 * c, 3 * c, in1_p, out0_p, out1_p);",
+            [[batch, time, width // 3], [batch, heads, time]],
+            [qkv, mask],
+            **self.numbers,
+        )
+        return self.out
+
+    def grad(self, dout):
+        (dqkv,) = fused.run(
+            ["random", "attention"],
+            _SHAPE.format(keys="in0_shape1", width="in0_shape2 / 3")
+            + "const long c = in0_shape2 / 3;"
+            + "attention_backward(s, in0_p, in0_p + c, in0_p + 2 * c, 3 * c, in1_p, in2_p, in3_p, in4_p,"
+            + " out0_p, out0_p + c, out0_p + 2 * c);",
+            [self.qkv.shape],
+            [self.qkv, self.mask, self.out, self.lse, dout],
+            **self.numbers,
+        )
+        return dqkv, None, None, None, None, None

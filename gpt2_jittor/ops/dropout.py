@@ -1,0 +1,80 @@
+"""Dropout from a counter-based generator: a mask is a function of (seed, index) and never stored.
+
+Each call draws a seed from a `Seeds`, so a step's masks depend on the run's seed, the step and the order of the
+calls alone: a resumed run draws what the undisturbed run would have drawn, on every device the same.
+"""
+
+import numpy as np
+
+from gpt2_jittor.backend import jt
+from gpt2_jittor.ops import fused
+
+
+class Seeds:
+    """A stream of 32-bit seeds, restarted for each step."""
+
+    def __init__(self):
+        self.restart(0, 0)
+
+    def restart(self, seed: int, step: int) -> None:
+        """Begins the stream that belongs to this step of a run with this seed."""
+        self._generator = np.random.Generator(np.random.PCG64([seed, step]))
+
+    def next(self) -> int:
+        return int(self._generator.integers(2**32))
+
+
+seeds = Seeds()
+
+
+def dropout(x, p: float):
+    """Zeroes each element with probability p and divides the rest by 1 − p. Any shape, float32."""
+    if p == 0:
+        return x
+    seed = seeds.next()
+    return _Dropout.apply(x, p, seed) if fused.enabled() else composed(x, p, seed)
+
+
+def composed(x, p: float, seed: int):
+    return x * factors(x.shape, p, seed)
+
+
+def threshold(p: float) -> int:
+    """The 32-bit number that a draw must reach for its element to be kept."""
+    return min(int(p * 2**32), 2**32 - 1)
+
+
+def factors(shape, p: float, seed: int):
+    """0 or 1 / (1 − p) for each element, by its flat index: `kernels/random.h`, in Jittor's operators."""
+    index = jt.arange(int(np.prod(shape)), dtype="uint32")
+    h = _u32(seed) ^ (index * _u32(0x9E3779B1))
+    h = (h ^ (h >> _u32(16))) * _u32(0x85EBCA6B)
+    h = (h ^ (h >> _u32(13))) * _u32(0xC2B2AE35)
+    h = h ^ (h >> _u32(16))
+    kept = (h >= _u32(threshold(p))).float32() / (1 - p)
+    return kept.reshape(shape).stop_grad()
+
+
+def _u32(value: int):
+    return jt.array(np.array([value], dtype=np.uint32))
+
+
+class _Dropout(jt.Function):
+    def execute(self, x, p, seed):
+        self.p, self.seed = p, seed
+        return self._apply(x)
+
+    def grad(self, dy):
+        return self._apply(dy), None, None
+
+    def _apply(self, x):
+        (y,) = fused.run(
+            ["random", "dropout"],
+            "dropout_forward(in0_p, out0_p, in0->num, (uint32_t)seed, (uint32_t)threshold, 1 / (1 - p));",
+            [x.shape],
+            [x],
+            p=self.p,
+            seed=self.seed,
+            threshold=threshold(self.p),
+        )
+        return y

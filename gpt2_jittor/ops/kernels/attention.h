@@ -1,0 +1,111 @@
+// Causal attention, a block of queries at a time: the scores of one block live in a thread's own buffer and are
+// computed again in the backward pass, so no [time, time] array ever exists. Softmax statistics are kept as one
+// log-sum-exp a query (Dao et al. 2022, FlashAttention, algorithm 1 without the split over keys).
+//
+// Rows of q, k, v are `stride` floats apart (3C for the packed c_attn output); head h starts at column h * dim.
+// Query i stands at position i + past and sees keys j <= i + past with mask[j] != 0.
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+extern "C" int dnnl_sgemm(char transa, char transb, long m, long n, long k, float alpha, const float* a, long lda,
+                          const float* b, long ldb, float beta, float* c, long ldc);
+
+struct AttentionShape {
+    long batch, heads, queries, keys, dim, past;
+    float scale;
+    uint32_t seed, threshold;  // dropout: none where threshold is 0
+    float keep_scale;
+};
+
+static const long BLOCK = 64;
+static const float HIDDEN = -1e30f;  // not -inf: the kernels are compiled with -Ofast
+
+// scores[i, j] = scale * q_i . k_j, hidden where j may not be seen; returns nothing, fills `visible` columns.
+static void block_scores(const AttentionShape& s, const float* q, long q_stride, const float* k, long k_stride,
+                         const int* mask, long first, long n, long visible, float* scores) {
+    dnnl_sgemm('N', 'T', n, visible, s.dim, s.scale, q + first * q_stride, q_stride, k, k_stride, 0.0f, scores,
+               visible);
+    for (long i = 0; i < n; i++) {
+        float* row = scores + i * visible;
+        for (long j = 0; j < visible; j++) row[j] = mask[j] ? row[j] : HIDDEN;
+        for (long j = first + i + s.past + 1; j < visible; j++) row[j] = HIDDEN;
+    }
+}
+
+static inline void apply_dropout(const AttentionShape& s, float* row, long n, uint32_t first_index) {
+    for (long j = 0; j < n; j++)
+        row[j] *= dropout_factor(s.seed, first_index + (uint32_t)j, s.threshold, s.keep_scale);
+}
+
+// out [batch, queries, heads * dim], lse [batch, heads, queries]. A query that sees nothing yields zeros.
+static void attention_forward(const AttentionShape& s, const float* q, long q_stride, const float* k, const float* v,
+                              long kv_stride, const int* mask, float* out, float* lse) {
+    const long blocks = (s.queries + BLOCK - 1) / BLOCK, width = s.heads * s.dim;
+    #pragma omp parallel
+    {
+        std::vector<float> scores(BLOCK * s.keys);
+        #pragma omp for schedule(dynamic)
+        for (long item = 0; item < s.batch * s.heads * blocks; item++) {
+            const long first = item % blocks * BLOCK, bh = item / blocks, b = bh / s.heads, h = bh % s.heads;
+            const long n = std::min(BLOCK, s.queries - first);
+            const long visible = std::min(s.keys, first + n + s.past);
+            const float *qh = q + b * s.queries * q_stride + h * s.dim, *kh = k + b * s.keys * kv_stride + h * s.dim;
+            const float* vh = v + b * s.keys * kv_stride + h * s.dim;
+            block_scores(s, qh, q_stride, kh, kv_stride, mask + b * s.keys, first, n, visible, scores.data());
+            for (long i = 0; i < n; i++) {
+                float *row = scores.data() + i * visible, top = HIDDEN, sum = 0;
+                for (long j = 0; j < visible; j++) top = row[j] > top ? row[j] : top;
+                for (long j = 0; j < visible; j++) sum += row[j] = std::exp(row[j] - top);
+                const bool blind = top <= HIDDEN;
+                const float norm = blind ? 0.0f : 1.0f / sum;
+                for (long j = 0; j < visible; j++) row[j] *= norm;
+                lse[bh * s.queries + first + i] = blind ? -HIDDEN : top + std::log(sum);
+                if (s.threshold) apply_dropout(s, row, visible, (uint32_t)((bh * s.queries + first + i) * s.keys));
+            }
+            dnnl_sgemm('N', 'N', n, s.dim, visible, 1.0f, scores.data(), visible, vh, kv_stride, 0.0f,
+                       out + (b * s.queries + first) * width + h * s.dim, width);
+        }
+    }
+}
+
+// dq, dk, dv are laid out like q, k, v. One thread owns a head: its dk and dv are sums over query blocks.
+static void attention_backward(const AttentionShape& s, const float* q, const float* k, const float* v, long stride,
+                               const int* mask, const float* out, const float* lse, const float* dout, float* dq,
+                               float* dk, float* dv) {
+    const long width = s.heads * s.dim;
+    #pragma omp parallel
+    {
+        std::vector<float> p(BLOCK * s.keys), dp(BLOCK * s.keys);
+        #pragma omp for schedule(dynamic)
+        for (long bh = 0; bh < s.batch * s.heads; bh++) {
+            const long b = bh / s.heads, h = bh % s.heads, base = b * s.queries * stride + h * s.dim;
+            for (long t = 0; t < s.keys; t++)
+                for (long d = 0; d < s.dim; d++) dk[base + t * stride + d] = dv[base + t * stride + d] = 0;
+            for (long first = 0; first < s.queries; first += BLOCK) {
+                const long n = std::min(BLOCK, s.queries - first), visible = first + n;
+                const long row0 = (b * s.queries + first) * width + h * s.dim;
+                block_scores(s, q + base, stride, k + base, stride, mask + b * s.keys, first, n, visible, p.data());
+                dnnl_sgemm('N', 'T', n, visible, s.dim, 1.0f, dout + row0, width, v + base, stride, 0.0f, dp.data(),
+                           visible);
+                for (long i = 0; i < n; i++) {
+                    float *pr = p.data() + i * visible, *dpr = dp.data() + i * visible, dot = 0;
+                    const float l = lse[bh * s.queries + first + i];
+                    const uint32_t index = (uint32_t)((bh * s.queries + first + i) * s.keys);
+                    const float *o = out + row0 + i * width, *g = dout + row0 + i * width;
+                    for (long d = 0; d < s.dim; d++) dot += o[d] * g[d];
+                    for (long j = 0; j < visible; j++) pr[j] = std::exp(pr[j] - l);
+                    if (s.threshold) apply_dropout(s, dpr, visible, index);
+                    for (long j = 0; j < visible; j++) dpr[j] = pr[j] * (dpr[j] - dot);
+                    if (s.threshold) apply_dropout(s, pr, visible, index);
+                }
+                dnnl_sgemm('N', 'N', n, s.dim, visible, s.scale, dp.data(), visible, k + base, stride, 0.0f,
+                           dq + base + first * stride, stride);
+                dnnl_sgemm('T', 'N', visible, s.dim, n, s.scale, dp.data(), visible, q + base + first * stride,
+                           stride, 1.0f, dk + base, stride);
+                dnnl_sgemm('T', 'N', visible, s.dim, n, 1.0f, p.data(), visible, dout + row0, width, 1.0f, dv + base,
+                           stride);
+            }
+        }
+    }
+}

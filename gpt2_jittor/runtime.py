@@ -1,0 +1,185 @@
+"""Jittor's environment, decided before Jittor is imported. The only file that touches it.
+
+Jittor reads environment variables at import, downloads what it thinks is missing and dies where it cannot.
+`prepare` settles all of that first: pip's oneDNN where Jittor looks for its own, CUDA only where it can
+really run, no downloads that GPT-2 has no use for, no log chatter. `gpt2_jittor.backend` then imports Jittor.
+"""
+
+import contextlib
+import ctypes
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import ssl
+import subprocess
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.errors import UserError
+
+DEVICES = ("auto", "cpu", "cuda")
+CUDA_OLDEST, CUDA_TOO_NEW = (10, 2), (13, 0)  # CUDA 13 dropped members of cudaDeviceProp that Jittor reads
+
+
+@dataclass(frozen=True)
+class Cuda:
+    """What was found of CUDA. `usable` is true where Jittor can run on it; else `problem` says why not."""
+
+    devices: int = 0
+    driver: tuple[int, int] = (0, 0)
+    nvcc: str = ""
+    toolkit: tuple[int, int] = (0, 0)
+    problem: str = ""
+
+    @property
+    def usable(self) -> bool:
+        return not self.problem
+
+
+_chosen: str | None = None
+
+
+def prepare(device: str = "auto") -> str:
+    """Settles the environment once and returns the device that will be used, "cpu" or "cuda".
+
+    Raises UserError where `device` is "cuda" and CUDA cannot be used, or where there is no compiler.
+    Later calls return the first call's answer.
+    """
+    global _chosen
+    if _chosen is None:
+        _chosen = _prepare(device)
+    elif device != "auto" and device != _chosen:
+        raise UserError(f"this process already runs Jittor on {_chosen}; start another one for {device}")
+    return _chosen
+
+
+def _prepare(device: str) -> str:
+    if device not in DEVICES:
+        raise UserError(f"--device {device} is unknown; choose one of {', '.join(DEVICES)}")
+    if platform.system() == "Linux" and not (os.environ.get("cc_path") or shutil.which("g++")):
+        raise UserError("g++ was not found; Jittor compiles its operators: install it (Debian: apt install g++)")
+    os.environ.setdefault("log_silent", "1")
+    os.environ.setdefault("cache_name", "default")  # else a git branch's name, and a new core for each branch
+    os.environ.setdefault("use_mpi", "1" if "OMPI_COMM_WORLD_SIZE" in os.environ else "0")
+    _point_at_own_python_config()
+    cuda = Cuda(problem="not asked for") if device == "cpu" else find_cuda()
+    if device == "cuda" and not cuda.usable:
+        raise UserError(f"--device cuda: {cuda.problem}; see `python -m gpt2_jittor.doctor`, or use --device cpu")
+    os.environ["nvcc_path"] = cuda.nvcc if cuda.usable else ""
+    if cuda.usable:
+        # GPT-2 needs cuBLAS and cuRAND only; cuDNN 9 aborts the import, cutt and cutlass are downloads.
+        os.environ.update(conv_opt="1", use_cutt="0", use_cutlass="0")
+    return "cuda" if cuda.usable else "cpu"
+
+
+def import_jittor():
+    """Imports Jittor in the prepared environment and returns the module."""
+    device = prepare()
+    verified_https, recursion_limit = ssl._create_default_https_context, sys.getrecursionlimit()
+    import jittor_utils
+
+    lend_onednn(Path(jittor_utils.home()))
+    if not any(Path(jittor_utils.cache_path).rglob("jittor_core*.so")):
+        print("Compiling Jittor's core (once on this machine, about 4 minutes) ...", file=sys.stderr, flush=True)
+    import jittor
+
+    # Jittor switches off certificate checks and allows recursion without end, for the whole process.
+    ssl._create_default_https_context = verified_https
+    sys.setrecursionlimit(recursion_limit)
+    jittor.flags.use_cuda = int(device == "cuda")
+    return jittor
+
+
+def find_onednn() -> tuple[Path, Path] | None:
+    """pip's oneDNN: the folder of its headers and its `libdnnl.so.2`, or None where it is not installed."""
+    try:
+        headers = importlib.metadata.files("onednn-devel-cpu-gomp") or []
+        libraries = importlib.metadata.files("onednn-cpu-gomp") or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    header = next((f.locate().resolve() for f in headers if f.as_posix().endswith("include/dnnl.hpp")), None)
+    library = next((f.locate().resolve() for f in libraries if f.name == "libdnnl.so.2"), None)
+    if not (header and library and header.is_file() and library.is_file()):
+        return None
+    return header.parent, library
+
+
+def lend_onednn(home: Path) -> None:
+    """Puts pip's oneDNN where Jittor's downloader finds it present, and loads it for all kernels to call."""
+    found = find_onednn()
+    if found is None or platform.system() != "Linux" or platform.machine() != "x86_64":
+        return
+    include, library = found
+    folder = home / ".cache" / "jittor" / "mkl" / "dnnl_lnx_2.2.0_cpu_gomp"
+    placed = folder / "lib" / "libmkldnn.so"
+    if placed.exists() and not placed.is_symlink():
+        library = placed  # Jittor downloaded its own earlier: that one is linked into its operators
+    else:
+        _link(folder / "include", include)
+        _link(placed, library)
+    ctypes.CDLL(str(library), os.RTLD_GLOBAL | os.RTLD_NOW)
+
+
+def _link(path: Path, target: Path) -> None:
+    if path.is_symlink() and path.resolve() == target.resolve():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.symlink_to(target)
+    temporary.replace(path)
+
+
+def _point_at_own_python_config() -> None:
+    """Jittor asks /usr/bin/python3.x-config for headers, which may belong to another Python."""
+    own = Path(sysconfig.get_config_var("BINDIR") or "") / f"python3.{sys.version_info.minor}-config"
+    if own.is_file():
+        os.environ.setdefault("python_config_path", str(own))
+
+
+def find_cuda() -> Cuda:
+    """What there is of CUDA here: driver, devices, toolkit, and whether Jittor can use them."""
+    devices, driver = _driver()
+    nvcc = os.environ.get("nvcc_path") or shutil.which("nvcc") or ""
+    if not nvcc and Path("/usr/local/cuda/bin/nvcc").is_file():
+        nvcc = "/usr/local/cuda/bin/nvcc"
+    toolkit = nvcc_version(nvcc) if nvcc else (0, 0)
+    return Cuda(devices, driver, nvcc, toolkit, _cuda_problem(devices, driver, nvcc, toolkit))
+
+
+def _cuda_problem(devices: int, driver: tuple[int, int], nvcc: str, toolkit: tuple[int, int]) -> str:
+    if driver == (0, 0):
+        return "no NVIDIA driver was found"
+    if not devices:
+        return "the NVIDIA driver reports no device"
+    if not nvcc:
+        return "nvcc was not found: install the CUDA toolkit, 11 or 12"
+    version = ".".join(map(str, toolkit))
+    if not CUDA_OLDEST <= toolkit < CUDA_TOO_NEW:
+        return f"Jittor 1.3.11 compiles against CUDA 10.2 to 12, not {version}: point nvcc_path at such an nvcc"
+    if driver[0] < toolkit[0]:
+        return f"the driver supports CUDA {driver[0]}.{driver[1]}, older than the toolkit's {version}: update it"
+    return ""
+
+
+def _driver() -> tuple[int, tuple[int, int]]:
+    """Number of devices and the CUDA version the driver supports, asked of the driver itself."""
+    count, version = ctypes.c_int(0), ctypes.c_int(0)
+    with contextlib.suppress(OSError, AttributeError):
+        cuda = ctypes.CDLL("libcuda.so.1")
+        cuda.cuDriverGetVersion(ctypes.byref(version))
+        if cuda.cuInit(0) == 0:
+            cuda.cuDeviceGetCount(ctypes.byref(count))
+    return count.value, (version.value // 1000, version.value % 1000 // 10)
+
+
+def nvcc_version(nvcc: str) -> tuple[int, int]:
+    """The CUDA release that this `nvcc` belongs to; (0, 0) where it does not say."""
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        said = subprocess.run([nvcc, "--version"], capture_output=True, text=True, timeout=60, check=False).stdout
+        if release := re.search(r"release (\d+)\.(\d+)", said):
+            return int(release[1]), int(release[2])
+    return 0, 0

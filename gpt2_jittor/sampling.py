@@ -1,0 +1,151 @@
+"""From logits to the next token: small functions logits -> logits, and one closure that chains them.
+
+Each function is the numpy twin of a transformers `LogitsProcessor` and they run in transformers' order, so
+that an option means here what it means there. Only numpy is needed: the logits of one step, [batch, vocab],
+have left the device by then.
+"""
+
+import numbers
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from common.errors import UserError
+
+# (logits [batch, vocab] float32, the ids so far: one int array a row) -> ids [batch] int64
+Sampler = Callable[[np.ndarray, Sequence[np.ndarray]], np.ndarray]
+
+
+def make_sampler(
+    *,
+    greedy: bool = False,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    repetition_penalty: float = 1.0,
+    seed: int | None = None,
+) -> Sampler:
+    """Builds the function that chooses every row's next id.
+
+    `greedy` or a temperature of 0 takes the most probable id, after the repetition penalty; the other options
+    then have no say, as in transformers. `top_k` 0, `top_p` 1 and `repetition_penalty` 1 are off. The rows of
+    ids may differ in length and hold no padding, which would be penalized too. A sampler owns its generator:
+    two made with the same seed draw the same ids.
+
+    Raises UserError for an option out of range; the sampler raises it for logits from which nothing can be
+    drawn (NaN, +inf, or a row of -inf).
+    """
+    _check(temperature, top_k, top_p, repetition_penalty, seed)
+    greedy = greedy or temperature == 0
+    steps = []
+    if repetition_penalty != 1:
+        steps.append(lambda logits, ids: penalize_repetition(logits, ids, repetition_penalty))
+    if not greedy:
+        if temperature != 1:
+            steps.append(lambda logits, ids: scale_by_temperature(logits, temperature))
+        if top_k > 0:
+            steps.append(lambda logits, ids: keep_top_k(logits, top_k))
+        if top_p < 1:
+            steps.append(lambda logits, ids: keep_top_p(logits, top_p))
+    generator = np.random.default_rng(seed)
+
+    def sample(logits: np.ndarray, ids: Sequence[np.ndarray]) -> np.ndarray:
+        for step in steps:
+            logits = step(logits, ids)
+        _check_drawable(logits)
+        return logits.argmax(axis=-1) if greedy else draw(logits, generator)
+
+    return sample
+
+
+def penalize_repetition(logits: np.ndarray, ids: Sequence[np.ndarray], penalty: float) -> np.ndarray:
+    """Makes the ids that a row already holds less probable: positive logits / penalty, negative * penalty.
+
+    Takes and returns [batch, vocab]; an id counts once however often it occurs. From CTRL,
+    https://arxiv.org/abs/1909.05858, section 4.1, with the sign handled as in transformers.
+    """
+    logits = logits.copy()
+    penalty = np.float32(penalty)
+    with np.errstate(over="ignore"):  # an overflow is reported once, by the sampler
+        for row, seen in zip(logits, ids, strict=True):
+            scores = row[seen]
+            row[seen] = np.where(scores < 0, scores * penalty, scores / penalty)
+    return logits
+
+
+def scale_by_temperature(logits: np.ndarray, temperature: float) -> np.ndarray:
+    """Divides [batch, vocab] by a positive temperature: below 1 sharpens, above 1 flattens."""
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # reported once, by the sampler
+        return logits / np.float32(temperature)
+
+
+def keep_top_k(logits: np.ndarray, k: int) -> np.ndarray:
+    """Puts -inf where a logit of [batch, vocab] is below its row's k-th largest; ties with that one stay."""
+    k = min(k, logits.shape[-1])
+    smallest_kept = np.partition(logits, -k, axis=-1)[:, -k]  # [batch], without sorting the vocabulary
+    return np.where(logits < smallest_kept[:, None], np.float32(-np.inf), logits)
+
+
+def keep_top_p(logits: np.ndarray, p: float) -> np.ndarray:
+    """Keeps the fewest most probable ids of each row of [batch, vocab] that together reach p, at least one.
+
+    Nucleus sampling, https://arxiv.org/abs/1904.09751. Of equal logits at the border the later ids stay, as
+    after a stable ascending sort; transformers' own choice among them is its sort's and undefined.
+    """
+    return np.stack([_nucleus(row, p) for row in logits])
+
+
+def draw(logits: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Draws one id a row from softmax(logits), [batch, vocab] -> [batch] int64.
+
+    Inverts the cumulative distribution: one uniform number a row, whatever the options have removed.
+    """
+    chosen = np.empty(len(logits), dtype=np.int64)
+    for i, (row, uniform) in enumerate(zip(logits, generator.random(len(logits)), strict=True)):
+        candidates = np.flatnonzero(row > -np.inf)  # after top-k only a handful of 50,257
+        scores = row[candidates].astype(np.float64)
+        cumulative = np.exp(scores - scores.max()).cumsum()
+        # uniform < 1, but the product may round up to the total, beyond the last candidate
+        point = min(uniform * cumulative[-1], np.nextafter(cumulative[-1], 0))
+        chosen[i] = candidates[np.searchsorted(cumulative, point, side="right")]
+    return chosen
+
+
+def _nucleus(row: np.ndarray, p: float) -> np.ndarray:
+    # Sorting values is several times faster than sorting indices, and the border's value tells the rest.
+    ascending = np.sort(row[row != -np.inf])
+    if not len(ascending):
+        return row  # nothing to choose from: the sampler refuses it
+    with np.errstate(over="ignore", invalid="ignore"):  # far below the maximum is -inf: probability 0
+        probabilities = np.exp(ascending - ascending[-1])
+    probabilities /= probabilities.sum()
+    # Summed in float64, rounded, then compared in float32, as torch does: borders such as 0.1 fall alike.
+    below = probabilities.cumsum(dtype=np.float64).astype(np.float32) <= np.float32(1 - p)
+    removed = min(np.count_nonzero(below), len(ascending) - 1)
+    border = ascending[removed]
+    dropped = row < border  # NaN is not below anything: it stays, for the sampler to refuse
+    ties_dropped = removed - np.searchsorted(ascending, border)
+    dropped[np.flatnonzero(row == border)[:ties_dropped]] = True
+    return np.where(dropped, np.float32(-np.inf), row)
+
+
+def _check(temperature: float, top_k: int, top_p: float, repetition_penalty: float, seed: int | None) -> None:
+    # Written as `not (within)` so that NaN, which compares as False, is refused as well.
+    if not 0 <= temperature < np.inf:
+        raise UserError(f"--temperature must be 0 (greedy) or a positive number, not {temperature}")
+    if not isinstance(top_k, numbers.Integral) or top_k < 0:
+        raise UserError(f"--top-k must be a whole number, 0 (off) or more, not {top_k}")
+    if not 0 <= top_p <= 1:
+        raise UserError(f"--top-p must be between 0 and 1 (off), not {top_p}")
+    if not 0 < repetition_penalty < np.inf:
+        raise UserError(f"--repetition-penalty must be a positive number, 1 is off, not {repetition_penalty}")
+    if seed is not None and (not isinstance(seed, numbers.Integral) or seed < 0):
+        raise UserError(f"--seed must be a whole number, 0 or more, not {seed}")
+
+
+def _check_drawable(logits: np.ndarray) -> None:
+    if not np.isfinite(logits.max(axis=-1)).all():  # a row's maximum is NaN where any of the row is
+        raise UserError(
+            "no token can be chosen from the logits, which hold NaN or infinity: use other weights (did "
+            "training diverge?), or a less extreme --temperature or --repetition-penalty"
+        )

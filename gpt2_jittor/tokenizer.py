@@ -1,0 +1,113 @@
+"""Text to token ids and back, through transformers' tokenizers, and text that appears while it is generated.
+
+transformers is imported when the first tokenizer is loaded: `--help` and errors need not wait for it.
+"""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from common.errors import UserError
+from common.files import read_json
+from gpt2_jittor.config import GPT2Config
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+END_OF_TEXT = "<|endoftext|>"
+
+
+def load_tokenizer(directory: str | Path) -> "PreTrainedTokenizerFast":
+    """Loads a folder's tokenizer: `tokenizer.json`, or else `vocab.json` with `merges.txt`.
+
+    It has an end token, `<|endoftext|>` unless the folder names another, and pads with it unless the folder
+    names a padding token. Raises UserError where files are missing or damaged or there is no end token.
+    """
+    directory = Path(directory)
+    file = directory / "tokenizer.json"
+    # checked here because transformers builds an empty tokenizer out of missing files
+    if not file.is_file() and not all((directory / name).is_file() for name in ("vocab.json", "merges.txt")):
+        raise UserError(f"{directory} has no tokenizer: tokenizer.json, or vocab.json and merges.txt, must be there")
+    is_gpt2 = not file.is_file() or _is_gpt2(read_json(file))
+
+    # without this it tells everybody who runs Jittor that PyTorch was not found
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    import transformers
+
+    # The plain class takes tokenizer.json as it is, but saves a name that transformers 4 does not know
+    kind = transformers.GPT2TokenizerFast if is_gpt2 else transformers.PreTrainedTokenizerFast
+    try:
+        tokenizer = kind.from_pretrained(directory, local_files_only=True)
+    except Exception as error:  # the tokenizers library raises bare Exceptions over damaged files
+        raise UserError(f"the tokenizer in {directory} cannot be read: {error}; get its files again") from error
+    return _with_end_token(tokenizer, directory)
+
+
+def save_tokenizer(tokenizer: "PreTrainedTokenizerFast", directory: str | Path) -> None:
+    """Writes the tokenizer's files into a folder, for `load_tokenizer` and for transformers."""
+    try:
+        tokenizer.save_pretrained(directory)
+    except OSError as error:
+        raise UserError(f"cannot write the tokenizer to {directory}: {error}; choose another folder") from error
+
+
+def check_sizes(tokenizer: "PreTrainedTokenizerFast", config: GPT2Config) -> None:
+    """Raises UserError where the tokenizer makes ids for which the model has no embedding."""
+    if len(tokenizer) > config.vocab_size:
+        raise UserError(
+            f"the tokenizer has {len(tokenizer)} tokens but the model's vocab_size is {config.vocab_size}; "
+            "use the tokenizer that belongs to the model"
+        )
+
+
+class TextStream:
+    """Turns token ids into text as they come, whole characters only: a token may end inside of one.
+
+    The pieces, joined, are `tokenizer.decode` of all the ids.
+    """
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerFast"):
+        self.tokenizer = tokenizer
+        self.shown: list[int] = []  # the ids behind the last piece: what the next one may depend on
+        self.waiting: list[int] = []
+
+    def push(self, token_id: int) -> str:
+        """Takes one id; returns the text that is certain now, often one word, sometimes nothing."""
+        self.waiting.append(token_id)
+        text = self._text()
+        return "" if text.endswith("\N{REPLACEMENT CHARACTER}") else self._show(text)
+
+    def flush(self) -> str:
+        """Returns what is left: bytes that never became a character, as U+FFFD."""
+        return self._show(self._text())
+
+    def _text(self) -> str:
+        return self._decode(self.shown + self.waiting)[len(self._decode(self.shown)) :]
+
+    def _show(self, text: str) -> str:
+        if self.waiting:
+            self.shown, self.waiting = self.waiting, []
+        return text
+
+    def _decode(self, ids: list[int]) -> str:
+        return self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+
+
+def _is_gpt2(content: dict) -> bool:
+    """Whether a tokenizer.json is what transformers' GPT-2 class rebuilds from its vocabulary and merges."""
+    parts = [content.get(name) or {} for name in ("model", "pre_tokenizer")]
+    if not all(isinstance(part, dict) for part in parts) or content.get("normalizer"):
+        return False
+    model, splitter = parts
+    byte_level = splitter.get("type") == "ByteLevel" and not splitter.get("add_prefix_space")
+    return model.get("type") == "BPE" and byte_level and END_OF_TEXT in model.get("vocab", ())
+
+
+def _with_end_token(tokenizer: "PreTrainedTokenizerFast", directory: Path) -> "PreTrainedTokenizerFast":
+    if tokenizer.eos_token is None and END_OF_TEXT in tokenizer.get_vocab():
+        tokenizer.eos_token = END_OF_TEXT
+    if tokenizer.eos_token is None:
+        raise UserError(f"the tokenizer in {directory} has no end token; name its eos_token in tokenizer_config.json")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer

@@ -1,0 +1,194 @@
+"""Reads PyTorch's `.bin` files without PyTorch, and without running anything that is inside them.
+
+Such a file is a pickle, which is a program. The unpickler below knows the few names that a state dict needs,
+as inert stand-ins, and refuses every other; each number is checked before it is used as an address.
+Both containers are read: the zip of torch >= 1.6 and the plain stream before it (GPT-2's and DialoGPT's
+published files). The bytes stay in the mapped file until somebody copies them.
+"""
+
+import collections
+import math
+import pickle
+import struct
+import zipfile
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from common.errors import UserError
+
+# numpy has no bfloat16: its bits, under its name
+BFLOAT16 = np.dtype([("bfloat16", "<u2")])
+
+STORAGES = {
+    "FloatStorage": np.dtype("<f4"),
+    "HalfStorage": np.dtype("<f2"),
+    "BFloat16Storage": BFLOAT16,
+    "DoubleStorage": np.dtype("<f8"),
+    "ByteStorage": np.dtype("u1"),
+    "CharStorage": np.dtype("i1"),
+    "ShortStorage": np.dtype("<i2"),
+    "IntStorage": np.dtype("<i4"),
+    "LongStorage": np.dtype("<i8"),
+    "BoolStorage": np.dtype("?"),
+}
+
+LEGACY_MAGIC, LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
+MAX_PICKLE_BYTES = 64 << 20  # a state dict's names and shapes; GPT-2 XL's take 0.1 MB
+MAX_DIMENSIONS = 8
+
+
+def open_torch(path: Path) -> dict[str, np.ndarray]:
+    """Maps the state dict in `path`: name -> read-only view of the file, in the stored dtype.
+
+    Raises UserError, naming the file, where it is damaged or holds anything but tensors by name.
+    """
+    try:
+        with path.open("rb") as file:
+            pickled, places = _open_zip(file, path) if file.read(4) == b"PK\3\4" else _open_stream(file, path)
+        file_bytes = np.memmap(path, np.uint8, "r")
+        return {name: _view(tensor, places, file_bytes) for name, tensor in _named(pickled)}
+    except UserError:
+        raise
+    except Exception as error:  # pickle, zipfile and numpy raise nearly anything over damaged bytes
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"{path} is not a readable PyTorch file ({reason}); get it again") from error
+
+
+class _Storage(NamedTuple):
+    dtype: np.dtype
+    key: str
+    length: int  # elements
+
+
+class _Tensor(NamedTuple):
+    storage: _Storage
+    offset: int  # this and the strides in elements
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+class _Place(NamedTuple):
+    start: int  # in the file
+    size: int  # in bytes
+
+
+def _rebuild_tensor(storage, offset, shape, strides, requires_grad, hooks, metadata=None) -> _Tensor:
+    if not isinstance(storage, _Storage):  # a pickle can dress up other objects; their dtype is not ours
+        raise ValueError("a tensor without a storage")
+    return _Tensor(storage, offset, tuple(shape), tuple(strides))
+
+
+def _rebuild_parameter(tensor, requires_grad, hooks) -> _Tensor:
+    return tensor
+
+
+class _Unpickler(pickle.Unpickler):
+    """Builds dictionaries of `_Tensor` and nothing else."""
+
+    ALLOWED = {
+        "collections.OrderedDict": collections.OrderedDict,
+        "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
+        "torch._utils._rebuild_parameter": _rebuild_parameter,
+    } | {f"torch.{name}": name for name in STORAGES}  # not the dtypes: a pickle may alter what it is given
+
+    def __init__(self, file: BinaryIO, path: Path):
+        super().__init__(file, encoding="utf-8")
+        self.path = path
+        self.storages: dict[str, _Storage] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return self.ALLOWED[f"{module}.{name}"]
+        except KeyError:
+            raise UserError(
+                f"{self.path} asks for {module}.{name}, which no state dict needs: nothing in it was run; "
+                "use the model's safetensors file, or a file that you trust and convert with torch"
+            ) from None
+
+    def persistent_load(self, saved_id: tuple) -> _Storage:
+        kind, name, key, _device, length, *view = saved_id
+        if kind != "storage" or any(part is not None for part in view):
+            raise ValueError(f"unknown storage {saved_id!r:.80}")
+        storage = _Storage(STORAGES[name], str(key), _count(length))
+        if self.storages.setdefault(storage.key, storage) != storage:
+            raise ValueError(f"storage {storage.key!r:.80} is described twice")
+        return storage
+
+
+def _open_zip(file: BinaryIO, path: Path) -> tuple[Any, dict[str, _Place]]:
+    with zipfile.ZipFile(file) as archive:
+        entries = {entry.filename: entry for entry in archive.infolist()}
+        (pickle_name,) = [name for name in entries if name.endswith("/data.pkl")]
+        folder = pickle_name.removesuffix("data.pkl")
+        if entries[pickle_name].file_size > MAX_PICKLE_BYTES:
+            raise ValueError("data.pkl is too large")
+        if f"{folder}byteorder" in entries:
+            with archive.open(f"{folder}byteorder") as order:
+                if order.read(6) != b"little":
+                    raise ValueError("it was saved on a big-endian machine")
+        with archive.open(pickle_name) as pickle_file:
+            unpickler = _Unpickler(pickle_file, path)
+            pickled = unpickler.load()
+        places = {key: _zip_place(file, entries[f"{folder}data/{key}"]) for key in unpickler.storages}
+    return pickled, places
+
+
+def _zip_place(file: BinaryIO, entry: zipfile.ZipInfo) -> _Place:
+    if entry.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{entry.filename} is compressed")
+    file.seek(entry.header_offset)
+    # a local header is 30 bytes, then a name and padding whose lengths are its last two numbers
+    signature, name_length, extra_length = struct.unpack("<4s22xHH", file.read(30))
+    if signature != b"PK\3\4":
+        raise ValueError(f"{entry.filename} has no header")
+    return _Place(entry.header_offset + 30 + name_length + extra_length, entry.file_size)
+
+
+def _open_stream(file: BinaryIO, path: Path) -> tuple[Any, dict[str, _Place]]:
+    file.seek(0)
+    magic, version, _machine = (_Unpickler(file, path).load() for _ in range(3))
+    if (magic, version) != (LEGACY_MAGIC, LEGACY_VERSION):
+        raise ValueError("unknown format")
+    unpickler = _Unpickler(file, path)
+    pickled = unpickler.load()
+    places = {}
+    for key in _Unpickler(file, path).load():  # then, in this order: a count, and as many elements
+        size = struct.unpack("<q", file.read(8))[0] * unpickler.storages[key].dtype.itemsize
+        places[key] = _Place(file.tell(), _count(size))
+        file.seek(size, 1)
+    return pickled, places
+
+
+def _named(pickled: Any) -> list[tuple[str, _Tensor]]:
+    if not isinstance(pickled, dict):
+        raise ValueError(f"it holds a {type(pickled).__name__}, not tensors by name")
+    for name, tensor in pickled.items():
+        if not isinstance(name, str) or not isinstance(tensor, _Tensor):
+            raise ValueError(f"entry {name!r:.80} is no tensor: this is no plain state dict")
+    return list(pickled.items())
+
+
+def _view(tensor: _Tensor, places: dict[str, _Place], file_bytes: np.ndarray) -> np.ndarray:
+    storage, offset, shape, strides = tensor
+    place, item = places[storage.key], storage.dtype.itemsize
+    if place.size != storage.length * item or place.start + place.size > len(file_bytes):
+        raise ValueError(f"storage {storage.key!r:.80} is cut short")
+    _count(offset, *shape, *strides)
+    if len(shape) != len(strides) or len(shape) > MAX_DIMENSIONS or math.prod(shape) > storage.length:
+        raise ValueError(f"impossible shape {shape!r:.80}")
+    last = offset + sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True))
+    if math.prod(shape) and last >= storage.length:
+        raise ValueError(f"shape {shape!r:.80} reaches beyond its storage")
+    if not math.prod(shape):
+        return np.empty(shape, storage.dtype)
+    elements = file_bytes[place.start : place.start + place.size]
+    return np.ndarray(shape, storage.dtype, elements, offset * item, [stride * item for stride in strides])
+
+
+def _count(*numbers: Any) -> int:
+    for number in numbers:
+        if type(number) is not int or not 0 <= number < 1 << 48:
+            raise ValueError(f"{number!r:.80} is no sensible size")
+    return numbers[0]

@@ -1,0 +1,192 @@
+"""Weights between a Hugging Face folder and numpy.
+
+A checkpoint's key is our model's attribute path, and projections keep the `[in, out]` orientation, so reading
+is a matter of files and dtypes alone. Files are mapped and converted one tensor at a time: the memory needed
+beside the model is its largest tensor's.
+"""
+
+import json
+import re
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from common.errors import UserError
+from common.files import read_json, replacing, write_json
+from gpt2_jittor.config import GPT2Config
+from gpt2_jittor.torch_archive import BFLOAT16, open_torch
+
+# In order of preference; an index names the files of a checkpoint in several parts
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+
+# causal masks that older versions of transformers saved among the weights
+MASK = re.compile(r"(^|\.)attn\.(bias|masked_bias)$")
+BODY = ("wte.", "wpe.", "h.", "ln_f.")
+
+SAFETENSORS_DTYPES = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": BFLOAT16,
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "I16": np.dtype("<i2"),
+    "I8": np.dtype("i1"),
+    "U8": np.dtype("u1"),
+    "BOOL": np.dtype("?"),
+}
+LISTED = 10  # tensors of one kind in an error message
+
+
+def read_tensors(
+    directory: str | Path, expected: dict[str, tuple[int, ...]] | None = None
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields a checkpoint's tensors one at a time: (our name, a float32 array of its own).
+
+    With `expected` (name -> shape) the whole checkpoint is checked before its first tensor is read, and
+    exactly these names are yielded. Raises UserError for missing, damaged or foreign files.
+    """
+    stored = open_tensors(directory)
+    if expected is not None:
+        check(expected, {name: view.shape for name, view in stored.items()}, directory)
+        stored = {name: stored[name] for name in expected}
+    for name, view in stored.items():
+        yield name, _to_float32(name, view, directory)
+
+
+def open_tensors(directory: str | Path) -> dict[str, np.ndarray]:
+    """Maps a checkpoint: our name -> a view of the file, in the stored dtype. Nothing is read yet.
+
+    Causal masks are left out. Raises UserError for missing, damaged or foreign files.
+    """
+    stored: dict[str, np.ndarray] = {}
+    for path in _weight_files(Path(directory)):
+        opened = open_torch(path) if path.suffix == ".bin" else _open_safetensors(path)
+        for key, name in canonical_names(opened).items():
+            if name in stored:
+                raise UserError(f"{path}: tensor {name} is there twice; get the checkpoint again")
+            stored[name] = opened[key]
+    return stored
+
+
+def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
+    """All tensors of one safetensors file under their own keys, in float32. Raises UserError if damaged."""
+    return {name: _to_float32(name, view, path) for name, view in _open_safetensors(Path(path)).items()}
+
+
+def canonical_names(keys: Iterable[str]) -> dict[str, str]:
+    """The checkpoint's key -> our attribute path, for every key but the causal masks.
+
+    Checkpoints of the bare `GPT2Model` leave out the leading `transformer.`. Foreign keys stay as they are.
+    """
+    return {key: f"transformer.{key}" if key.startswith(BODY) else key for key in keys if not MASK.search(key)}
+
+
+def check(expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]], source: str | Path) -> None:
+    """Compares names and shapes; raises one UserError that lists everything that differs.
+
+    A found `lm_head.weight` that is not expected is no fault: tied checkpoints may carry the copy.
+    """
+    missing = [name for name in expected if name not in found]
+    unexpected = [name for name in found if name not in expected and name != "lm_head.weight"]
+    misshapen = [
+        f"{name} {list(found[name])} instead of {list(shape)}"
+        for name, shape in expected.items()
+        if name in found and tuple(found[name]) != tuple(shape)
+    ]
+    problems = [
+        f"{len(names)} {kind} ({', '.join(names[:LISTED])}{', …' if len(names) > LISTED else ''})"
+        for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
+        if names
+    ]
+    if problems:
+        raise UserError(f"{source}: weights and config.json disagree; tensors {'; '.join(problems)}")
+
+
+def write_model(
+    directory: str | Path, config: GPT2Config, tensors: dict[str, np.ndarray], dtype: str = "float32"
+) -> None:
+    """Writes a folder that transformers loads: model.safetensors, config.json, generation_config.json.
+
+    `tensors` goes by our names; `dtype` is float32 or float16. A tied model's `lm_head.weight` is left out.
+    """
+    directory = Path(directory)
+    if config.tie_word_embeddings:
+        tensors = {name: array for name, array in tensors.items() if name != "lm_head.weight"}
+    arrays = {name: np.ascontiguousarray(array, dtype) for name, array in tensors.items()}
+    with replacing(directory / "model.safetensors") as temporary:
+        safetensors.numpy.save_file(arrays, temporary, metadata={"format": "pt"})
+    write_json(directory / "config.json", config.to_dict() | {"dtype": dtype})
+    token_ids = {name: value for name, value in config.to_dict().items() if name.endswith("_token_id")}
+    generation = {name: value for name, value in token_ids.items() if value is not None}
+    write_json(directory / "generation_config.json", {"_from_model_config": True} | generation)
+
+
+def weight_parts(directory: Path) -> list[str] | None:
+    """The names of the weight files in a folder, present or not; None where there are no weights at all."""
+    name = next((name for name in WEIGHT_FILES if (directory / name).is_file()), None)
+    if name is None or not name.endswith(".json"):
+        return [name] if name else None
+    parts = read_json(directory / name).get("weight_map")
+    suffix = Path(name.removesuffix(".index.json")).suffix
+    names = set(parts.values()) if isinstance(parts, dict) and all(map(_is_text, parts.values())) else set()
+    # a name must stay in its folder: the index may come from anywhere
+    if not names or any(Path(part).name != part or not part.endswith(suffix) for part in names):
+        raise UserError(f"{directory / name} names no {suffix} files in its weight_map; get it again")
+    return sorted(names)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _weight_files(directory: Path) -> list[Path]:
+    parts = weight_parts(directory)
+    if parts is None:
+        raise UserError(f"{directory} holds no weights; put model.safetensors or pytorch_model.bin there")
+    for path in (directory / part for part in parts):
+        if not path.is_file():
+            raise UserError(f"{path} is missing: the checkpoint is incomplete; get it again")
+        with path.open("rb") as file:
+            if file.read(23) == b"version https://git-lfs":
+                raise UserError(f"{path} is a Git LFS pointer, not the weights; run `git lfs pull` there")
+    return [directory / part for part in parts]
+
+
+def _open_safetensors(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with safetensors.safe_open(path, framework="numpy"):
+            pass  # the library has checked the header: names, dtypes, and places that tile the file
+        with path.open("rb") as file:
+            (header_length,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(header_length))
+        header.pop("__metadata__", None)
+        data = np.memmap(path, np.uint8, "r")[8 + header_length :]
+        # the library's numpy side cannot return bfloat16: views are made here
+        return {name: _safetensors_view(data, name, entry) for name, entry in header.items()}
+    except (safetensors.SafetensorError, OSError, ValueError, struct.error) as error:
+        raise UserError(f"{path} is not a readable safetensors file ({error}); get it again") from error
+
+
+def _safetensors_view(data: np.ndarray, name: str, entry: dict) -> np.ndarray:
+    if entry["dtype"] not in SAFETENSORS_DTYPES:
+        raise ValueError(f"tensor {name} is stored as {entry['dtype']}, which cannot be read")
+    start, end = entry["data_offsets"]
+    return data[start:end].view(SAFETENSORS_DTYPES[entry["dtype"]]).reshape(entry["shape"])
+
+
+def _to_float32(name: str, view: np.ndarray, directory: str | Path) -> np.ndarray:
+    if view.dtype == BFLOAT16:  # the upper half of a float32's bits
+        return (view["bfloat16"].astype(np.uint32, order="C") << 16).view(np.float32)
+    if view.dtype.kind != "f":
+        raise UserError(f"{directory}: tensor {name} is stored as {view.dtype}; use a checkpoint in floats")
+    return np.array(view, np.float32, order="C")

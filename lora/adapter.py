@@ -1,0 +1,96 @@
+"""Adapters in PEFT's own files: what is saved here loads there, and the other way round."""
+
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from common.errors import UserError
+from common.files import replacing, write_json
+from gpt2_jittor.model import GPT2LMHeadModel
+from gpt2_jittor.weights import read_safetensors
+from lora.config import LoraConfig
+from lora.inject import adapter_config, adapter_names, inject, mark_trainable
+from lora.layers import LoraLinear
+
+PREFIX = "base_model.model."
+WEIGHTS = "adapter_model.safetensors"
+LISTED = 5  # tensors of one kind in an error message
+
+
+def save_adapter(model: GPT2LMHeadModel, directory: str | Path) -> None:
+    """Writes adapter_model.safetensors (float32) and adapter_config.json.
+
+    Raises UserError where the model has no LoRA or the folder cannot be written.
+    """
+    config = adapter_config(model)
+    if config is None:
+        raise UserError("this model has no LoRA to save; inject it first")
+    write_adapter(directory, config, adapter_tensors(model))
+
+
+def adapter_tensors(model: GPT2LMHeadModel) -> dict[str, np.ndarray]:
+    """The adapter's tensors by PEFT's keys."""
+    keys = peft_keys(model)
+    return {keys[name]: model.parameter(name).numpy() for name in keys}
+
+
+def write_adapter(directory: str | Path, config: LoraConfig, tensors: dict[str, np.ndarray]) -> None:
+    """Writes the two files of an adapter."""
+    directory = Path(directory)
+    with replacing(directory / WEIGHTS) as temporary:
+        safetensors.numpy.save_file(tensors, temporary, metadata={"format": "pt"})
+    write_json(directory / "adapter_config.json", config.to_dict())
+
+
+def load_adapter(model: GPT2LMHeadModel, directory: str | Path, trained: bool = False) -> LoraConfig:
+    """Injects the adapter in `directory` (unless it was injected already) and reads its weights.
+
+    With `trained` its parameters can be trained on; else they are frozen too. Returns its configuration.
+    Raises UserError where files are missing or damaged, or where a tensor does not fit this model.
+    """
+    directory = Path(directory)
+    if not (directory / "adapter_config.json").is_file():
+        raise UserError(f"{directory} holds no adapter (adapter_config.json); give the folder of a finished run")
+    config = LoraConfig.from_pretrained(directory)
+    if not (directory / WEIGHTS).is_file():
+        raise UserError(f"{directory / WEIGHTS} is missing; save the adapter as safetensors")
+    tensors = read_safetensors(directory / WEIGHTS)
+    if adapter_config(model) is None:
+        inject(model, config)
+    keys = peft_keys(model)
+    check_fit({key: tuple(model.parameter(name).shape) for name, key in keys.items()}, tensors, directory)
+    for name, key in keys.items():
+        model.parameter(name).assign(tensors[key])
+    mark_trainable(model, trained)
+    return config
+
+
+def peft_keys(model: GPT2LMHeadModel) -> dict[str, str]:
+    """Our parameter's path → PEFT's key. PEFT moves a wrapped layer's own bias under `base_layer`."""
+    wrapped = {path for path, module in model.named_modules() if isinstance(module, LoraLinear)}
+    keys = {}
+    for name in adapter_names(model):
+        path, _, kind = name.rpartition(".")
+        keys[name] = PREFIX + (f"{path}.base_layer.{kind}" if path in wrapped else name)
+    return keys
+
+
+def check_fit(expected: dict[str, tuple], tensors: dict[str, np.ndarray], source: Path) -> None:
+    """Raises one UserError that lists every tensor that is missing, unexpected or of another shape."""
+    missing = [key for key in expected if key not in tensors]
+    unexpected = [key for key in tensors if key not in expected]
+    misshapen = [
+        f"{key} {list(tensors[key].shape)} instead of {list(shape)}"
+        for key, shape in expected.items()
+        if key in tensors and tensors[key].shape != shape
+    ]
+    kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
+    problems = [
+        f"{len(keys)} {kind} ({', '.join(keys[:LISTED])}{', …' if len(keys) > LISTED else ''})"
+        for kind, keys in kinds
+        if keys
+    ]
+    if problems:
+        raise UserError(f"{source}: the adapter does not fit this model; tensors {'; '.join(problems)}")

@@ -1,0 +1,117 @@
+"""What to inject: PEFT's `LoraConfig`, the same names and meanings, read from and written to its JSON."""
+
+import dataclasses
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from common.errors import UserError
+from common.files import read_json
+
+BIASES = ("none", "all", "lora_only")
+INITS = (True, False, "gaussian")
+PROJECTIONS = ("c_attn", "c_proj", "c_fc")
+
+# entries of PEFT's file that change the computation in ways this project does not have
+UNSUPPORTED = (
+    "alpha_pattern",
+    "exclude_modules",
+    "layer_replication",
+    "layers_to_transform",
+    "lora_bias",
+    "rank_pattern",
+    "target_parameters",
+    "trainable_token_indices",
+    "use_dora",
+    "use_qalora",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class LoraConfig:
+    """LoRA's settings, with PEFT's names. Raises UserError, naming every impossible value.
+
+    target_modules: a list of names, each matching a module's whole path or its end (`c_attn`, `mlp.c_proj`),
+    or one regular expression that a module's whole path must match.
+    """
+
+    r: int = 8
+    lora_alpha: float = 8
+    lora_dropout: float = 0.0
+    target_modules: tuple[str, ...] | list[str] | str = ("c_attn",)
+    bias: str = "none"
+    modules_to_save: tuple[str, ...] | list[str] | None = None
+    use_rslora: bool = False
+    init_lora_weights: bool | str = True
+    base_model_name_or_path: str | None = None
+    task_type: str | None = "CAUSAL_LM"
+
+    def __post_init__(self):
+        problems = list(_problems(self))
+        if problems:
+            raise UserError(f"LoRA settings: {'; '.join(problems)}")
+
+    @property
+    def scaling(self) -> float:
+        """The factor of B A x: α / r, or α / √r (rank-stabilised, Kalajdzievski 2023)."""
+        return self.lora_alpha / (math.sqrt(self.r) if self.use_rslora else self.r)
+
+    def targets(self, path: str) -> bool:
+        """Whether the module at this dotted path is a target, decided as PEFT decides."""
+        if isinstance(self.target_modules, str):
+            return re.fullmatch(self.target_modules, path) is not None
+        return any(path == name or path.endswith(f".{name}") for name in self.target_modules)
+
+    def saves(self, path: str) -> bool:
+        """Whether the module at this dotted path is trained and saved whole."""
+        return any(path == name or path.endswith(f".{name}") for name in self.modules_to_save or ())
+
+    @classmethod
+    def from_pretrained(cls, directory: str | Path) -> "LoraConfig":
+        """Reads `adapter_config.json`. Raises UserError where it is missing or asks for what we lack."""
+        path = Path(directory) / "adapter_config.json"
+        values = read_json(path)
+        if values.get("peft_type") != "LORA":
+            raise UserError(f"{path}: peft_type is {values.get('peft_type')!r}; only LORA adapters can be used")
+        unsupported = [name for name in UNSUPPORTED if values.get(name)]
+        if unsupported:
+            raise UserError(f"{path}: {', '.join(unsupported)} is not supported; use a plain LoRA adapter")
+        known = {field.name for field in dataclasses.fields(cls)}
+        try:
+            return cls(**{name: value for name, value in values.items() if name in known})
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `adapter_config.json` must hold for PEFT to build the same adapter."""
+        values = dataclasses.asdict(self)
+        for name in ("target_modules", "modules_to_save"):
+            if isinstance(values[name], tuple):
+                values[name] = list(values[name])
+        # GPT-2's projections are Conv1D, weight [in, out]
+        return {"peft_type": "LORA", "fan_in_fan_out": True, "inference_mode": True} | values
+
+
+def _problems(config: LoraConfig):
+    if not isinstance(config.r, int) or isinstance(config.r, bool) or config.r < 1:
+        yield f"r must be a whole number of at least 1, not {config.r!r}"
+    if not _is_number(config.lora_alpha) or config.lora_alpha <= 0:
+        yield f"lora_alpha must be positive, not {config.lora_alpha!r}"
+    if not _is_number(config.lora_dropout) or not 0 <= config.lora_dropout < 1:
+        yield f"lora_dropout must be at least 0 and below 1, not {config.lora_dropout!r}"
+    if config.bias not in BIASES:
+        yield f"bias must be one of {', '.join(BIASES)}, not {config.bias!r}"
+    if config.init_lora_weights not in INITS:
+        yield f"init_lora_weights must be true, false or gaussian, not {config.init_lora_weights!r}"
+    if not config.target_modules:
+        yield f"target_modules is empty; GPT-2 has {', '.join(PROJECTIONS)}"
+    if isinstance(config.target_modules, str):
+        try:
+            re.compile(config.target_modules)
+        except re.error as error:
+            yield f"target_modules {config.target_modules!r} is no regular expression ({error})"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

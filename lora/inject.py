@@ -1,0 +1,138 @@
+"""Walk the named modules, wrap the targets, freeze the rest."""
+
+import numpy as np
+
+from common.errors import UserError
+from gpt2_jittor.model import Conv1D, Embedding, GPT2LMHeadModel, Head, LayerNorm, TiedHead
+from lora.config import PROJECTIONS, LoraConfig
+from lora.layers import LoraLinear
+
+
+def inject(model: GPT2LMHeadModel, config: LoraConfig, seed: int = 0) -> GPT2LMHeadModel:
+    """Wraps the projections that `config` targets and freezes everything that it does not train.
+
+    Returns the same model, changed. Raises UserError where nothing is targeted, where a target is no
+    projection, or where LoRA is there already.
+    """
+    if adapter_config(model) is not None:
+        raise UserError("this model has LoRA already; load the base model again")
+    targets = _targets(model, config)
+    saved = _saved(model, config)
+    generator = np.random.default_rng(seed)
+    for path, module in targets:
+        replace(model, path, LoraLinear.from_base(module, config, generator))
+    for path, module in saved:
+        replace(model, path, copy_of(module))
+    model._lora = config
+    mark_trainable(model)
+    return model
+
+
+def adapter_config(model: GPT2LMHeadModel) -> LoraConfig | None:
+    """The configuration that was injected, None for a plain model."""
+    return getattr(model, "_lora", None)
+
+
+def mark_trainable(model: GPT2LMHeadModel, trained: bool = True) -> None:
+    """Freezes every parameter but those of the adapter; those too where `trained` is false."""
+    adapter = set(adapter_names(model)) if trained else set()
+    for name, parameter in model.named_parameters():
+        if name in adapter:
+            parameter.start_grad()
+        else:
+            parameter.stop_grad()
+
+
+def adapter_names(model: GPT2LMHeadModel) -> list[str]:
+    """The parameters that belong to the adapter: trained, and stored in its file."""
+    config = adapter_config(model)
+    wrapped = {path for path, module in model.named_modules() if isinstance(module, LoraLinear)}
+
+    def belongs(name: str) -> bool:
+        path, _, kind = name.rpartition(".")
+        if ".lora_A." in name or ".lora_B." in name or config.saves(path):
+            return True
+        return kind == "bias" and (config.bias == "all" or (config.bias == "lora_only" and path in wrapped))
+
+    return [name for name, _ in model.named_parameters() if belongs(name)]
+
+
+def trainable(model: GPT2LMHeadModel) -> list[tuple]:
+    """(name, parameter) of every parameter that is trained."""
+    return [(name, value) for name, value in model.named_parameters() if not value.is_stop_grad()]
+
+
+def count(model: GPT2LMHeadModel) -> tuple[int, int]:
+    """How many numbers are trained, and how many are frozen."""
+    sizes = [(value.numel(), value.is_stop_grad()) for _, value in model.named_parameters()]
+    return sum(n for n, frozen in sizes if not frozen), sum(n for n, frozen in sizes if frozen)
+
+
+def merge(model: GPT2LMHeadModel) -> None:
+    """Adds every adapter product to its weight, in float32: the same outputs for a plain model's cost."""
+    for module in _wrapped(model):
+        module.merge()
+
+
+def unmerge(model: GPT2LMHeadModel) -> None:
+    """Takes the products out again: the base's weights, to rounding."""
+    for module in _wrapped(model):
+        module.unmerge()
+
+
+def replace(model: GPT2LMHeadModel, path: str, module) -> None:
+    """Puts `module` at a dotted path."""
+    parent_path, _, name = path.rpartition(".")
+    parent = model.parameter(parent_path) if parent_path else model
+    setattr(parent, name, module)
+
+
+def copy_of(module):
+    """A copy that is trained in place of its original. A tied head's copy is untied from the embedding."""
+    if isinstance(module, TiedHead):
+        weight = module.weight
+        copy = Head(weight.shape[1], weight.shape[0])
+        copy.weight.assign(weight.numpy())
+        copy.is_train = module.is_training()
+        return copy
+    copy = object.__new__(type(module))
+    copy.__dict__.update(module.__dict__)
+    for name in ("weight", "bias"):
+        if hasattr(module, name):
+            setattr(copy, name, getattr(module, name).clone().detach())
+    return copy
+
+
+def _wrapped(model: GPT2LMHeadModel) -> list[LoraLinear]:
+    return [module for module in model.modules() if isinstance(module, LoraLinear)]
+
+
+def _targets(model: GPT2LMHeadModel, config: LoraConfig) -> list[tuple]:
+    named = [(path, module) for path, module in model.named_modules() if path and config.targets(path)]
+    projections = [(path, module) for path, module in named if isinstance(module, Conv1D)]
+    others = [path for path, module in named if not isinstance(module, Conv1D)]
+    if others:
+        raise UserError(f"target_modules matches {others[0]}, which is no projection; use {', '.join(PROJECTIONS)}")
+    names = [config.target_modules] if isinstance(config.target_modules, str) else config.target_modules
+    unmatched = [
+        name
+        for name in names
+        if not isinstance(config.target_modules, str)
+        and not any(path == name or path.endswith(f".{name}") for path, _ in projections)
+    ]
+    if unmatched or not projections:
+        missing = ", ".join(map(repr, unmatched or names))
+        raise UserError(f"target_modules: nothing in the model is called {missing}; use {', '.join(PROJECTIONS)}")
+    return projections
+
+
+def _saved(model: GPT2LMHeadModel, config: LoraConfig) -> list[tuple]:
+    named = [(path, module) for path, module in model.named_modules() if path and config.saves(path)]
+    for name in config.modules_to_save or ():
+        if not any(path == name or path.endswith(f".{name}") for path, _ in named):
+            raise UserError(f"modules_to_save: nothing in the model is called {name!r}; lm_head, wte, ln_f … are")
+    whole = (TiedHead, Head, Embedding, LayerNorm, Conv1D)
+    for path, module in named:
+        if not isinstance(module, whole) or config.targets(path):
+            raise UserError(f"modules_to_save: {path} cannot be saved whole; name a layer that is no LoRA target")
+    return named

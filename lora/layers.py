@@ -1,0 +1,82 @@
+"""A projection with LoRA beside it (Hu et al. 2021):
+
+    x [.., in] ──┬── weight [in, out] (frozen) ─────────────────────────── + ── y [.., out]
+                 └── dropout ── lora_A [r, in] ── lora_B [out, r] ── · α/r ─┘
+
+B starts at zero, so an adapter that was never trained changes nothing. The wrapper keeps the projection's own
+`weight` and `bias` under their own names: a checkpoint's keys stay the attributes' paths.
+"""
+
+import math
+
+import numpy as np
+
+from gpt2_jittor.backend import jt
+from gpt2_jittor.model import Conv1D
+from gpt2_jittor.ops.dropout import dropout
+from gpt2_jittor.ops.linear import linear
+from lora.config import LoraConfig
+
+
+class Factor(jt.nn.Module):
+    """One of the two small matrices, oriented as torch's Linear: [out, in]."""
+
+    def __init__(self, values: np.ndarray):
+        self.weight = jt.array(values.astype(np.float32))
+
+
+class LoraLinear(jt.nn.Module):
+    """A wrapped projection. `merged`: the product B A is inside `weight`, and is not added again."""
+
+    @classmethod
+    def from_base(cls, base: Conv1D, config: LoraConfig, generator: np.random.Generator) -> "LoraLinear":
+        """Wraps `base`, sharing its weight and bias, with freshly drawn factors."""
+        layer = cls()
+        layer.weight, layer.bias = base.weight, base.bias
+        layer.scaling, layer.dropout = config.scaling, config.lora_dropout
+        inputs, outputs = base.weight.shape
+        a, b = initial_factors(inputs, outputs, config, generator)
+        layer.lora_A, layer.lora_B = Factor(a), Factor(b)
+        layer.merged = False
+        layer.is_train = base.is_training()
+        return layer
+
+    def execute(self, x):
+        y = linear(x, self.weight, self.bias)
+        if self.merged:
+            return y
+        x = dropout(x, self.dropout if self.is_training() else 0.0)
+        low = jt.nn.matmul_transpose(x.reshape(-1, x.shape[-1]), self.lora_A.weight)  # [tokens, r]
+        low = jt.nn.matmul_transpose(low * self.scaling, self.lora_B.weight)
+        return y + low.reshape(y.shape)
+
+    def delta(self):
+        """What merging adds to `weight`: scaling · (B A)ᵀ, [in, out] in float32."""
+        return jt.matmul(self.lora_A.weight.transpose(), self.lora_B.weight.transpose()) * self.scaling
+
+    def merge(self) -> None:
+        if not self.merged:
+            self._add(self.delta())
+
+    def unmerge(self) -> None:
+        if self.merged:
+            self._add(-self.delta())
+
+    def _add(self, delta) -> None:
+        self.weight.assign((self.weight + delta).detach())
+        self.weight.stop_grad()
+        self.merged = not self.merged
+
+
+def initial_factors(inputs: int, outputs: int, config: LoraConfig, generator: np.random.Generator):
+    """A [r, in] and B [out, r] as PEFT draws them: torch's kaiming_uniform(a=√5), that is U(±1/√fan_in), and zeros.
+
+    "gaussian": A is normal with deviation 1/r. False: B is drawn like A, so that the adapter acts at once.
+    """
+    if config.init_lora_weights == "gaussian":
+        a = generator.standard_normal((config.r, inputs)) / config.r
+    else:
+        a = generator.uniform(-1, 1, (config.r, inputs)) / math.sqrt(inputs)
+    if config.init_lora_weights is False:
+        return a, generator.uniform(-1, 1, (outputs, config.r)) / math.sqrt(config.r)
+    return a, np.zeros((outputs, config.r))

@@ -1,0 +1,121 @@
+"""GPT2Config against transformers' own: the same fields, the same defaults, the same files."""
+
+import dataclasses
+import json
+
+import pytest
+import transformers
+from transformers.activations import ACT2FN
+
+from common.errors import UserError
+from gpt2_jittor.config import ACTIVATIONS, PRESETS, GPT2Config
+
+
+def test_defaults_are_those_of_transformers():
+    theirs = transformers.GPT2Config()
+    for field in dataclasses.fields(GPT2Config):
+        assert getattr(GPT2Config(), field.name) == getattr(theirs, field.name), field.name
+
+
+def test_every_activation_is_known_to_transformers():
+    assert all(name in ACT2FN for name in ACTIVATIONS)
+
+
+def test_a_config_saved_by_transformers_is_read_with_every_value(tmp_path):
+    given = {"vocab_size": 99, "n_positions": 17, "n_embd": 30, "n_layer": 2, "n_head": 3, "n_inner": 50}
+    switches = {"activation_function": "relu", "resid_pdrop": 0.25, "tie_word_embeddings": False}
+    transformers.GPT2Config(**given, **switches, scale_attn_weights=False).save_pretrained(tmp_path)
+    assert GPT2Config.from_pretrained(tmp_path) == GPT2Config(**given, **switches, scale_attn_weights=False)
+
+
+def test_transformers_builds_the_same_configuration_from_to_dict(tmp_path):
+    ours = GPT2Config(n_embd=48, n_head=6, scale_attn_by_inverse_layer_idx=True, pad_token_id=3)
+    (tmp_path / "config.json").write_text(json.dumps(ours.to_dict()))
+    theirs = transformers.AutoConfig.from_pretrained(tmp_path)
+    assert theirs.architectures == ["GPT2LMHeadModel"]
+    for field in dataclasses.fields(GPT2Config):
+        assert getattr(ours, field.name) == getattr(theirs, field.name), field.name
+
+
+def test_legacy_and_indifferent_entries_are_ignored():
+    values = {
+        "n_ctx": 1024,
+        "summary_type": "cls_index",
+        "task_specific_params": {},
+        "gradient_checkpointing": False,
+    }
+    assert GPT2Config.from_dict(values, "config.json") == GPT2Config()
+
+
+def test_the_synonyms_of_transformers_are_read():
+    values = {
+        "hidden_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 9,
+    }
+    assert GPT2Config.from_dict(values, "x") == GPT2Config(n_embd=64, n_layer=3, n_head=4, n_positions=9)
+
+
+def test_the_mlp_is_four_times_as_wide_unless_told():
+    assert GPT2Config(n_embd=24).mlp_size == 96
+    assert GPT2Config(n_embd=24, n_inner=7).mlp_size == 7
+
+
+def test_all_problems_are_in_one_line():
+    with pytest.raises(UserError) as error:
+        GPT2Config(n_embd=10, n_head=3, n_layer=0, resid_pdrop=1.0, activation_function="gelu_nwe")
+    text = str(error.value)
+    assert "\n" not in text
+    for part in ("multiple of n_head 3", "n_layer", "resid_pdrop", "'gelu_nwe'", "gelu_new"):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"n_embd": "768"},
+        {"n_layer": True},
+        {"n_head": 12.0},
+        {"tie_word_embeddings": 1},
+        {"eos_token_id": [1, 2]},
+        {"activation_function": None},
+        {"embd_pdrop": float("nan")},
+        {"layer_norm_epsilon": 0},
+        {"n_inner": 0},
+        {"vocab_size": -1},
+    ],
+)
+def test_a_wrong_value_is_refused_with_the_file_and_the_name(values):
+    with pytest.raises(UserError, match=rf"^some/config.json: .*{next(iter(values))}"):
+        GPT2Config.from_dict(values, "some/config.json")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"model_type": "llama"}, {"add_cross_attention": True}, {"quantization_config": {"bits": 4}}],
+)
+def test_a_model_that_cannot_be_computed_is_refused(values):
+    with pytest.raises(UserError, match="config.json: .*(gpt2|not supported)"):
+        GPT2Config.from_dict(values, "config.json")
+
+
+@pytest.mark.parametrize(("content", "reason"), [(None, "missing"), ("{", "JSON"), ("[]", "not an object")])
+def test_an_unreadable_config_is_named(tmp_path, content, reason):
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UserError, match=reason):
+        GPT2Config.from_pretrained(tmp_path)
+
+
+def test_presets_have_the_published_sizes():
+    def parameters(config):  # tied; per block 12 n² weights and 13 n biases and norms
+        width = config.n_embd
+        blocks = config.n_layer * (12 * width**2 + 13 * width)
+        return (config.vocab_size + config.n_positions) * width + blocks + 2 * width
+
+    counts = {name: parameters(preset.config) for name, preset in PRESETS.items()}
+    assert counts["gpt2"] == counts["microsoft/DialoGPT-small"] == 124_439_808
+    assert counts["gpt2-medium"] == counts["microsoft/DialoGPT-medium"] == 354_823_168
+    assert counts["gpt2-large"] == counts["microsoft/DialoGPT-large"] == 774_030_080
+    assert counts["gpt2-xl"] == 1_557_611_200

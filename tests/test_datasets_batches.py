@@ -1,0 +1,69 @@
+"""Plans and padding."""
+
+import numpy as np
+import pytest
+
+from datasets.batches import collate, plan
+from datasets.encode import Encoded
+
+LENGTHS = np.random.default_rng(0).integers(3, 200, size=1003)
+
+
+def same(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
+    return len(one) == len(other) and all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("batch_size", [1, 4, 1003, 5000])
+def test_every_example_is_in_the_plan_exactly_once(batch_size, shuffle):
+    batches = plan(LENGTHS, batch_size, seed=1, epoch=0, shuffle=shuffle)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(1003))
+    assert sorted(map(len, batches))[1:] == [batch_size] * (len(batches) - 1)
+
+
+def test_the_plan_is_a_function_of_seed_and_epoch():
+    first = plan(LENGTHS, 4, seed=1, epoch=2)
+    assert same(first, plan(LENGTHS.tolist(), 4, seed=1, epoch=2))
+    assert not same(first, plan(LENGTHS, 4, seed=1, epoch=3))
+    assert not same(first, plan(LENGTHS, 4, seed=2, epoch=2))
+    assert not same(plan(LENGTHS, 4, seed=1, epoch=2), plan(LENGTHS, 4, seed=2, epoch=1))
+
+
+def test_examples_of_a_batch_have_similar_lengths_but_batches_come_in_no_order_of_length():
+    batches = plan(LENGTHS, 4, seed=1, epoch=0)
+    padded = sum(len(batch) * LENGTHS[batch].max() for batch in batches)
+    assert padded < 1.05 * LENGTHS.sum()
+    means = [LENGTHS[batch].mean() for batch in batches]
+    assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.25
+
+
+def test_without_shuffling_the_examples_stand_in_order_of_length_and_ties_in_their_own():
+    batches = plan([5, 3, 5, 3, 1], 2, seed=1, epoch=0, shuffle=False)
+    assert [batch.tolist() for batch in batches] == [[4, 1], [3, 0], [2]]
+
+
+def test_no_examples_make_no_batches():
+    assert plan([], 4, seed=1, epoch=0) == []
+
+
+ITEMS = [
+    Encoded(np.array([7, 8, 9], np.int32), np.array([-100, 8, 9], np.int32)),
+    Encoded(np.array([5, 6], np.int32), np.array([5, 6], np.int32)),  # all scored, as in packed text
+]
+
+
+def test_a_batch_is_padded_on_the_right_where_nothing_is_scored_or_attended_to():
+    batch = collate(ITEMS, pad_id=0)
+    assert batch.input_ids.tolist() == [[7, 8, 9], [5, 6, 0]]
+    assert batch.labels.tolist() == [[-100, 8, 9], [-100, 6, -100]]
+    assert batch.attention_mask.tolist() == [[1, 1, 1], [1, 1, 0]]
+    assert (batch.tokens, batch.scored) == (5, 3)
+    assert {batch.input_ids.dtype, batch.labels.dtype, batch.attention_mask.dtype} == {np.dtype(np.int32)}
+
+
+def test_a_batch_padded_on_the_left_scores_the_same_tokens():
+    batch = collate(ITEMS, pad_id=0, side="left")
+    assert batch.input_ids.tolist() == [[7, 8, 9], [0, 5, 6]]
+    assert batch.labels.tolist() == [[-100, 8, 9], [-100, -100, 6]]
+    assert batch.attention_mask.tolist() == [[1, 1, 1], [0, 1, 1]]
+    assert (batch.tokens, batch.scored) == (5, 3)

@@ -1,0 +1,45 @@
+"""The package as others see it: its tasks by name, and the name that it takes from Hugging Face's package."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import datasets
+from common.errors import UserError
+from datasets.registry import TASKS, data_dir, sample_dir, task
+
+
+def test_a_misspelt_task_is_answered_with_the_nearest_name():
+    assert task("text") is TASKS["text"]
+    with pytest.raises(UserError, match="did you mean dailydialog"):
+        task("dailydialogue")
+    with pytest.raises(UserError, match="choose from dailydialog"):
+        task("zzz")
+
+
+def test_the_data_dir_called_sample_is_the_embedded_one_where_there_is_one():
+    assert data_dir(task("dailydialog"), None) is None
+    assert data_dir(task("dailydialog"), "sample").name == "dailydialog"
+    assert str(data_dir(task("text"), "./sample")) == "sample"
+    with pytest.raises(UserError, match="no embedded sample"):
+        data_dir(task("text"), "sample")
+
+
+def test_every_embedded_sample_has_every_split():
+    for each in TASKS.values():
+        if each.sample:
+            assert all(len(each.load(split, sample_dir(each))) for split in datasets.example.SPLITS)
+
+
+def test_the_package_answers_to_the_names_that_transformers_looks_for():
+    assert (datasets.Dataset.__name__, datasets.IterableDataset.__name__) == ("Dataset", "IterableDataset")
+    assert datasets.__version__
+
+
+def test_reading_data_needs_neither_jittor_nor_torch():
+    script = "import sys, datasets.registry, datasets.batches; print({'jittor', 'torch'} & set(sys.modules))"
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -1,0 +1,154 @@
+"""The tokenizer's files, its end token, and text streamed token by token."""
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from common.errors import UserError
+from gpt2_jittor.config import GPT2Config
+from gpt2_jittor.tokenizer import TextStream, check_sizes, load_tokenizer, save_tokenizer
+
+GPT2_FILES = Path(__file__).resolve().parents[2] / "shared" / "data" / "gpt2-tokenizer"
+needs_gpt2 = pytest.mark.skipif(not (GPT2_FILES / "vocab.json").is_file(), reason="GPT-2's vocabulary is not here")
+
+
+@pytest.fixture(scope="module")
+def gpt2_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gpt2")
+    for name in ("vocab.json", "merges.txt"):
+        shutil.copy(GPT2_FILES / name, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def gpt2(gpt2_folder):
+    return load_tokenizer(gpt2_folder)
+
+
+def byte_tokenizer(folder, end="<|endoftext|>", **settings):
+    """A byte-level tokenizer without merges: 256 bytes and an end token, as a bare tokenizer.json."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({piece: i for i, piece in enumerate([*alphabet, end])}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([end])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    if settings:
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+@needs_gpt2
+def test_vocab_and_merges_alone_make_gpt2s_tokenizer(gpt2):
+    assert gpt2.encode("Hello world") == [15496, 995]
+    assert gpt2.encode("a<|endoftext|>") == [64, 50256]
+    assert len(gpt2) == 50257
+    assert gpt2.eos_token_id == gpt2.pad_token_id == 50256
+
+
+@needs_gpt2
+def test_a_saved_tokenizer_is_read_by_us_and_by_transformers(gpt2, tmp_path):
+    save_tokenizer(gpt2, tmp_path)
+    text = "Ünïcode, 你好 and  two spaces.\n"
+    for again in (load_tokenizer(tmp_path), AutoTokenizer.from_pretrained(tmp_path)):
+        assert again.encode(text) == gpt2.encode(text)
+        assert again.decode(again.encode(text)) == text
+        assert again.eos_token_id == 50256
+
+
+@needs_gpt2
+def test_a_saved_tokenizer_has_a_class_that_older_transformers_know(gpt2, tmp_path):
+    save_tokenizer(gpt2, tmp_path)
+    save_tokenizer(load_tokenizer(tmp_path), tmp_path / "again")
+    saved = json.loads((tmp_path / "again" / "tokenizer_config.json").read_text())
+    assert saved["tokenizer_class"] == "GPT2Tokenizer"
+
+
+def test_tokenizer_json_alone_is_enough(tmp_path):
+    tokenizer = load_tokenizer(byte_tokenizer(tmp_path))
+    assert len(tokenizer) == 257
+    assert tokenizer.eos_token_id == tokenizer.pad_token_id == 256
+    assert tokenizer.decode(tokenizer.encode("né 😀")) == "né 😀"
+
+
+def test_the_end_and_padding_tokens_of_the_folder_are_kept(tmp_path):
+    tokenizer = load_tokenizer(byte_tokenizer(tmp_path, "</s>", eos_token="</s>", pad_token="!"))
+    assert (tokenizer.eos_token, tokenizer.pad_token, len(tokenizer)) == ("</s>", "!", 257)
+
+
+def test_a_tokenizer_of_another_kind_is_taken_as_it_is(tmp_path):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = Tokenizer(models.WordLevel({"[UNK]": 0, "good": 1, "day": 2, "<|endoftext|>": 3}, "[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = load_tokenizer(tmp_path)
+    assert isinstance(tokenizer, PreTrainedTokenizerFast)
+    assert tokenizer.encode("good day") == [1, 2]
+    assert tokenizer.eos_token_id == 3
+
+
+def test_a_tokenizer_without_an_end_token_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no end token"):
+        load_tokenizer(byte_tokenizer(tmp_path, "</s>"))
+
+
+@pytest.mark.parametrize("present", [[], ["vocab.json"], ["merges.txt"]])
+def test_missing_files_are_named(tmp_path, present):
+    for name in present:
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(UserError, match="has no tokenizer: tokenizer.json, or vocab.json and merges.txt"):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{bad", "{}", '{"model": 3}', '{"version": "1.0", "model": {"type": "BPE"}}'])
+def test_a_damaged_tokenizer_is_a_one_line_error(tmp_path, content):
+    (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(UserError, match=str(tmp_path)):
+        load_tokenizer(tmp_path)
+
+
+def test_a_vocabulary_larger_than_the_models_is_refused(tmp_path):
+    tokenizer = load_tokenizer(byte_tokenizer(tmp_path))
+    check_sizes(tokenizer, GPT2Config(vocab_size=257))
+    with pytest.raises(UserError, match="257 tokens .* 256"):
+        check_sizes(tokenizer, GPT2Config(vocab_size=256))
+
+
+def test_streamed_text_never_shows_half_a_character(tmp_path):
+    tokenizer = load_tokenizer(byte_tokenizer(tmp_path))  # one byte a token: every character is split
+    stream = TextStream(tokenizer)
+    pieces = [stream.push(token_id) for token_id in tokenizer.encode("a😀你b")]
+    assert pieces == ["a", "", "", "", "😀", "", "", "你", "b"]
+    assert stream.flush() == ""
+
+
+def test_an_unfinished_character_comes_with_the_flush(tmp_path):
+    tokenizer = load_tokenizer(byte_tokenizer(tmp_path))
+    stream = TextStream(tokenizer)
+    ids = tokenizer.encode("😀")[:2]
+    assert [stream.push(token_id) for token_id in ids] == ["", ""]
+    assert stream.flush() == tokenizer.decode(ids) == "\ufffd"
+
+
+@needs_gpt2
+@pytest.mark.parametrize("text", ["naïve 😀 你好世界 🏳️‍🌈!", "\ufffd real", " 's  n't .", "a<|endoftext|>b"])
+def test_streamed_text_is_the_decoded_text(gpt2, text):
+    stream, ids = TextStream(gpt2), gpt2.encode(text)
+    assert "".join(map(stream.push, ids)) + stream.flush() == gpt2.decode(ids) == text
+
+
+@needs_gpt2
+@pytest.mark.parametrize("below", [256, 50257])  # the first 256 ids are single bytes: mostly invalid UTF-8
+def test_streamed_text_is_the_decoded_text_even_if_it_is_noise(gpt2, below):
+    random.seed(below)
+    for _ in range(50):
+        ids = [random.randrange(below) for _ in range(40)]
+        stream = TextStream(gpt2)
+        assert "".join(map(stream.push, ids)) + stream.flush() == gpt2.decode(ids)

@@ -1,0 +1,273 @@
+"""Weights against torch and transformers: what they save we read, what we write they load."""
+
+import json
+import struct
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+import transformers
+
+from common.errors import UserError
+from gpt2_jittor.config import GPT2Config
+from gpt2_jittor.weights import canonical_names, check, open_tensors, read_tensors, write_model
+
+SIZES = {"vocab_size": 99, "n_positions": 17, "n_embd": 32, "n_layer": 2, "n_head": 4}
+
+
+def tiny(**settings):
+    torch.manual_seed(7)
+    return transformers.GPT2LMHeadModel(transformers.GPT2Config(**SIZES, **settings)).eval()
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny()
+
+
+@pytest.fixture(scope="module")
+def weights(model):
+    """Names and float32 values of the tied model, as transformers has them."""
+    return {name: value.detach().numpy() for name, value in model.named_parameters()}
+
+
+def assert_reads(folder, expected):
+    found = dict(read_tensors(folder))
+    found.pop("lm_head.weight", None)
+    assert found.keys() == expected.keys()
+    for name, array in found.items():
+        assert array.dtype == np.float32 and array.flags.c_contiguous and array.flags.writeable, name
+        np.testing.assert_array_equal(array, expected[name], err_msg=name)
+
+
+def test_a_folder_saved_by_transformers_is_read_exactly(model, weights, tmp_path):
+    model.save_pretrained(tmp_path)
+    assert_reads(tmp_path, weights)
+
+
+def test_a_checkpoint_in_several_files_is_read_exactly(model, weights, tmp_path):
+    model.save_pretrained(tmp_path, max_shard_size="30KB")
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
+    assert_reads(tmp_path, weights)
+
+
+def test_a_checkpoint_of_the_bare_body_gets_the_missing_prefix(model, weights, tmp_path):
+    model.transformer.save_pretrained(tmp_path)
+    assert_reads(tmp_path, weights)
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "stream"])
+def test_a_torch_file_is_read_exactly(model, weights, tmp_path, zipped):
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
+    assert_reads(tmp_path, weights)
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "stream"])
+def test_dtypes_views_and_parameters_of_a_torch_file_are_read_as_torch_reads_them(tmp_path, zipped):
+    torch.manual_seed(3)
+    shared = torch.randn(6, 10)
+    state = OrderedDict(
+        {
+            "float32": torch.randn(3, 5),
+            "float64": torch.randn(4).double(),
+            "float16": torch.randn(5, 2).half(),
+            "bfloat16": torch.randn(5, 3).bfloat16(),
+            "bfloat16.transposed": torch.randn(5, 3).bfloat16().T,
+            "parameter": torch.nn.Parameter(torch.randn(2, 2)),
+            "shared.rows": shared[2:4],
+            "shared.columns": shared[:, 3:7:2],
+            "shared.transposed": shared.T,
+            "scalar": torch.tensor(2.5),
+            "empty": torch.empty(0, 4),
+        }
+    )
+    torch.save(state, tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
+    found = dict(read_tensors(tmp_path))
+    assert found.keys() == state.keys()
+    for name, tensor in state.items():
+        assert found[name].dtype == np.float32
+        np.testing.assert_array_equal(found[name], tensor.detach().float().numpy(), err_msg=name)
+
+
+def test_a_torch_checkpoint_in_several_files_is_read_exactly(model, weights, tmp_path):
+    state = model.state_dict()
+    names = sorted(state)
+    parts = {"pytorch_model-00001-of-00002.bin": names[::2], "pytorch_model-00002-of-00002.bin": names[1::2]}
+    for part, chosen in parts.items():
+        torch.save({name: state[name] for name in chosen}, tmp_path / part)
+    places = {name: part for part, chosen in parts.items() for name in chosen}
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": places}))
+    assert_reads(tmp_path, weights)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_every_float_of_a_safetensors_file_becomes_float32(tmp_path, dtype):
+    tensor = torch.randn(7, 3).to(dtype)
+    safetensors.torch.save_file({"wte.weight": tensor}, tmp_path / "model.safetensors")
+    ((name, array),) = read_tensors(tmp_path)
+    assert name == "transformer.wte.weight" and array.dtype == np.float32
+    np.testing.assert_array_equal(array, tensor.float().numpy())
+
+
+@pytest.mark.parametrize("form", ["safetensors", "bin"])
+def test_causal_masks_are_left_out_whatever_their_dtype(tmp_path, form):
+    state = {
+        "h.0.attn.bias": torch.ones(1, 1, 4, 4, dtype=torch.uint8),
+        "transformer.h.1.attn.bias": torch.ones(1, 1, 4, 4),
+        "h.1.attn.masked_bias": torch.tensor(-1e4),
+        "h.0.attn.c_attn.bias": torch.ones(3),
+    }
+    if form == "bin":
+        torch.save(state, tmp_path / "pytorch_model.bin")
+    else:
+        safetensors.torch.save_file(state, tmp_path / "model.safetensors")
+    assert [name for name, _ in read_tensors(tmp_path)] == ["transformer.h.0.attn.c_attn.bias"]
+
+
+def test_integers_among_the_weights_are_refused_by_name(tmp_path):
+    safetensors.torch.save_file({"wte.weight": torch.ones(2, dtype=torch.int8)}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match="transformer.wte.weight is stored as int8"):
+        list(read_tensors(tmp_path))
+
+
+def test_safetensors_are_preferred_to_pickles(model, weights, tmp_path):
+    (tmp_path / "pytorch_model.bin").write_bytes(b"not even a file of torch")
+    model.save_pretrained(tmp_path)
+    assert_reads(tmp_path, weights)
+
+
+def test_names_get_their_prefix_and_foreign_names_stay():
+    keys = ["wte.weight", "transformer.ln_f.bias", "lm_head.weight", "score.weight", "h.1.attn.bias"]
+    names = ["transformer.wte.weight", "transformer.ln_f.bias", "lm_head.weight", "score.weight"]
+    assert canonical_names(keys) == dict(zip(keys[:-1], names, strict=True))
+
+
+def test_a_tensor_given_twice_is_refused(tmp_path):
+    state = {"wte.weight": torch.ones(2), "transformer.wte.weight": torch.zeros(2)}
+    safetensors.torch.save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match="transformer.wte.weight is there twice"):
+        open_tensors(tmp_path)
+
+
+def test_every_mismatch_is_in_one_line():
+    expected = {"a": (2,), "b": (3, 4), "c": (5,)} | {f"m{i}": (1,) for i in range(30)}
+    found = {"a": (2,), "b": (4, 3), "score.weight": (1,), "lm_head.weight": (9, 9)}
+    with pytest.raises(UserError) as error:
+        check(expected, found, "some/folder")
+    text = str(error.value)
+    assert text.startswith("some/folder: ") and "\n" not in text
+    assert "31 missing (c, m0, " in text and "…" in text and "m20" not in text
+    assert "1 unexpected (score.weight)" in text
+    assert "1 of another shape (b [4, 3] instead of [3, 4])" in text
+
+
+def test_a_checkpoint_is_checked_before_its_first_tensor_is_read(model, weights, tmp_path):
+    model.save_pretrained(tmp_path)
+    shapes = {name: array.shape for name, array in weights.items()}
+    assert [name for name, _ in read_tensors(tmp_path, shapes)] == list(shapes)
+    with pytest.raises(UserError, match="1 missing .*another.weight"):
+        next(read_tensors(tmp_path, shapes | {"another.weight": (1,)}))
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "stream"])
+def test_the_copy_of_a_tied_head_is_left_out(model, weights, tmp_path, zipped):
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
+    shapes = {name: array.shape for name, array in weights.items()}
+    assert "lm_head.weight" not in dict(read_tensors(tmp_path, shapes))
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"tie_word_embeddings": False}, {"n_inner": 48, "activation_function": "relu"}]
+)
+def test_transformers_loads_what_we_write_and_computes_the_same(tmp_path, settings):
+    theirs = tiny(**settings)
+    arrays = {name: value.numpy() for name, value in theirs.state_dict().items()}
+    write_model(tmp_path, GPT2Config(**SIZES, **settings), arrays)
+    again, report = transformers.GPT2LMHeadModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert not report["missing_keys"] and not report["unexpected_keys"]
+    for name, value in again.state_dict().items():
+        assert torch.equal(value, theirs.state_dict()[name]), name
+    ids = torch.randint(0, 99, (2, 11))
+    with torch.no_grad():
+        assert torch.equal(again.eval()(ids).logits, theirs(ids).logits)
+    assert again.generation_config.eos_token_id == 50256
+
+
+def test_what_we_write_we_read(weights, tmp_path):
+    write_model(tmp_path, GPT2Config(**SIZES), weights)
+    assert_reads(tmp_path, weights)
+    assert GPT2Config.from_pretrained(tmp_path) == GPT2Config(**SIZES)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+    ]
+
+
+def test_half_precision_is_written_on_request(weights, tmp_path):
+    write_model(tmp_path, GPT2Config(**SIZES), weights, dtype="float16")
+    assert_reads(tmp_path, {name: array.astype(np.float16).astype(np.float32) for name, array in weights.items()})
+    assert transformers.GPT2LMHeadModel.from_pretrained(tmp_path).dtype == torch.float16
+
+
+def entry(offsets, shape=(2,), dtype="F32"):
+    return {"wte.weight": {"dtype": dtype, "shape": shape, "data_offsets": offsets}}
+
+
+def packed(header, data=b"\0" * 8):
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+@pytest.mark.parametrize(
+    "content",
+    {
+        "empty": b"",
+        "short": b"abc",
+        "absurd header": b"\xff" * 8 + b"{}",
+        "header beyond the end": struct.pack("<Q", 10_000) + b"{}",
+        "no json": struct.pack("<Q", 4) + b"{{{{",
+        "truncated": packed(entry([0, 8]))[:-1],
+        "beyond the end": packed(entry([0, 80], (20,))),
+        "size and shape disagree": packed(entry([0, 8], (3,))),
+        "overlap": packed(entry([0, 8]) | {"b": {"dtype": "F32", "shape": [2], "data_offsets": [4, 12]}}, b"\0" * 12),
+        "8-bit floats": packed(entry([0, 8], (8,), "F8_E4M3")),
+    }.items(),
+    ids=lambda case: case[0],
+)
+def test_a_damaged_safetensors_file_is_a_one_line_error(tmp_path, content):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content[1])
+    with pytest.raises(UserError) as error:
+        list(read_tensors(tmp_path))
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_folder_without_weights_says_what_to_put_there(tmp_path):
+    with pytest.raises(UserError, match="holds no weights; put model.safetensors or pytorch_model.bin there"):
+        list(read_tensors(tmp_path))
+
+
+def test_a_missing_part_is_named(model, tmp_path):
+    model.save_pretrained(tmp_path, max_shard_size="30KB")
+    gone = sorted(tmp_path.glob("model-*.safetensors"))[0]
+    gone.unlink()
+    with pytest.raises(UserError, match=f"{gone.name} is missing"):
+        list(read_tensors(tmp_path))
+
+
+@pytest.mark.parametrize("part", ["../model.safetensors", "/etc/passwd", "model.bin", 3])
+def test_an_index_cannot_name_files_elsewhere(tmp_path, part):
+    index = {"weight_map": {"wte.weight": part}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match="index.json names no .safetensors files"):
+        list(read_tensors(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_a_git_lfs_pointer_is_recognised(tmp_path, name):
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n")
+    with pytest.raises(UserError, match="Git LFS pointer"):
+        list(read_tensors(tmp_path))

@@ -1,0 +1,73 @@
+"""Fine-tunes GPT-2, with LoRA or as a whole.
+
+python train.py --task dailydialog                              # gpt2-nano, data from the hub
+python train.py --task dailydialog --model gpt2 --device cuda   # GPT-2 small on a GPU
+python train.py --task dailydialog --data-dir sample            # offline: the embedded sample
+python train.py --config runs/mine/arguments.yaml               # a run again
+python train.py --task dailydialog --resume                     # on from the last checkpoint
+"""
+
+import time
+from pathlib import Path
+
+from common.command import Parser, run_command
+from common.errors import UserError
+from training.arguments import TrainingArguments, add_options, read_recipe, resolve
+
+
+def parse() -> tuple[TrainingArguments, bool]:
+    parser = Parser(prog="train.py", description=__doc__)
+    parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="a recipe; the command line wins over it")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the run's folder")
+    add_options(parser)
+    given = vars(parser.parse_args())
+    recipe, resume = given.pop("config", None), given.pop("resume")
+    return resolve(given, read_recipe(recipe) if recipe else None), resume
+
+
+def main() -> None:
+    arguments, resume = parse()
+    # What can be wrong is found before Jittor is imported, which takes minutes on a new machine.
+    from gpt2_jittor import runtime
+    from training.setup import build_model, read_inputs
+
+    inputs = read_inputs(arguments)
+    run_dir = inputs.arguments.run_dir
+    if not resume and (run_dir / "metrics.jsonl").exists() and any(run_dir.glob("checkpoint-*")):
+        raise UserError(f"{run_dir} holds a run already: add --resume to go on, or choose another --output-dir")
+    device = runtime.prepare(inputs.arguments.device)
+
+    from lora import count
+    from training.trainer import Trainer
+
+    model = build_model(inputs)
+    trained, frozen = count(model)
+    print(f"{inputs.arguments.model} on {device}: {trained:,} parameters trained, {frozen:,} frozen")
+    inputs.arguments.save(run_dir / "arguments.yaml")
+    trainer = Trainer(inputs, model, resume)
+    if trainer.resumed_from:
+        print(f"resuming from {trainer.resumed_from}")
+    started = time.perf_counter()
+    trainer.run()
+    summarise(trainer, time.perf_counter() - started)
+
+
+def summarise(trainer, seconds: float) -> None:
+    """What came out, where it lies, and what to type next."""
+    from training.curves import plot
+    from training.evaluation import Score
+
+    progress, run_dir = trainer.progress, trainer.run_dir
+    plot([run_dir], run_dir / "loss.png")
+    before, best = Score(progress.first_loss, 0), Score(progress.best_loss, 0)
+    print(
+        f"\nvalidation loss {before.loss:.4f} -> {best.loss:.4f}, perplexity {before.perplexity:.2f} -> "
+        f"{best.perplexity:.2f} (best at step {progress.best_step} of {progress.step})\n"
+        f"{trainer.tokens:,} tokens in {seconds:,.0f} s; everything is in {run_dir}, the curves in loss.png"
+    )
+    option = "--adapter" if trainer.arguments.tuning == "lora" else "--model"
+    print(f"talk to it: python generate.py {option} {run_dir}")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,180 @@
+"""Everything that decides a training run, once, in one typed dataclass.
+
+The command line, recipes and `arguments.yaml` derive from it: command line > recipe > the task's defaults.
+"""
+
+import argparse
+import dataclasses
+import difflib
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from common.errors import UserError
+from common.files import write_text
+from training.schedule import SCHEDULES
+
+TUNINGS = ("lora", "full")
+
+
+def option(default: Any, help: str, choices: tuple[str, ...] | None = None, many: bool = False) -> Any:
+    """A field with what the command line says about it."""
+    return dataclasses.field(default=default, metadata={"help": help, "choices": choices, "many": many})
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingArguments:
+    """A run. A value of None is settled by the task (see TASK_DEFAULTS) or means "not used"."""
+
+    task: str = option("dailydialog", "what to train on")
+    model: str = option("nano", "nano, gpt2, gpt2-medium, …, or a folder in Hugging Face's layout")
+    data_dir: str | None = option(None, "local data; `sample` is the embedded sample; else the hub's copy")
+    output_dir: str | None = option(None, "the run's folder; else runs/<task>-<model>-<tuning>")
+    tuning: str = option("lora", "train an adapter, or every weight", choices=TUNINGS)
+    lora_r: int = option(8, "rank of the adapter")
+    lora_alpha: float = option(16.0, "the adapter's product is scaled by alpha / r")
+    lora_dropout: float = option(0.05, "dropout before the adapter")
+    lora_targets: list[str] | None = option(
+        None, "projections to adapt: names, or one regular expression; else c_attn c_proj c_fc", many=True
+    )
+    lora_bias: str = option("none", "biases to train besides", choices=("none", "all", "lora_only"))
+    lora_modules_to_save: list[str] | None = option(None, "modules to train whole, such as lm_head", many=True)
+    lora_rslora: bool = option(False, "scale by alpha / sqrt(r) instead")
+    epochs: float | None = option(None, "passes over the training data; a fraction is allowed")
+    max_steps: int | None = option(None, "updates, instead of epochs")
+    batch_size: int = option(8, "examples in one forward pass")
+    gradient_accumulation: int = option(1, "forward passes in one update")
+    learning_rate: float | None = option(None, "peak; else 1e-3 for LoRA, 1e-4 for full tuning")
+    schedule: str = option("linear", "of the learning rate after warm-up", choices=SCHEDULES)
+    warmup_steps: int | None = option(None, "updates of warm-up; else 3 %% of the run")
+    weight_decay: float = option(0.01, "AdamW's, on matrices")
+    max_grad_norm: float = option(1.0, "gradients are clipped to this norm; 0: not at all")
+    max_length: int | None = option(None, "longest example in tokens; else 512, or the model's positions")
+    seed: int = option(0, "of data order, dropout and adapter")
+    eval_every: int | None = option(None, "updates between validations; else one an epoch, 10 in a run at least")
+    eval_limit: int | None = option(None, "validate on this many examples; else on all")
+    save_every: int | None = option(None, "updates between checkpoints; else at each validation")
+    patience: int | None = option(None, "stop after this many validations without a better loss")
+    device: str = option("auto", "where to train", choices=("auto", "cpu", "cuda"))
+
+    def __post_init__(self):
+        problems = list(_problems(self))
+        if problems:
+            raise UserError("; ".join(problems))
+
+    @property
+    def run_dir(self) -> Path:
+        """The run's folder."""
+        name = f"{self.task}-{Path(self.model).name}-{self.tuning}"
+        return Path(self.output_dir) if self.output_dir else Path("runs") / name
+
+    def save(self, path: Path) -> None:
+        """Writes every value as YAML: a recipe that repeats the run."""
+        write_text(path, yaml.safe_dump(dataclasses.asdict(self), sort_keys=False, allow_unicode=True))
+
+
+FIELDS = {field.name: field for field in dataclasses.fields(TrainingArguments)}
+
+
+def option_name(field: str) -> str:
+    """`--max-steps` for max_steps."""
+    return "--" + field.replace("_", "-")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """One option a field. Options that were not given are absent from what `parse_args` returns."""
+    for field in FIELDS.values():
+        kind = _plain_type(field.type)
+        default = "" if field.default is None else f" (default: {field.default})"
+        settings: dict[str, Any] = {"help": field.metadata["help"] + default, "default": argparse.SUPPRESS}
+        if kind is bool:
+            settings["action"] = argparse.BooleanOptionalAction
+        else:
+            settings |= {"type": kind, "choices": field.metadata["choices"], "metavar": _metavar(field)}
+            settings |= {"nargs": "+"} if field.metadata["many"] else {}
+        parser.add_argument(option_name(field.name), **settings)
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """A recipe's values, checked against the fields. Raises UserError that names the nearest right key."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"there is no recipe {path}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read as YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path} must hold `name: value` lines")
+    for key, value in values.items():
+        if key not in FIELDS:
+            near = difflib.get_close_matches(str(key), FIELDS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(FIELDS)}"
+            raise UserError(f"{path}: there is no setting {key!r}; {hint}")
+        values[key] = _typed(value, FIELDS[key], path)
+    return values
+
+
+def resolve(given: dict[str, Any], recipe: dict[str, Any] | None = None) -> TrainingArguments:
+    """The arguments of a run from what was typed and, under it, a recipe."""
+    return TrainingArguments(**((recipe or {}) | given))
+
+
+def _typed(value: Any, field: dataclasses.Field, path: Path) -> Any:
+    kind = _plain_type(field.type)
+    if value is None and field.default is None:
+        return None
+    if field.metadata["many"]:
+        value = [value] if isinstance(value, str) else value
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            return value
+    elif kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            return float(value)  # YAML reads 5e-4, without a dot, as text
+        except ValueError:
+            pass
+    elif type(value) is kind:
+        choices = field.metadata["choices"]
+        if choices and value not in choices:
+            raise UserError(f"{path}: {field.name} must be one of {', '.join(choices)}, not {value!r}")
+        return value
+    raise UserError(f"{path}: {field.name} must be {kind.__name__}, not {value!r}")
+
+
+def _plain_type(annotation: Any) -> type:
+    """int for int | None, str for list[str] | None."""
+    if isinstance(annotation, types.UnionType):
+        annotation = next(kind for kind in typing.get_args(annotation) if kind is not type(None))
+    return typing.get_args(annotation)[0] if typing.get_origin(annotation) is list else annotation
+
+
+def _metavar(field: dataclasses.Field) -> str:
+    choices = field.metadata["choices"]
+    return "{" + ",".join(choices) + "}" if choices else _plain_type(field.type).__name__.upper()
+
+
+def _problems(arguments: TrainingArguments):
+    at_least = {"lora_r": 1, "max_steps": 1, "batch_size": 1, "gradient_accumulation": 1, "max_length": 2}
+    at_least |= {
+        "eval_every": 1,
+        "eval_limit": 1,
+        "save_every": 1,
+        "patience": 1,
+        "warmup_steps": 0,
+        "seed": 0,
+    }
+    at_least |= {"weight_decay": 0, "max_grad_norm": 0, "lora_dropout": 0}
+    for name, least in at_least.items():
+        value = getattr(arguments, name)
+        if value is not None and not value >= least:
+            yield f"{option_name(name)} must be at least {least}, not {value}"
+    for name in ("epochs", "learning_rate", "lora_alpha"):
+        value = getattr(arguments, name)
+        if value is not None and not 0 < value < float("inf"):
+            yield f"{option_name(name)} must be positive, not {value}"
+    if arguments.lora_dropout >= 1:
+        yield f"--lora-dropout must be below 1, not {arguments.lora_dropout}"
+    if arguments.epochs is not None and arguments.max_steps is not None:
+        yield "--epochs and --max-steps exclude each other: give one"

@@ -1,0 +1,72 @@
+"""AdamW and the norm of a gradient, as torch computes them.
+
+Jittor's own AdamW counts a step at every backward pass, which is wrong under accumulation; here one `step` is
+one update.
+"""
+
+import math
+
+import numpy as np
+
+from gpt2_jittor.backend import jt
+
+
+class AdamW:
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019), on named parameters.
+
+    Matrices decay, vectors (biases and norms) do not. All state is float32.
+    """
+
+    def __init__(self, named_parameters, weight_decay: float = 0.0, betas=(0.9, 0.999), eps: float = 1e-8):
+        self.named_parameters = list(named_parameters)
+        self.weight_decay, self.betas, self.eps = weight_decay, betas, eps
+        self.steps = 0
+        self.first = [jt.zeros_like(p).stop_grad() for _, p in self.named_parameters]
+        self.second = [jt.zeros_like(p).stop_grad() for _, p in self.named_parameters]
+
+    @property
+    def parameters(self) -> list:
+        return [parameter for _, parameter in self.named_parameters]
+
+    def step(self, gradients, learning_rate: float, scale=1.0) -> None:
+        """One update with `gradients` times `scale` (a number or a Var of one element)."""
+        self.steps += 1
+        beta1, beta2 = self.betas
+        # numbers that change every step travel as data: as Python numbers they would be new constants
+        rate = jt.array(np.array([learning_rate], np.float32))
+        step_size = jt.array(np.array([learning_rate / (1 - beta1**self.steps)], np.float32))
+        correction = jt.array(np.array([1 / math.sqrt(1 - beta2**self.steps)], np.float32))
+        for parameter, gradient, first, second in zip(self.parameters, gradients, self.first, self.second, strict=True):
+            gradient = gradient * scale
+            first.update(beta1 * first + (1 - beta1) * gradient)
+            second.update(beta2 * second + (1 - beta2) * gradient * gradient)
+            value = parameter
+            if self.weight_decay and parameter.ndim >= 2:
+                value = value - rate * self.weight_decay * value
+            parameter.update(value - step_size * first / (jt.sqrt(second) * correction + self.eps))
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The moments as numpy arrays: `first.<parameter>` and `second.<parameter>`."""
+        return {
+            f"{kind}.{name}": value.numpy()
+            for kind, values in (("first", self.first), ("second", self.second))
+            for (name, _), value in zip(self.named_parameters, values, strict=True)
+        }
+
+    def load_state(self, arrays: dict[str, np.ndarray], steps: int) -> None:
+        """Takes back what `state` gave, and the number of updates made until then."""
+        self.steps = steps
+        for kind, values in (("first", self.first), ("second", self.second)):
+            for (name, _), value in zip(self.named_parameters, values, strict=True):
+                value.assign(arrays[f"{kind}.{name}"])
+
+
+def global_norm(gradients):
+    """√ of the sum of all squares: a Var of one element."""
+    total = sum((gradient * gradient).sum() for gradient in gradients)
+    return jt.sqrt(total)
+
+
+def clip_factor(norm, max_norm: float):
+    """What to multiply gradients by so that their norm is at most `max_norm` (torch's clip_grad_norm_)."""
+    return jt.minimum(max_norm / (norm + 1e-6), jt.array(np.ones(1, np.float32)))

@@ -1,0 +1,179 @@
+"""The training loop.
+
+Update `step` uses micro-batches step·n … step·n + n − 1 of an endless list of epochs, its masks come from
+(seed, step) and its rate from the schedule: everything about a step follows from its number, so a run can be
+taken up again at any of them.
+"""
+
+import math
+import time
+
+import numpy as np
+
+from common.errors import UserError
+from datasets.batches import Batch, collate, plan
+from datasets.encode import prompt_ids
+from gpt2_jittor.backend import jt
+from gpt2_jittor.generation import stream
+from gpt2_jittor.ops.dropout import seeds
+from gpt2_jittor.sampling import make_sampler
+from gpt2_jittor.tokenizer import save_tokenizer
+from lora.inject import adapter_config, trainable
+from training import checkpoint
+from training.checkpoint import Progress
+from training.evaluation import Score, evaluate
+from training.log import Log
+from training.optimizer import AdamW, clip_factor, global_norm
+from training.schedule import learning_rate
+from training.setup import Inputs
+
+SAMPLE_TOKENS = 40  # of the reply shown at each validation
+
+
+class Trainer:
+    """One run. `run` trains to the end and returns where it got to."""
+
+    def __init__(self, inputs: Inputs, model, resume: bool = False):
+        self.inputs, self.arguments, self.model = inputs, inputs.arguments, model
+        self.run_dir = self.arguments.run_dir
+        self.optimizer = AdamW(trainable(model), self.arguments.weight_decay)
+        self.progress = Progress()
+        self.resumed_from = None
+        if resume:
+            self.resumed_from = checkpoint.newest(self.run_dir)
+            self.progress = checkpoint.load(self.resumed_from, model, self.optimizer)
+        self._plans: dict[int, list[np.ndarray]] = {}
+        self.tokens = 0  # real tokens trained on by this process
+
+    def run(self) -> Progress:
+        """Trains until the last step, or until validation has not improved for `patience` times."""
+        given, progress = self.arguments, self.progress
+        self.log = Log(self.run_dir, self.inputs.total_steps, progress.step)
+        try:
+            if not progress.step:
+                progress.first_loss = self._validate().loss
+            while progress.step < self.inputs.total_steps and not self._out_of_patience():
+                self._update()
+                last = progress.step == self.inputs.total_steps
+                if last or progress.step % given.eval_every == 0:
+                    self._keep_best(self._validate())
+                if last or progress.step % given.save_every == 0:
+                    checkpoint.save(self.run_dir, self.model, self.optimizer, progress)
+        except KeyboardInterrupt:
+            self._save_interrupted()
+            raise
+        finally:
+            self.log.close()
+        return progress
+
+    def _update(self) -> None:
+        given, step = self.arguments, self.progress.step
+        started = time.perf_counter()
+        seeds.restart(given.seed, step)
+        batches = self._micro_batches(step)
+        scored = sum(batch.scored for batch in batches)
+        rate = learning_rate(given.schedule, given.learning_rate, step, given.warmup_steps, self.inputs.total_steps)
+        loss, gradients = self._gradients(batches, scored)
+        norm = global_norm(gradients)
+        self.optimizer.step(gradients, rate, clip_factor(norm, given.max_grad_norm) if given.max_grad_norm else 1.0)
+        jt.sync_all()
+        loss, norm = float(loss.item()), float(norm.item())
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise UserError(self._not_finite(step, loss, norm))
+        self.progress.step += 1
+        tokens = sum(batch.tokens for batch in batches)
+        self.tokens += tokens
+        record = {
+            "step": self.progress.step,
+            "epoch": round(self._epoch(), 4),
+            "split": "train",
+            "loss": loss,
+            "perplexity": Score(loss, scored).perplexity,
+            "learning_rate": rate,
+            "grad_norm": norm,
+            "tokens": tokens,
+        }
+        self.log.step(record, time.perf_counter() - started)
+
+    def _gradients(self, batches: list[Batch], scored: int):
+        """The mean loss over all scored tokens of the update, and its gradients: long batches weigh more."""
+        total, gradients = None, None
+        for batch in batches:
+            losses = self.model.losses(batch.input_ids, batch.labels, batch.attention_mask)
+            loss = losses.sum() / scored
+            new = jt.grad(loss, self.optimizer.parameters)
+            if gradients is None:
+                total, gradients = loss, new
+            else:
+                total = total + loss
+                gradients = [old + more for old, more in zip(gradients, new, strict=True)]
+                jt.sync_all()  # one micro-batch's activations at a time
+        return total, gradients
+
+    def _micro_batches(self, step: int) -> list[Batch]:
+        given = self.arguments
+        first = step * given.gradient_accumulation
+        last = min(first + given.gradient_accumulation, self.inputs.total_batches)
+        batches = []
+        for number in range(first, last):
+            epoch, index = divmod(number, self.inputs.batches_per_epoch)
+            chosen = self._plan(epoch)[index]
+            items = [self.inputs.train[example] for example in chosen]
+            batches.append(collate(items, self.inputs.tokenizer.pad_token_id))
+        return batches
+
+    def _plan(self, epoch: int) -> list[np.ndarray]:
+        if epoch not in self._plans:
+            self._plans = {
+                epoch: plan(self.inputs.train.lengths, self.arguments.batch_size, self.arguments.seed, epoch)
+            }
+        return self._plans[epoch]
+
+    def _epoch(self) -> float:
+        done = min(self.progress.step * self.arguments.gradient_accumulation, self.inputs.total_batches)
+        return done / self.inputs.batches_per_epoch
+
+    def _validate(self) -> Score:
+        given, inputs = self.arguments, self.inputs
+        score = evaluate(self.model, inputs.validation, given.batch_size, inputs.tokenizer.pad_token_id)
+        step = self.progress.step
+        self.log.validation(step, self._epoch(), score.loss, score.perplexity, score.tokens)
+        self.log.say(
+            f"step {step}: validation loss {score.loss:.4f}, perplexity {score.perplexity:.2f}{self._sample()}"
+        )
+        return score
+
+    def _sample(self) -> str:
+        """A greedy reply to the first validation dialogue, to be read beside the number."""
+        inputs = self.inputs
+        if inputs.task.kind != "chat":
+            return ""
+        opening = inputs.samples[0].segments[0].text
+        room = inputs.config.n_positions - SAMPLE_TOKENS
+        prompt = prompt_ids(inputs.task.prompt([opening]), inputs.tokenizer, room)
+        reply = stream(self.model, prompt, make_sampler(greedy=True), SAMPLE_TOKENS, inputs.tokenizer.eos_token_id)
+        return f"\n  > {opening}\n  < {inputs.tokenizer.decode(list(reply)).strip()}"
+
+    def _keep_best(self, score: Score) -> None:
+        progress = self.progress
+        if score.loss >= progress.best_loss:
+            progress.worse_validations += 1
+            return
+        progress.best_loss, progress.best_step, progress.worse_validations = score.loss, progress.step, 0
+        checkpoint.save_trained(self.model, self.run_dir)
+        if adapter_config(self.model) is None:
+            save_tokenizer(self.inputs.tokenizer, self.run_dir)
+
+    def _out_of_patience(self) -> bool:
+        patience = self.arguments.patience
+        return patience is not None and self.progress.worse_validations >= patience
+
+    def _save_interrupted(self) -> None:
+        saved = checkpoint.save(self.run_dir, self.model, self.optimizer, self.progress)
+        self.log.say(f"interrupted: saved {saved}; the same command with --resume goes on from there")
+
+    def _not_finite(self, step: int, loss: float, norm: float) -> str:
+        left = checkpoint.checkpoints(self.run_dir)
+        last = f"the last good checkpoint is {left[-1]}" if left else "no checkpoint was written yet"
+        what = f"loss {loss}" if not math.isfinite(loss) else f"gradient norm {norm}"
+        return f"{what} at step {step + 1}: training has diverged; {last}; try a lower --learning-rate"
