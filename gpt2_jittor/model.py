@@ -141,6 +141,13 @@ class Head(jt.nn.Module):
     def __init__(self, width: int, vocab: int):
         self.weight = jt.zeros((vocab, width))
 
+    @classmethod
+    def sharing(cls, weight) -> "Head":
+        """A head on an existing weight [vocab, width]."""
+        head = cls.__new__(cls)
+        head.weight = weight
+        return head
+
     def execute(self, x):
         return jt.nn.matmul_transpose(x, self.weight)
 

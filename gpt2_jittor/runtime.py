@@ -12,7 +12,6 @@ import os
 import platform
 import re
 import shutil
-import ssl
 import subprocess
 import sys
 import sysconfig
@@ -20,9 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
+from gpt2_jittor import process
 
 DEVICES = ("auto", "cpu", "cuda")
 CUDA_OLDEST, CUDA_TOO_NEW = (10, 2), (13, 0)  # CUDA 13 dropped members of cudaDeviceProp that Jittor reads
+USUAL_NVCC = "/usr/local/cuda/bin/nvcc"
+INSTALL_COMPILER = "install it (Debian: apt install g++; macOS: xcode-select --install)"
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,13 @@ def prepare(device: str = "auto") -> str:
 def _prepare(device: str) -> str:
     if device not in DEVICES:
         raise UserError(f"--device {device} is unknown; choose one of {', '.join(DEVICES)}")
-    if platform.system() == "Linux" and not (os.environ.get("cc_path") or shutil.which("g++")):
-        raise UserError("g++ was not found; Jittor compiles its operators: install it (Debian: apt install g++)")
+    if os.name == "posix" and not find_compiler():
+        raise UserError(f"{_compiler()} was not found; Jittor compiles its operators: {INSTALL_COMPILER}")
     os.environ.setdefault("log_silent", "1")
     os.environ.setdefault("cache_name", "default")  # else a git branch's name, and a new core for each branch
     os.environ.setdefault("use_mpi", "1" if "OMPI_COMM_WORLD_SIZE" in os.environ else "0")
-    _point_at_own_python_config()
+    if config := find_python_config():
+        os.environ["python_config_path"] = str(config)
     cuda = Cuda(problem="not asked for") if device == "cpu" else find_cuda()
     if device == "cuda" and not cuda.usable:
         raise UserError(f"--device cuda: {cuda.problem}; see `python -m gpt2_jittor.doctor`, or use --device cpu")
@@ -79,19 +82,45 @@ def _prepare(device: str) -> str:
 def import_jittor():
     """Imports Jittor in the prepared environment and returns the module."""
     device = prepare()
-    verified_https, recursion_limit = ssl._create_default_https_context, sys.getrecursionlimit()
-    import jittor_utils
+    with process.settings_kept():
+        import jittor_utils
 
-    lend_onednn(Path(jittor_utils.home()))
-    if not any(Path(jittor_utils.cache_path).rglob("jittor_core*.so")):
-        print("Compiling Jittor's core (once on this machine, about 4 minutes) ...", file=sys.stderr, flush=True)
-    import jittor
-
-    # Jittor switches off certificate checks and allows recursion without end, for the whole process.
-    ssl._create_default_https_context = verified_https
-    sys.setrecursionlimit(recursion_limit)
+        lend_onednn(Path(jittor_utils.home()))
+        if not core_is_compiled():
+            print("Compiling Jittor's core (once on this machine, about 4 minutes) ...", file=sys.stderr, flush=True)
+        import jittor
+    jittor.flags.log_sync = 1  # its logging thread must not write through Python
+    process.silence_compiler(jittor_utils.cc)
+    process.ignore_flushed_subnormals()
     jittor.flags.use_cuda = int(device == "cuda")
     return jittor
+
+
+def core_is_compiled() -> bool:
+    """Whether the cache holds Jittor's core for this machine and device; else the first import compiles it."""
+    device = prepare()
+    import jittor_utils
+
+    # The core with CUDA has a folder of its own, named after the toolkit and the GPU.
+    pattern = "cu*/jittor_core*.so" if device == "cuda" else "jittor_core*.so"
+    return any(Path(jittor_utils.cache_path).glob(pattern))
+
+
+def find_compiler() -> str | None:
+    """The path of the compiler that Jittor will call, or None where it is not installed."""
+    return shutil.which(_compiler())
+
+
+def _compiler() -> str:
+    return os.environ.get("cc_path") or ("clang++" if platform.system() == "Darwin" else "g++")
+
+
+def find_python_config() -> Path | None:
+    """The script that tells Jittor where Python's headers are: this Python's own before another's in /usr/bin."""
+    name = f"python3.{sys.version_info.minor}-config"
+    folders = (f"{sys.base_exec_prefix}/bin", sysconfig.get_config_var("BINDIR"), "/usr/bin", "/usr/local/bin")
+    candidates = [os.environ.get("python_config_path"), *(f"{folder}/{name}" for folder in folders)]
+    return next((Path(path) for path in candidates if path and Path(path).is_file()), None)
 
 
 def find_onednn() -> tuple[Path, Path] | None:
@@ -128,24 +157,17 @@ def _link(path: Path, target: Path) -> None:
     if path.is_symlink() and path.resolve() == target.resolve():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir() and not path.is_symlink():  # an unfinished download of Jittor's
+        shutil.rmtree(path, ignore_errors=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.symlink_to(target)
     temporary.replace(path)
 
 
-def _point_at_own_python_config() -> None:
-    """Jittor asks /usr/bin/python3.x-config for headers, which may belong to another Python."""
-    own = Path(sysconfig.get_config_var("BINDIR") or "") / f"python3.{sys.version_info.minor}-config"
-    if own.is_file():
-        os.environ.setdefault("python_config_path", str(own))
-
-
 def find_cuda() -> Cuda:
     """What there is of CUDA here: driver, devices, toolkit, and whether Jittor can use them."""
     devices, driver = _driver()
-    nvcc = os.environ.get("nvcc_path") or shutil.which("nvcc") or ""
-    if not nvcc and Path("/usr/local/cuda/bin/nvcc").is_file():
-        nvcc = "/usr/local/cuda/bin/nvcc"
+    nvcc = os.environ.get("nvcc_path") or shutil.which("nvcc") or shutil.which(USUAL_NVCC) or ""
     toolkit = nvcc_version(nvcc) if nvcc else (0, 0)
     return Cuda(devices, driver, nvcc, toolkit, _cuda_problem(devices, driver, nvcc, toolkit))
 
@@ -157,12 +179,31 @@ def _cuda_problem(devices: int, driver: tuple[int, int], nvcc: str, toolkit: tup
         return "the NVIDIA driver reports no device"
     if not nvcc:
         return "nvcc was not found: install the CUDA toolkit, 11 or 12"
-    version = ".".join(map(str, toolkit))
-    if not CUDA_OLDEST <= toolkit < CUDA_TOO_NEW:
-        return f"Jittor 1.3.11 compiles against CUDA 10.2 to 12, not {version}: point nvcc_path at such an nvcc"
+    if problem := toolkit_problem(nvcc, toolkit):
+        return problem
     if driver[0] < toolkit[0]:
-        return f"the driver supports CUDA {driver[0]}.{driver[1]}, older than the toolkit's {version}: update it"
+        return f"the driver supports CUDA {dotted(driver)}, older than the toolkit's {dotted(toolkit)}: update it"
     return ""
+
+
+def toolkit_problem(nvcc: str, toolkit: tuple[int, int]) -> str:
+    """Why Jittor cannot be compiled with the toolkit of this `nvcc`; empty where it can."""
+    mend = "point nvcc_path at the nvcc of a whole CUDA toolkit, 11 or 12"
+    if toolkit == (0, 0):
+        return f"{nvcc} does not tell its version: {mend}"
+    if not CUDA_OLDEST <= toolkit < CUDA_TOO_NEW:
+        return f"Jittor 1.3.11 compiles against CUDA 10.2 to 12, not {dotted(toolkit)}: {mend}"
+    library = Path(nvcc).resolve().parent.parent / "lib64" / "libcudart.so"
+    if nvcc == "/usr/bin/nvcc":  # a distribution's package: Jittor, too, knows this case
+        library = Path("/usr/lib/x86_64-linux-gnu/libcudart.so")
+    if os.name == "posix" and not library.exists():
+        return f"{nvcc} has no {library}: {mend}"
+    return ""
+
+
+def dotted(release: tuple[int, int]) -> str:
+    """(12, 4) as "12.4"."""
+    return ".".join(map(str, release))
 
 
 def _driver() -> tuple[int, tuple[int, int]]:

@@ -56,15 +56,30 @@ def load_adapter(model: GPT2LMHeadModel, directory: str | Path, trained: bool = 
     config = LoraConfig.from_pretrained(directory)
     if not (directory / WEIGHTS).is_file():
         raise UserError(f"{directory / WEIGHTS} is missing; save the adapter as safetensors")
-    tensors = read_safetensors(directory / WEIGHTS)
-    if adapter_config(model) is None:
-        inject(model, config)
+    # with bias "all", PEFT stores the biases of modules_to_save again, under names of its own wrapper
+    tensors = {
+        key: tensor
+        for key, tensor in read_safetensors(directory / WEIGHTS).items()
+        if ".original_module." not in key and ".modules_to_save." not in key
+    }
+    _make_room(model, config)
     keys = peft_keys(model)
     check_fit({key: tuple(model.parameter(name).shape) for name, key in keys.items()}, tensors, directory)
     for name, key in keys.items():
         model.parameter(name).assign(tensors[key])
     mark_trainable(model, trained)
     return config
+
+
+def _make_room(model: GPT2LMHeadModel, config: LoraConfig) -> None:
+    """Injects `config`, unless the very same is there already, and not merged."""
+    present = adapter_config(model)
+    if present is None:
+        inject(model, config)
+        return
+    merged = any(getattr(module, "merged", False) for module in model.modules())
+    if merged or present.shape() != config.shape():
+        raise UserError("this model has another adapter, or a merged one; load the base model again")
 
 
 def peft_keys(model: GPT2LMHeadModel) -> dict[str, str]:

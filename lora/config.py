@@ -15,16 +15,22 @@ PROJECTIONS = ("c_attn", "c_proj", "c_fc")
 
 # entries of PEFT's file that change the computation in ways this project does not have
 UNSUPPORTED = (
+    "alora_invocation_tokens",
     "alpha_pattern",
+    "arrow_config",
     "exclude_modules",
+    "kasa_config",
     "layer_replication",
     "layers_to_transform",
     "lora_bias",
+    "monteclora_config",
     "rank_pattern",
     "target_parameters",
     "trainable_token_indices",
+    "use_bdlora",
     "use_dora",
     "use_qalora",
+    "velora_config",
 )
 
 
@@ -57,6 +63,14 @@ class LoraConfig:
         """The factor of B A x: α / r, or α / √r (rank-stabilised, Kalajdzievski 2023)."""
         return self.lora_alpha / (math.sqrt(self.r) if self.use_rslora else self.r)
 
+    def shape(self) -> tuple:
+        """What must be equal for one adapter's weights to take the place of another's."""
+        names = [
+            None if value is None else value if isinstance(value, str) else sorted(value)
+            for value in (self.target_modules, self.modules_to_save)
+        ]
+        return self.r, self.scaling, self.bias, *names
+
     def targets(self, path: str) -> bool:
         """Whether the module at this dotted path is a target, decided as PEFT decides."""
         if isinstance(self.target_modules, str):
@@ -77,7 +91,8 @@ class LoraConfig:
         unsupported = [name for name in UNSUPPORTED if values.get(name)]
         if unsupported:
             raise UserError(f"{path}: {', '.join(unsupported)} is not supported; use a plain LoRA adapter")
-        known = {field.name for field in dataclasses.fields(cls)}
+        # how the factors were drawn once does not matter to those who read them
+        known = {field.name for field in dataclasses.fields(cls)} - {"init_lora_weights"}
         try:
             return cls(**{name: value for name, value in values.items() if name in known})
         except UserError as error:
@@ -104,8 +119,14 @@ def _problems(config: LoraConfig):
         yield f"bias must be one of {', '.join(BIASES)}, not {config.bias!r}"
     if config.init_lora_weights not in INITS:
         yield f"init_lora_weights must be true, false or gaussian, not {config.init_lora_weights!r}"
+    if not isinstance(config.use_rslora, bool):
+        yield f"use_rslora must be true or false, not {config.use_rslora!r}"
     if not config.target_modules:
         yield f"target_modules is empty; GPT-2 has {', '.join(PROJECTIONS)}"
+    elif not isinstance(config.target_modules, str) and not _is_names(config.target_modules):
+        yield f"target_modules must be names or one regular expression, not {config.target_modules!r}"
+    if config.modules_to_save is not None and not _is_names(config.modules_to_save):
+        yield f"modules_to_save must be a list of names, not {config.modules_to_save!r}"
     if isinstance(config.target_modules, str):
         try:
             re.compile(config.target_modules)
@@ -115,3 +136,7 @@ def _problems(config: LoraConfig):
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_names(value: object) -> bool:
+    return isinstance(value, list | tuple | set) and all(isinstance(name, str) for name in value)

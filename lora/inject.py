@@ -22,6 +22,9 @@ def inject(model: GPT2LMHeadModel, config: LoraConfig, seed: int = 0) -> GPT2LMH
     for path, module in targets:
         replace(model, path, LoraLinear.from_base(module, config, generator))
     for path, module in saved:
+        if module is model.transformer.wte and isinstance(model.lm_head, TiedHead):
+            # the head stays with the original embedding, as in PEFT
+            model.lm_head = Head.sharing(module.weight)
         replace(model, path, copy_of(module))
     model._lora = config
     mark_trainable(model)
@@ -90,11 +93,7 @@ def replace(model: GPT2LMHeadModel, path: str, module) -> None:
 def copy_of(module):
     """A copy that is trained in place of its original. A tied head's copy is untied from the embedding."""
     if isinstance(module, TiedHead):
-        weight = module.weight
-        copy = Head(weight.shape[1], weight.shape[0])
-        copy.weight.assign(weight.numpy())
-        copy.is_train = module.is_training()
-        return copy
+        module = Head.sharing(module.weight)
     copy = object.__new__(type(module))
     copy.__dict__.update(module.__dict__)
     for name in ("weight", "bias"):

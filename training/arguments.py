@@ -119,7 +119,10 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 def resolve(given: dict[str, Any], recipe: dict[str, Any] | None = None) -> TrainingArguments:
     """The arguments of a run from what was typed and, under it, a recipe."""
-    return TrainingArguments(**((recipe or {}) | given))
+    recipe = dict(recipe or {})
+    if {"epochs", "max_steps"} & given.keys():  # one length of training replaces the other
+        recipe |= {"epochs": None, "max_steps": None}
+    return TrainingArguments(**(recipe | given))
 
 
 def _typed(value: Any, field: dataclasses.Field, path: Path) -> Any:
@@ -168,7 +171,7 @@ def _problems(arguments: TrainingArguments):
     at_least |= {"weight_decay": 0, "max_grad_norm": 0, "lora_dropout": 0}
     for name, least in at_least.items():
         value = getattr(arguments, name)
-        if value is not None and not value >= least:
+        if value is not None and not least <= value < float("inf"):
             yield f"{option_name(name)} must be at least {least}, not {value}"
     for name in ("epochs", "learning_rate", "lora_alpha"):
         value = getattr(arguments, name)

@@ -24,6 +24,7 @@ class Progress:
     """Where a run stands. `step` counts updates; a step's data, masks and rate follow from it and the seed."""
 
     step: int = 0
+    validated: int = -1  # the last step at which validation was done
     best_loss: float = float("inf")
     best_step: int = 0
     first_loss: float = float("nan")

@@ -1,14 +1,13 @@
-"""AdamW and the norm of a gradient, as torch computes them.
+"""AdamW over named parameters, and the norm of their gradients, as torch computes them.
 
 Jittor's own AdamW counts a step at every backward pass, which is wrong under accumulation; here one `step` is
 one update.
 """
 
-import math
-
 import numpy as np
 
 from gpt2_jittor.backend import jt
+from gpt2_jittor.ops.adamw import adamw
 
 
 class AdamW:
@@ -28,22 +27,17 @@ class AdamW:
     def parameters(self) -> list:
         return [parameter for _, parameter in self.named_parameters]
 
-    def step(self, gradients, learning_rate: float, scale=1.0) -> None:
-        """One update with `gradients` times `scale` (a number or a Var of one element)."""
+    def step(self, gradients, learning_rate: float, scale=None) -> None:
+        """One update with `gradients` times `scale`, a Var of one element (None: as they are)."""
         self.steps += 1
-        beta1, beta2 = self.betas
-        # numbers that change every step travel as data: as Python numbers they would be new constants
-        rate = jt.array(np.array([learning_rate], np.float32))
-        step_size = jt.array(np.array([learning_rate / (1 - beta1**self.steps)], np.float32))
-        correction = jt.array(np.array([1 / math.sqrt(1 - beta2**self.steps)], np.float32))
+        scale = jt.ones((1,)) if scale is None else scale
         for parameter, gradient, first, second in zip(self.parameters, gradients, self.first, self.second, strict=True):
-            gradient = gradient * scale
-            first.update(beta1 * first + (1 - beta1) * gradient)
-            second.update(beta2 * second + (1 - beta2) * gradient * gradient)
-            value = parameter
-            if self.weight_decay and parameter.ndim >= 2:
-                value = value - rate * self.weight_decay * value
-            parameter.update(value - step_size * first / (jt.sqrt(second) * correction + self.eps))
+            decay = self.weight_decay if parameter.ndim >= 2 else 0.0
+            new = adamw(
+                parameter, gradient, first, second, scale, self.steps, learning_rate, decay, self.betas, self.eps
+            )
+            for old, value in zip((parameter, first, second), new, strict=True):
+                old.update(value)
 
     def state(self) -> dict[str, np.ndarray]:
         """The moments as numpy arrays: `first.<parameter>` and `second.<parameter>`."""

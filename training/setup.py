@@ -58,20 +58,30 @@ def read_inputs(arguments: TrainingArguments, say=print) -> Inputs:
     config = GPT2Config.from_pretrained(directory)
     tokenizer = load_tokenizer(directory)
     check_sizes(tokenizer, config)
-    length = arguments.max_length or min(DEFAULT_LENGTH, config.n_positions)
-    if length > config.n_positions:
-        raise UserError(f"--max-length {length} is beyond the model's {config.n_positions} positions")
-    where = registry.data_dir(task, arguments.data_dir)
+    where = arguments.data_dir
     encoded, samples = {}, None
-    for split in ("train", "validation"):
-        samples = task.load(split, where)
-        if split == "validation" and arguments.eval_limit:
-            samples.examples = samples.examples[: arguments.eval_limit]
-        encoded[split] = task.encode(samples.examples, tokenizer, length)
+    for split, limit in (("train", None), ("validation", arguments.eval_limit)):
+        samples = read_split(task, split, where, limit)
+        encoded[split] = task.encode(samples.examples, tokenizer, longest(arguments.max_length, config))
         say(report(samples, encoded[split]))
-    arguments = dataclasses.replace(arguments, max_length=length)
+    arguments = dataclasses.replace(arguments, max_length=longest(arguments.max_length, config))
     inputs = Inputs(arguments, task, directory, config, tokenizer, encoded["train"], encoded["validation"], samples)
     return settle(inputs)
+
+
+def read_split(task: Task, split: str, data_dir: str | None, limit: int | None = None) -> Dataset:
+    """A split's examples, the first `limit` of them. `data_dir` is what `--data-dir` says."""
+    dataset = task.load(split, registry.data_dir(task, data_dir))
+    dataset.examples = dataset.examples[:limit]
+    return dataset
+
+
+def longest(max_length: int | None, config: GPT2Config) -> int:
+    """The longest example in tokens: what `--max-length` says, or DEFAULT_LENGTH as far as the model goes."""
+    length = max_length or min(DEFAULT_LENGTH, config.n_positions)
+    if not 2 <= length <= config.n_positions:
+        raise UserError(f"--max-length {length} does not fit: the model has {config.n_positions} positions")
+    return length
 
 
 def settle(inputs: Inputs) -> Inputs:
@@ -97,6 +107,17 @@ def settle(inputs: Inputs) -> Inputs:
     return with_values(inputs, save_every=inputs.arguments.eval_every)
 
 
+def names_or_expression(targets: list[str]) -> list[str] | str:
+    """A single target with characters that no module's name has is a regular expression."""
+    is_name = targets[0].replace(".", "_").isidentifier()
+    return targets if len(targets) > 1 or is_name else targets[0]
+
+
+def base_name(model: str, directory: Path) -> str:
+    """What PEFT finds the base model by: a name on the hub, or a folder."""
+    return str(directory.resolve()) if model == "nano" or Path(model).is_dir() else model
+
+
 def build_model(inputs: Inputs):
     """Reads the base model and makes it ready for training: with LoRA injected, or trainable as a whole."""
     from gpt2_jittor.model import GPT2LMHeadModel
@@ -105,19 +126,15 @@ def build_model(inputs: Inputs):
     given = inputs.arguments
     model = GPT2LMHeadModel.from_pretrained(inputs.directory)
     if given.tuning == "lora":
-        targets = given.lora_targets
         config = LoraConfig(
             r=given.lora_r,
             lora_alpha=given.lora_alpha,
             lora_dropout=given.lora_dropout,
-            # a single name of characters that no module has is a regular expression
-            target_modules=targets[0]
-            if len(targets) == 1 and not targets[0].replace(".", "_").isidentifier()
-            else targets,
+            target_modules=names_or_expression(given.lora_targets),
             bias=given.lora_bias,
             modules_to_save=given.lora_modules_to_save,
             use_rslora=given.lora_rslora,
-            base_model_name_or_path=given.model if not Path(given.model).is_dir() else str(Path(given.model).resolve()),
+            base_model_name_or_path=base_name(given.model, inputs.directory),
         )
         inject(model, config, given.seed)
     return model.train()

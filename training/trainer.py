@@ -22,6 +22,7 @@ from lora.inject import adapter_config, trainable
 from training import checkpoint
 from training.checkpoint import Progress
 from training.evaluation import Score, evaluate
+from training.interrupt import interrupts_deferred
 from training.log import Log
 from training.optimizer import AdamW, clip_factor, global_norm
 from training.schedule import learning_rate
@@ -46,25 +47,33 @@ class Trainer:
         self.tokens = 0  # real tokens trained on by this process
 
     def run(self) -> Progress:
-        """Trains until the last step, or until validation has not improved for `patience` times."""
-        given, progress = self.arguments, self.progress
+        """Trains until the last step, or until validation has not improved for `patience` times.
+
+        Raises UserError where a loss or a gradient is not finite; on Ctrl-C saves and raises KeyboardInterrupt.
+        """
+        progress = self.progress
         self.log = Log(self.run_dir, self.inputs.total_steps, progress.step)
         try:
-            if not progress.step:
-                progress.first_loss = self._validate().loss
-            while progress.step < self.inputs.total_steps and not self._out_of_patience():
-                self._update()
-                last = progress.step == self.inputs.total_steps
-                if last or progress.step % given.eval_every == 0:
-                    self._keep_best(self._validate())
-                if last or progress.step % given.save_every == 0:
+            while True:
+                # first what this step still owes: a resumed run may have been stopped in the middle of it
+                if progress.validated < progress.step and self._due(self.arguments.eval_every):
+                    self._validate()
+                if progress.step and self._due(self.arguments.save_every):
                     checkpoint.save(self.run_dir, self.model, self.optimizer, progress)
+                if progress.step >= self.inputs.total_steps or self._out_of_patience():
+                    return progress
+                with interrupts_deferred():
+                    self._update()
         except KeyboardInterrupt:
-            self._save_interrupted()
+            saved = checkpoint.save(self.run_dir, self.model, self.optimizer, progress)
+            self.log.say(f"interrupted: saved {saved}; the same command with --resume goes on from there")
             raise
         finally:
             self.log.close()
-        return progress
+
+    def _due(self, every: int) -> bool:
+        """Whether something that is done every so many steps, and at the end, is to be done now."""
+        return self.progress.step % every == 0 or self.progress.step == self.inputs.total_steps
 
     def _update(self) -> None:
         given, step = self.arguments, self.progress.step
@@ -75,11 +84,12 @@ class Trainer:
         rate = learning_rate(given.schedule, given.learning_rate, step, given.warmup_steps, self.inputs.total_steps)
         loss, gradients = self._gradients(batches, scored)
         norm = global_norm(gradients)
-        self.optimizer.step(gradients, rate, clip_factor(norm, given.max_grad_norm) if given.max_grad_norm else 1.0)
+        self.optimizer.step(gradients, rate, clip_factor(norm, given.max_grad_norm) if given.max_grad_norm else None)
         jt.sync_all()
         loss, norm = float(loss.item()), float(norm.item())
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise UserError(self._not_finite(step, loss, norm))
+            what = f"loss {loss}" if not math.isfinite(loss) else f"gradient norm {norm}"
+            raise UserError(self._diverged(what, step + 1))
         self.progress.step += 1
         tokens = sum(batch.tokens for batch in batches)
         self.tokens += tokens
@@ -133,15 +143,21 @@ class Trainer:
         done = min(self.progress.step * self.arguments.gradient_accumulation, self.inputs.total_batches)
         return done / self.inputs.batches_per_epoch
 
-    def _validate(self) -> Score:
-        given, inputs = self.arguments, self.inputs
+    def _validate(self) -> None:
+        given, inputs, progress = self.arguments, self.inputs, self.progress
         score = evaluate(self.model, inputs.validation, given.batch_size, inputs.tokenizer.pad_token_id)
-        step = self.progress.step
-        self.log.validation(step, self._epoch(), score.loss, score.perplexity, score.tokens)
-        self.log.say(
-            f"step {step}: validation loss {score.loss:.4f}, perplexity {score.perplexity:.2f}{self._sample()}"
-        )
-        return score
+        if not math.isfinite(score.loss):
+            raise UserError(self._diverged(f"validation loss {score.loss}", progress.step))
+        said = f"step {progress.step}: validation loss {score.loss:.4f}, perplexity {score.perplexity:.2f}"
+        said += self._sample()
+        with interrupts_deferred():
+            if progress.step == 0:
+                progress.first_loss = score.loss
+            else:
+                self._keep_best(score)
+            progress.validated = progress.step
+            self.log.validation(progress.step, self._epoch(), score.loss, score.perplexity, score.tokens)
+            self.log.say(said)
 
     def _sample(self) -> str:
         """A greedy reply to the first validation dialogue, to be read beside the number."""
@@ -149,9 +165,12 @@ class Trainer:
         if inputs.task.kind != "chat":
             return ""
         opening = inputs.samples[0].segments[0].text
-        room = inputs.config.n_positions - SAMPLE_TOKENS
-        prompt = prompt_ids(inputs.task.prompt([opening]), inputs.tokenizer, room)
-        reply = stream(self.model, prompt, make_sampler(greedy=True), SAMPLE_TOKENS, inputs.tokenizer.eos_token_id)
+        length = min(SAMPLE_TOKENS, inputs.config.n_positions // 2)
+        try:
+            prompt = prompt_ids(inputs.task.prompt([opening]), inputs.tokenizer, inputs.config.n_positions - length)
+        except UserError:  # too long an opening for this model: the number alone, then
+            return ""
+        reply = stream(self.model, prompt, make_sampler(greedy=True), length, inputs.tokenizer.eos_token_id)
         return f"\n  > {opening}\n  < {inputs.tokenizer.decode(list(reply)).strip()}"
 
     def _keep_best(self, score: Score) -> None:
@@ -168,12 +187,9 @@ class Trainer:
         patience = self.arguments.patience
         return patience is not None and self.progress.worse_validations >= patience
 
-    def _save_interrupted(self) -> None:
-        saved = checkpoint.save(self.run_dir, self.model, self.optimizer, self.progress)
-        self.log.say(f"interrupted: saved {saved}; the same command with --resume goes on from there")
-
-    def _not_finite(self, step: int, loss: float, norm: float) -> str:
+    def _diverged(self, what: str, step: int) -> str:
+        if not step:
+            return f"{what} before the first step: the base model's weights are damaged; get them again"
         left = checkpoint.checkpoints(self.run_dir)
         last = f"the last good checkpoint is {left[-1]}" if left else "no checkpoint was written yet"
-        what = f"loss {loss}" if not math.isfinite(loss) else f"gradient norm {norm}"
-        return f"{what} at step {step + 1}: training has diverged; {last}; try a lower --learning-rate"
+        return f"{what} at step {step}: training has diverged; {last}; try a lower --learning-rate"

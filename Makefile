@@ -1,0 +1,43 @@
+# `make demo` and `make test` are all a newcomer needs: each makes .venv where it is missing.
+PYTHON ?= python3.11
+BIN := .venv/bin
+STATUS = @printf '\n== %s\n'
+
+.PHONY: setup demo test lint doctor clean
+
+setup: .venv/runtime
+
+.venv/runtime: requirements.txt
+	$(STATUS) "installing what training needs into .venv"
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+.venv/dev: .venv/runtime requirements-dev.txt
+	$(STATUS) "installing what tests need (PyTorch, PEFT, pytest) into .venv"
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+demo: .venv/runtime
+	$(STATUS) "training gpt2-nano with LoRA on the embedded dialogues"
+	@rm -rf runs/demo
+	$(BIN)/python train.py --task dailydialog --data-dir sample --model nano --output-dir runs/demo --epochs 6
+	$(STATUS) "drawing the loss curves"
+	$(BIN)/python plot_loss.py runs/demo
+	$(STATUS) "asking: Do you like coffee ?"
+	$(BIN)/python generate.py --adapter runs/demo --prompt "Do you like coffee ?" --greedy
+
+test: .venv/dev
+	$(STATUS) "running the test suite"
+	$(BIN)/python -m pytest
+	$(BIN)/lint-imports
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+doctor: .venv/runtime
+	$(BIN)/python -m gpt2_jittor.doctor
+
+clean:
+	rm -rf .venv runs

@@ -1,0 +1,184 @@
+"""What LoRA refuses: impossible settings, and adapters that are damaged, foreign or of another model."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import tiny
+
+import lora
+from common.errors import UserError
+from gpt2_jittor import GPT2LMHeadModel
+from gpt2_jittor.backend import jt
+
+CONFIG = lora.LoraConfig(r=3, lora_alpha=7, target_modules=["c_attn"])
+WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return tiny.model_folder(tmp_path_factory.mktemp("base"), seed=1)
+
+
+@pytest.fixture
+def model(base):
+    return GPT2LMHeadModel.from_pretrained(base)
+
+
+@pytest.fixture
+def adapter(base, tmp_path):
+    """The folder of a sound adapter, for the test to damage."""
+    lora.save_adapter(lora.inject(GPT2LMHeadModel.from_pretrained(base), CONFIG), tmp_path / "adapter")
+    return tmp_path / "adapter"
+
+
+def assert_refused(call, *words) -> str:
+    """Runs `call`, which must end in a one-line UserError that holds all `words`; returns it."""
+    with pytest.raises(UserError) as caught:
+        call()
+    message = str(caught.value)
+    assert "\n" not in message
+    assert [word for word in words if word not in message] == [], message
+    return message
+
+
+def edit(folder, **entries) -> None:
+    path = folder / SETTINGS
+    path.write_text(json.dumps(json.loads(path.read_text()) | entries))
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({"r": 0}, ["r must be", "at least 1"]),
+        ({"r": 2.5}, ["r must be", "2.5"]),
+        ({"lora_alpha": 0}, ["lora_alpha", "positive"]),
+        ({"lora_alpha": math.inf}, ["lora_alpha", "inf"]),
+        ({"lora_dropout": 1}, ["lora_dropout", "below 1"]),
+        ({"lora_dropout": -0.1}, ["lora_dropout", "at least 0"]),
+        ({"bias": "some"}, ["bias", "lora_only", "'some'"]),
+        ({"init_lora_weights": "pissa"}, ["init_lora_weights", "'pissa'"]),
+        ({"target_modules": []}, ["target_modules is empty", "c_attn"]),
+        ({"target_modules": "("}, ["target_modules '('", "regular expression"]),
+        ({"r": 0, "lora_dropout": 1}, ["r must be", "lora_dropout must be"]),
+    ],
+    ids=str,
+)
+def test_impossible_settings_are_refused_by_name(settings, words):
+    assert_refused(lambda: lora.LoraConfig(**settings), *words)
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({"target_modules": ["q_proj"]}, ["'q_proj'", "c_attn, c_proj, c_fc"]),
+        ({"target_modules": ["c_attn", "q_proj"]}, ["'q_proj'"]),
+        ({"target_modules": ["attn"]}, ["transformer.h.0.attn", "no projection"]),
+        ({"target_modules": ["ln_1"]}, ["transformer.h.0.ln_1", "no projection"]),
+        ({"target_modules": r".*q_proj"}, ["q_proj", "c_attn"]),
+        ({"target_modules": r"h\.0\.attn\.c_attn"}, ["c_attn"]),  # PEFT matches whole paths
+        ({"modules_to_save": ["head"]}, ["modules_to_save", "'head'", "lm_head"]),
+        ({"modules_to_save": ["c_attn"]}, ["modules_to_save", "c_attn"]),
+        ({"modules_to_save": ["mlp"]}, ["modules_to_save", "mlp"]),
+    ],
+    ids=str,
+)
+def test_targets_that_the_model_does_not_have_are_refused_and_leave_it_plain(model, settings, words):
+    names = [name for name, _ in model.named_parameters()]
+    assert_refused(lambda: lora.inject(model, lora.LoraConfig(**settings)), *words)
+    assert [name for name, _ in model.named_parameters()] == names
+
+
+def test_a_second_injection_is_refused(model):
+    lora.inject(model, CONFIG)
+    assert_refused(lambda: lora.inject(model, CONFIG), "LoRA already")
+
+
+def test_a_plain_model_has_no_adapter_to_save(model, tmp_path):
+    assert_refused(lambda: lora.save_adapter(model, tmp_path / "new"), "inject")
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_unmerged_model_is_not_saved_without_its_adapter(model, tmp_path):
+    lora.inject(model, CONFIG)
+    assert_refused(lambda: model.save_pretrained(tmp_path / "new"), "merge")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "entries, words",
+    [
+        ({"peft_type": "IA3"}, ["'IA3'", "LORA"]),
+        ({"peft_type": None}, ["None", "LORA"]),
+        ({"use_dora": True}, ["use_dora", "not supported"]),
+        ({"rank_pattern": {"c_attn": 4}}, ["rank_pattern", "not supported"]),
+        ({"alpha_pattern": {"c_attn": 4}}, ["alpha_pattern", "not supported"]),
+        ({"layers_to_transform": [0]}, ["layers_to_transform", "not supported"]),
+        ({"lora_bias": True}, ["lora_bias", "not supported"]),
+        ({"r": 0}, ["r must be"]),
+        ({"r": "3"}, ["r must be", "'3'"]),
+        ({"target_modules": [3]}, ["target_modules", "3"]),
+        ({"modules_to_save": "lm_head"}, ["modules_to_save"]),
+        ({"use_rslora": "no"}, ["use_rslora", "'no'"]),
+    ],
+    ids=str,
+)
+def test_a_configuration_that_cannot_be_used_is_refused_by_its_entry(model, adapter, entries, words):
+    edit(adapter, **entries)
+    assert_refused(lambda: lora.load_adapter(model, adapter), SETTINGS, *words)
+
+
+def test_missing_and_damaged_files_are_refused_by_name(model, adapter):
+    (adapter / WEIGHTS).write_bytes((adapter / WEIGHTS).read_bytes()[:-100])
+    assert_refused(lambda: lora.load_adapter(model, adapter), WEIGHTS)
+    (adapter / WEIGHTS).unlink()
+    assert_refused(lambda: lora.load_adapter(model, adapter), WEIGHTS, "missing")
+    (adapter / SETTINGS).write_text("{")
+    assert_refused(lambda: lora.load_adapter(model, adapter), SETTINGS, "JSON")
+    (adapter / SETTINGS).unlink()
+    assert_refused(lambda: lora.load_adapter(model, adapter), str(adapter), SETTINGS)
+    assert_refused(lambda: lora.load_adapter(model, adapter / "absent"), "absent")
+
+
+@pytest.mark.parametrize(
+    "size, words",
+    [
+        # PEFT's shapes: A [r, in], B [out, r]
+        ({"n_embd": 24}, ["4 of another shape", "h.1.attn.c_attn.lora_B.weight [108, 3] instead of [72, 3]"]),
+        ({"n_layer": 3}, ["2 missing", "transformer.h.2.attn.c_attn.lora_A.weight"]),
+        ({"n_layer": 1}, ["2 unexpected", "transformer.h.1.attn.c_attn.lora_B.weight"]),
+    ],
+    ids=str,
+)
+def test_an_adapter_of_another_model_is_refused_by_its_tensors(adapter, tmp_path, size, words):
+    other = GPT2LMHeadModel.from_pretrained(tiny.model_folder(tmp_path, seed=1, **size))
+    assert_refused(lambda: lora.load_adapter(other, adapter), str(adapter), *words)
+
+
+def test_tensors_of_numbers_that_are_no_floats_are_refused(model, adapter):
+    tensors = safetensors.numpy.load_file(adapter / WEIGHTS)
+    name = next(iter(tensors))
+    safetensors.numpy.save_file(tensors | {name: tensors[name].astype(np.int32)}, adapter / WEIGHTS)
+    assert_refused(lambda: lora.load_adapter(model, adapter), name)
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_an_adapter_loaded_over_another_counts_alone_or_is_refused(base, tmp_path, merged):
+    ids, adapters = tiny.random_ids(seed=4), []
+    for seed, alpha in ((1, 7), (2, 21)):
+        config = lora.LoraConfig(r=3, lora_alpha=alpha, target_modules=["c_attn"], init_lora_weights=False)
+        adapters.append(lora.inject(GPT2LMHeadModel.from_pretrained(base), config, seed))
+        lora.save_adapter(adapters[-1], tmp_path / str(seed))
+    model = GPT2LMHeadModel.from_pretrained(base)
+    lora.load_adapter(model, tmp_path / "1")
+    if merged:
+        lora.merge(model)
+    try:
+        lora.load_adapter(model, tmp_path / "2")
+    except UserError:
+        return
+    with jt.no_grad():
+        found, expected = model(ids).numpy(), adapters[1](ids).numpy()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)  # the contract's tolerance for logits

@@ -1,0 +1,56 @@
+"""What a finished run tells those who use it: its base model, its adapter, the task it was trained on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.errors import UserError
+from gpt2_jittor.config import GPT2Config
+from gpt2_jittor.hub import locate
+from gpt2_jittor.tokenizer import check_sizes, load_tokenizer
+from lora.config import LoraConfig
+from training.arguments import read_recipe
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A model to use: a folder, its tokenizer, maybe an adapter, and the task that it was trained on, if known."""
+
+    directory: Path
+    config: GPT2Config
+    tokenizer: object
+    adapter: Path | None
+    task: str | None
+
+
+def find(model: str | None, adapter: Path | None) -> Finished:
+    """Settles what `--model` and `--adapter` mean together, without importing Jittor.
+
+    An adapter names its base model; `--model` overrides that. Raises UserError for what is missing.
+    """
+    if adapter is not None and not (adapter / "adapter_config.json").is_file():
+        raise UserError(f"{adapter} holds no adapter (adapter_config.json); give the folder of a finished run")
+    folder = adapter or (Path(model) if model else None)
+    recipe = folder / "arguments.yaml" if folder else None
+    values = read_recipe(recipe) if recipe and recipe.is_file() else {}
+    if adapter is not None and model is None:
+        # as it was typed for this run; the path in PEFT's file is an absolute one, which may have moved
+        model = values.get("model") or LoraConfig.from_pretrained(adapter).base_model_name_or_path
+        if not model:
+            raise UserError(f"{adapter} does not name its base model; give it with --model")
+    directory = locate(model or "nano")
+    config = GPT2Config.from_pretrained(directory)
+    tokenizer = load_tokenizer(directory)
+    check_sizes(tokenizer, config)
+    return Finished(directory, config, tokenizer, adapter, values.get("task"))
+
+
+def load(finished: Finished):
+    """The model, ready for use: base weights with the adapter merged into them."""
+    from gpt2_jittor.model import GPT2LMHeadModel
+    from lora import load_adapter, merge
+
+    model = GPT2LMHeadModel.from_pretrained(finished.directory)
+    if finished.adapter is not None:
+        load_adapter(model, finished.adapter)
+        merge(model)
+    return model
