@@ -216,13 +216,14 @@ class GPT2LMHeadModel(jt.nn.Module):
         """The final hidden states, [batch, time, width]; arguments as of the model's call."""
         ids = _on_host(input_ids)
         _check_ids(ids, self.config.vocab_size, "input_ids")
-        mask = np.ones_like(ids) if attention_mask is None else _on_host(attention_mask)
+        mask = np.ones_like(ids) if attention_mask is None else (_on_host(attention_mask) != 0).astype(np.int32)
         if mask.shape != ids.shape:
             raise ValueError(f"attention_mask is {list(mask.shape)}, input_ids {list(ids.shape)}")
+        length = ids.shape[1] + (cache.length if cache is not None else 0)
+        if length > self.config.n_positions:
+            raise ValueError(f"{length} tokens do not fit {self.config.n_positions} positions")
         if cache is not None:
             mask = cache.extend_mask(mask)
-        if mask.shape[1] > self.config.n_positions:
-            raise ValueError(f"{mask.shape[1]} tokens do not fit {self.config.n_positions} positions")
         position_ids = np.maximum(np.cumsum(mask, axis=1, dtype=np.int32) - 1, 0)[:, -ids.shape[1] :]
         return self.transformer(jt.array(ids), jt.array(mask), jt.array(position_ids), cache)
 
@@ -282,7 +283,10 @@ def _on_host(values) -> np.ndarray:
     values = values.numpy() if isinstance(values, jt.Var) else np.asarray(values)
     if values.dtype.kind not in "iub":
         raise ValueError(f"integers are needed, not {values.dtype}")
-    return values.astype(np.int32)
+    narrow = values.astype(np.int32)
+    if not np.array_equal(narrow, values):
+        raise ValueError(f"numbers between {values.min()} and {values.max()} do not fit 32 bits")
+    return narrow
 
 
 def _check_ids(ids: np.ndarray, vocab_size: int, name: str) -> None:

@@ -88,7 +88,10 @@ def import_jittor():
         lend_onednn(Path(jittor_utils.home()))
         if not core_is_compiled():
             print("Compiling Jittor's core (once on this machine, about 4 minutes) ...", file=sys.stderr, flush=True)
-        import jittor
+        try:
+            import jittor
+        except SystemExit:  # its way of saying so, with status 0 and, when silent, without a word
+            raise UserError("Jittor has rebuilt a part of itself: run the same command again") from None
     jittor.flags.log_sync = 1  # its logging thread must not write through Python
     process.silence_compiler(jittor_utils.cc)
     process.ignore_flushed_subnormals()

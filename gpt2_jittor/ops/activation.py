@@ -1,4 +1,7 @@
-"""The activations that a GPT-2 configuration can name, by Hugging Face's names."""
+"""The activations that a GPT-2 configuration can name, by Hugging Face's names.
+
+GPT-2's own, `gelu_new`, has a fused kernel; the others run composed everywhere.
+"""
 
 import math
 

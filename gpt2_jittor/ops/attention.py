@@ -34,7 +34,7 @@ def cached_attention(q, k, v, mask, heads: int, scale: float):
         ["random", "attention"],
         _SHAPE.format(keys="in1_shape1", width="in0_shape2")
         + "attention_forward(s, in0_p, in0_shape2, in1_p, in2_p, in1_shape2, in3_p, out0_p, out1_p);",
-        [[batch, queries, width], [batch, heads, queries]],
+        [[batch, queries, width], [batch, heads, queries, 2]],
         [q, k, v, mask],
         heads=heads,
         scale=scale,
@@ -83,12 +83,12 @@ class _Attention(jt.Function):
             "threshold": dropout_op.threshold(dropout),
         }
         batch, time, width = qkv.shape
-        self.out, self.lse = fused.run(
+        self.out, self.softmax = fused.run(
             ["random", "attention"],
             _SHAPE.format(keys="in0_shape1", width="in0_shape2 / 3")
             + "const long c = in0_shape2 / 3;"
             + "attention_forward(s, in0_p, 3 * c, in0_p + c, in0_p + 2 * c, 3 * c, in1_p, out0_p, out1_p);",
-            [[batch, time, width // 3], [batch, heads, time]],
+            [[batch, time, width // 3], [batch, heads, time, 2]],
             [qkv, mask],
             **self.numbers,
         )
@@ -102,7 +102,7 @@ class _Attention(jt.Function):
             + "attention_backward(s, in0_p, in0_p + c, in0_p + 2 * c, 3 * c, in1_p, in2_p, in3_p, in4_p,"
             + " out0_p, out0_p + c, out0_p + 2 * c);",
             [self.qkv.shape],
-            [self.qkv, self.mask, self.out, self.lse, dout],
+            [self.qkv, self.mask, self.out, self.softmax, dout],
             **self.numbers,
         )
         return dqkv, None, None, None, None, None

@@ -23,10 +23,10 @@ class _CrossEntropy(jt.Function):
     def execute(self, logits, targets):
         self.logits, self.targets = logits, targets
         rows = logits.shape[0]
-        loss, self.lse = fused.run(
+        loss, self.largest, self.log_sum = fused.run(
             ["cross_entropy"],
-            "cross_entropy_forward(in0_p, in1_p, out0_p, out1_p, in0_shape0, in0_shape1);",
-            [[rows], [rows]],
+            "cross_entropy_forward(in0_p, in1_p, out0_p, out1_p, out2_p, in0_shape0, in0_shape1);",
+            [[rows]] * 3,
             [logits, targets],
         )
         return loss
@@ -34,8 +34,8 @@ class _CrossEntropy(jt.Function):
     def grad(self, dloss):
         (dlogits,) = fused.run(
             ["cross_entropy"],
-            "cross_entropy_backward(in0_p, in1_p, in2_p, in3_p, out0_p, in0_shape0, in0_shape1);",
+            "cross_entropy_backward(in0_p, in1_p, in2_p, in3_p, in4_p, out0_p, in0_shape0, in0_shape1);",
             [self.logits.shape],
-            [self.logits, self.targets, self.lse, dloss],
+            [self.logits, self.targets, self.largest, self.log_sum, dloss],
         )
         return dlogits, None

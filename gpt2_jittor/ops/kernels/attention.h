@@ -1,6 +1,7 @@
 // Causal attention, a block of queries at a time: the scores of one block live in a thread's own buffer and are
-// computed again in the backward pass, so no [time, time] array ever exists. Softmax statistics are kept as one
-// log-sum-exp a query (Dao et al. 2022, FlashAttention, algorithm 1 without the split over keys).
+// computed again in the backward pass, so no [time, time] array ever exists. Of a query's softmax two
+// numbers are kept, its largest score and the logarithm of its sum (Dao et al. 2022, FlashAttention, algorithm 1
+// without the split over keys).
 //
 // Rows of q, k, v are `stride` floats apart (3C for the packed c_attn output); head h starts at column h * dim.
 // Query i stands at position i + past and sees keys j <= i + past with mask[j] != 0.
@@ -21,7 +22,7 @@ struct AttentionShape {
 static const long BLOCK = 64;
 static const float HIDDEN = -1e30f;  // not -inf: the kernels are compiled with -Ofast
 
-// scores[i, j] = scale * q_i . k_j, hidden where j may not be seen; returns nothing, fills `visible` columns.
+// scores[i, j] = scale * q_i . k_j, hidden where j may not be seen: n rows of `visible` columns.
 static void block_scores(const AttentionShape& s, const float* q, long q_stride, const float* k, long k_stride,
                          const int* mask, long first, long n, long visible, float* scores) {
     dnnl_sgemm('N', 'T', n, visible, s.dim, s.scale, q + first * q_stride, q_stride, k, k_stride, 0.0f, scores,
@@ -38,9 +39,9 @@ static inline void apply_dropout(const AttentionShape& s, float* row, long n, ui
         row[j] *= dropout_factor(s.seed, first_index + (uint32_t)j, s.threshold, s.keep_scale);
 }
 
-// out [batch, queries, heads * dim], lse [batch, heads, queries]. A query that sees nothing yields zeros.
+// out [batch, queries, heads * dim], softmax [batch, heads, queries, 2]. A query that sees nothing yields zeros.
 static void attention_forward(const AttentionShape& s, const float* q, long q_stride, const float* k, const float* v,
-                              long kv_stride, const int* mask, float* out, float* lse) {
+                              long kv_stride, const int* mask, float* out, float* softmax) {
     const long blocks = (s.queries + BLOCK - 1) / BLOCK, width = s.heads * s.dim;
     #pragma omp parallel
     {
@@ -60,7 +61,9 @@ static void attention_forward(const AttentionShape& s, const float* q, long q_st
                 const bool blind = top <= HIDDEN;
                 const float norm = blind ? 0.0f : 1.0f / sum;
                 for (long j = 0; j < visible; j++) row[j] *= norm;
-                lse[bh * s.queries + first + i] = blind ? -HIDDEN : top + std::log(sum);
+                float* kept = softmax + 2 * (bh * s.queries + first + i);
+                kept[0] = blind ? -HIDDEN : top;
+                kept[1] = std::log(sum);
                 if (s.threshold) apply_dropout(s, row, visible, (uint32_t)((bh * s.queries + first + i) * s.keys));
             }
             dnnl_sgemm('N', 'N', n, s.dim, visible, 1.0f, scores.data(), visible, vh, kv_stride, 0.0f,
@@ -71,7 +74,7 @@ static void attention_forward(const AttentionShape& s, const float* q, long q_st
 
 // dq, dk, dv are laid out like q, k, v. One thread owns a head: its dk and dv are sums over query blocks.
 static void attention_backward(const AttentionShape& s, const float* q, const float* k, const float* v, long stride,
-                               const int* mask, const float* out, const float* lse, const float* dout, float* dq,
+                               const int* mask, const float* out, const float* softmax, const float* dout, float* dq,
                                float* dk, float* dv) {
     const long width = s.heads * s.dim;
     #pragma omp parallel
@@ -90,11 +93,11 @@ static void attention_backward(const AttentionShape& s, const float* q, const fl
                            visible);
                 for (long i = 0; i < n; i++) {
                     float *pr = p.data() + i * visible, *dpr = dp.data() + i * visible, dot = 0;
-                    const float l = lse[bh * s.queries + first + i];
+                    const float *kept = softmax + 2 * (bh * s.queries + first + i), top = kept[0], log_sum = kept[1];
                     const uint32_t index = (uint32_t)((bh * s.queries + first + i) * s.keys);
                     const float *o = out + row0 + i * width, *g = dout + row0 + i * width;
                     for (long d = 0; d < s.dim; d++) dot += o[d] * g[d];
-                    for (long j = 0; j < visible; j++) pr[j] = std::exp(pr[j] - l);
+                    for (long j = 0; j < visible; j++) pr[j] = std::exp((pr[j] - top) - log_sum);
                     if (s.threshold) apply_dropout(s, dpr, visible, index);
                     for (long j = 0; j < visible; j++) dpr[j] = pr[j] * (dpr[j] - dot);
                     if (s.threshold) apply_dropout(s, pr, visible, index);

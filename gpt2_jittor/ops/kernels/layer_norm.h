@@ -1,5 +1,6 @@
-// Layer normalisation over the last axis, rows of `width` floats. Two passes over a row that stays in cache:
+// Layer normalisation over the last axis, rows of `width` floats. Passes over a row that stays in cache:
 // E[x^2] - E[x]^2 would lose every digit where the mean is large.
+#include <algorithm>
 #include <cmath>
 
 static void layer_norm_forward(const float* x, const float* weight, const float* bias, float* y, float* mean,
@@ -8,9 +9,11 @@ static void layer_norm_forward(const float* x, const float* weight, const float*
     for (long r = 0; r < rows; r++) {
         const float* xr = x + r * width;
         float* yr = y + r * width;
-        float sum = 0, squares = 0;
+        float sum = 0, rest = 0, squares = 0;
         for (long c = 0; c < width; c++) sum += xr[c];
-        const float m = sum / width;
+        const float rough = sum / width;
+        for (long c = 0; c < width; c++) rest += xr[c] - rough;
+        const float m = rough + rest / width;  // what rounding took from a large mean
         for (long c = 0; c < width; c++) squares += (xr[c] - m) * (xr[c] - m);
         const float s = 1.0f / std::sqrt(squares / width + eps);
         for (long c = 0; c < width; c++) yr[c] = (xr[c] - m) * s * weight[c] + bias[c];
