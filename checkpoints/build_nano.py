@@ -9,7 +9,6 @@ The model card beside the weights (README.md) has the exact command of the publi
 
 import gzip
 import json
-import shutil
 import sys
 from pathlib import Path
 
@@ -64,27 +63,28 @@ def build(squad: Path, dolly: Path, output: Path, seed: int) -> None:
     )
     GPT2LMHeadModel(config, seed).save_pretrained(model_dir)
     tokenizer.save_model(str(model_dir))  # vocab.json, merges.txt: GPT-2's own format
-    tokenizer_config = {
-        "tokenizer_class": "GPT2Tokenizer",
-        "bos_token": END,
-        "eos_token": END,
-        "unk_token": END,
-        "model_max_length": config.n_positions,
-    }
-    write_json(model_dir / "tokenizer_config.json", tokenizer_config)
+    write_json(model_dir / "tokenizer_config.json", tokenizer_config(config.n_positions))
     print(f"{len(train):,} training and {len(held_out):,} validation documents in {output / 'text'}")
+
+
+def tokenizer_config(positions: int) -> dict:
+    """What transformers' AutoTokenizer must know."""
+    ends = dict.fromkeys(("bos_token", "eos_token", "unk_token"), END)
+    return {"tokenizer_class": "GPT2Tokenizer", **ends, "model_max_length": positions}
 
 
 def finish(run: Path, output: Path) -> None:
     """Stores a run's best model in float16, with GPT-2's usual dropout in its configuration."""
     from gpt2_jittor import GPT2LMHeadModel
+    from gpt2_jittor.tokenizer import load_tokenizer
 
     model = GPT2LMHeadModel.from_pretrained(run)
     model.save_pretrained(output, dtype="float16")
     config = json.loads((output / "config.json").read_text(encoding="utf-8"))
     write_json(output / "config.json", config | {"resid_pdrop": 0.1, "embd_pdrop": 0.1, "attn_pdrop": 0.1})
-    for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
-        shutil.copyfile(run / name, output / name)
+    tokenizer = load_tokenizer(run)
+    tokenizer.backend_tokenizer.model.save(str(output))  # vocab.json, merges.txt: GPT-2's own format
+    write_json(output / "tokenizer_config.json", tokenizer_config(model.config.n_positions))
 
 
 def main() -> None:
