@@ -21,7 +21,8 @@ setup: .venv/runtime
 demo: .venv/runtime
 	$(STATUS) "training gpt2-nano with LoRA on the embedded dialogues"
 	@rm -rf runs/demo
-	$(BIN)/python train.py --task dailydialog --data-dir sample --model nano --output-dir runs/demo --epochs 6
+	$(BIN)/python train.py --task dailydialog --data-dir sample --model nano --output-dir runs/demo \
+		--epochs 8 --learning-rate 3e-3
 	$(STATUS) "drawing the loss curves"
 	$(BIN)/python plot_loss.py runs/demo
 	$(STATUS) "asking: Do you like coffee ?"

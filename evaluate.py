@@ -49,7 +49,9 @@ def main() -> None:
 
     from training.evaluation import evaluate
 
-    contestants = {"base": dataclasses.replace(found, adapter=None)} | ({"adapter": found} if found.adapter else {})
+    contestants = {"model": found}
+    if found.adapter:
+        contestants = {"base": dataclasses.replace(found, adapter=None), "adapter": found}
     rows = {}
     for name, contestant in contestants.items():
         started = time.perf_counter()

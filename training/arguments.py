@@ -47,7 +47,7 @@ class TrainingArguments:
     max_steps: int | None = option(None, "updates, instead of epochs")
     batch_size: int = option(8, "examples in one forward pass")
     gradient_accumulation: int = option(1, "forward passes in one update")
-    learning_rate: float | None = option(None, "peak; else 1e-3 for LoRA, 1e-4 for full tuning")
+    learning_rate: float | None = option(None, "peak; else 5e-4 for LoRA, 5e-5 for full tuning")
     schedule: str = option("linear", "of the learning rate after warm-up", choices=SCHEDULES)
     warmup_steps: int | None = option(None, "updates of warm-up; else 3 %% of the run")
     weight_decay: float = option(0.01, "AdamW's, on matrices")

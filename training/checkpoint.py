@@ -11,7 +11,7 @@ import safetensors.numpy
 from common.errors import UserError
 from common.files import read_json, replacing, write_json
 from gpt2_jittor.model import GPT2LMHeadModel
-from gpt2_jittor.weights import read_safetensors
+from gpt2_jittor.weights import read_safetensors, read_tensors
 from lora.adapter import load_adapter, save_adapter
 from lora.inject import adapter_config
 from training.optimizer import AdamW
@@ -64,7 +64,8 @@ def load(directory: Path, model: GPT2LMHeadModel, optimizer: AdamW) -> Progress:
         progress = Progress(**read_json(directory / "progress.json"))
         moments = read_safetensors(directory / "optimizer.safetensors")
         if adapter_config(model) is None:
-            for name, array in read_safetensors(directory / "model.safetensors").items():
+            shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
+            for name, array in read_tensors(directory, shapes):
                 model.parameter(name).assign(array)
         else:
             load_adapter(model, directory, trained=True)

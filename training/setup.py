@@ -16,7 +16,7 @@ from training.arguments import TrainingArguments
 
 DEFAULT_EPOCHS = 3
 DEFAULT_LENGTH = 512
-DEFAULT_RATES = {"lora": 1e-3, "full": 1e-4}
+DEFAULT_RATES = {"lora": 5e-4, "full": 5e-5}  # usual for GPT-2 small; small models bear more
 DEFAULT_TARGETS = ["c_attn", "c_proj", "c_fc"]
 WARMUP = 0.03  # of a run's updates
 LEAST_VALIDATIONS = 10
