@@ -216,6 +216,7 @@ class GPT2LMHeadModel(jt.nn.Module):
         """The final hidden states, [batch, time, width]; arguments as of the model's call."""
         ids = _on_host(input_ids)
         _check_ids(ids, self.config.vocab_size, "input_ids")
+        ids = ids.astype(np.int32)
         mask = np.ones_like(ids) if attention_mask is None else (_on_host(attention_mask) != 0).astype(np.int32)
         if mask.shape != ids.shape:
             raise ValueError(f"attention_mask is {list(mask.shape)}, input_ids {list(ids.shape)}")
@@ -252,6 +253,7 @@ class GPT2LMHeadModel(jt.nn.Module):
             raise ValueError("no label is scored: every one is -100 or stands at the first position")
         targets = targets[rows]
         _check_ids(targets, self.config.vocab_size, "labels")
+        targets = targets.astype(np.int32)
         hidden = self.hidden(input_ids, attention_mask)
         hidden = hidden.reshape(-1, hidden.shape[-1])[jt.array(rows)]
         return cross_entropy(self.lm_head(hidden), jt.array(targets))
@@ -279,14 +281,11 @@ class GPT2LMHeadModel(jt.nn.Module):
 
 
 def _on_host(values) -> np.ndarray:
-    """Ids and masks as int32 on the host, where they are checked; the copy to the device is theirs alone."""
+    """Ids, labels or a mask as integers on the host, where they are checked before they are narrowed to int32."""
     values = values.numpy() if isinstance(values, jt.Var) else np.asarray(values)
     if values.dtype.kind not in "iub":
         raise ValueError(f"integers are needed, not {values.dtype}")
-    narrow = values.astype(np.int32)
-    if not np.array_equal(narrow, values):
-        raise ValueError(f"numbers between {values.min()} and {values.max()} do not fit 32 bits")
-    return narrow
+    return values.astype(np.int64)
 
 
 def _check_ids(ids: np.ndarray, vocab_size: int, name: str) -> None:

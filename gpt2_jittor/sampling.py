@@ -66,7 +66,7 @@ def penalize_repetition(logits: np.ndarray, ids: Sequence[np.ndarray], penalty: 
     """
     logits = logits.copy()
     penalty = np.float32(penalty)
-    with np.errstate(over="ignore"):  # an overflow is reported once, by the sampler
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # reported once, by the sampler
         for row, seen in zip(logits, ids, strict=True):
             scores = row[seen]
             row[seen] = np.where(scores < 0, scores * penalty, scores / penalty)

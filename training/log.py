@@ -22,6 +22,7 @@ class Log:
         self.path = run_dir / METRICS
         self.started = time.perf_counter() - self._forget_after(first_step)
         self.bar = tqdm(total=total_steps, initial=first_step, desc="train", unit="step", dynamic_ncols=True)
+        self.bar.set_postfix_str("operators that are new here are compiled first")
         self.recent: deque[tuple[int, float]] = deque(maxlen=WINDOW)
 
     @property

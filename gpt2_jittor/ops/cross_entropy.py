@@ -23,7 +23,7 @@ class _CrossEntropy(jt.Function):
     def execute(self, logits, targets):
         self.logits, self.targets = logits, targets
         rows = logits.shape[0]
-        loss, self.largest, self.log_sum = fused.run(
+        loss, self.largest, self.sums = fused.run(
             ["cross_entropy"],
             "cross_entropy_forward(in0_p, in1_p, out0_p, out1_p, out2_p, in0_shape0, in0_shape1);",
             [[rows]] * 3,
@@ -36,6 +36,6 @@ class _CrossEntropy(jt.Function):
             ["cross_entropy"],
             "cross_entropy_backward(in0_p, in1_p, in2_p, in3_p, in4_p, out0_p, in0_shape0, in0_shape1);",
             [self.logits.shape],
-            [self.logits, self.targets, self.largest, self.log_sum, dloss],
+            [self.logits, self.targets, self.largest, self.sums, dloss],
         )
         return dlogits, None

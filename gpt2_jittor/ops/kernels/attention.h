@@ -1,6 +1,6 @@
 // Causal attention, a block of queries at a time: the scores of one block live in a thread's own buffer and are
 // computed again in the backward pass, so no [time, time] array ever exists. Of a query's softmax two
-// numbers are kept, its largest score and the logarithm of its sum (Dao et al. 2022, FlashAttention, algorithm 1
+// numbers are kept, its largest score and 1 / its sum of exponentials (Dao et al. 2022, FlashAttention, algorithm 1
 // without the split over keys).
 //
 // Rows of q, k, v are `stride` floats apart (3C for the packed c_attn output); head h starts at column h * dim.
@@ -62,8 +62,8 @@ static void attention_forward(const AttentionShape& s, const float* q, long q_st
                 const float norm = blind ? 0.0f : 1.0f / sum;
                 for (long j = 0; j < visible; j++) row[j] *= norm;
                 float* kept = softmax + 2 * (bh * s.queries + first + i);
-                kept[0] = blind ? -HIDDEN : top;
-                kept[1] = std::log(sum);
+                kept[0] = blind ? 0.0f : top;
+                kept[1] = norm;
                 if (s.threshold) apply_dropout(s, row, visible, (uint32_t)((bh * s.queries + first + i) * s.keys));
             }
             dnnl_sgemm('N', 'N', n, s.dim, visible, 1.0f, scores.data(), visible, vh, kv_stride, 0.0f,
@@ -93,11 +93,11 @@ static void attention_backward(const AttentionShape& s, const float* q, const fl
                            visible);
                 for (long i = 0; i < n; i++) {
                     float *pr = p.data() + i * visible, *dpr = dp.data() + i * visible, dot = 0;
-                    const float *kept = softmax + 2 * (bh * s.queries + first + i), top = kept[0], log_sum = kept[1];
+                    const float *kept = softmax + 2 * (bh * s.queries + first + i), top = kept[0], norm = kept[1];
                     const uint32_t index = (uint32_t)((bh * s.queries + first + i) * s.keys);
                     const float *o = out + row0 + i * width, *g = dout + row0 + i * width;
                     for (long d = 0; d < s.dim; d++) dot += o[d] * g[d];
-                    for (long j = 0; j < visible; j++) pr[j] = std::exp((pr[j] - top) - log_sum);
+                    for (long j = 0; j < visible; j++) pr[j] = std::exp(pr[j] - top) * norm;
                     if (s.threshold) apply_dropout(s, dpr, visible, index);
                     for (long j = 0; j < visible; j++) dpr[j] = pr[j] * (dpr[j] - dot);
                     if (s.threshold) apply_dropout(s, pr, visible, index);
