@@ -41,4 +41,4 @@ doctor: .venv/runtime
 	$(BIN)/python -m gpt2_jittor.doctor
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv runs/demo

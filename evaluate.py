@@ -6,23 +6,25 @@ python evaluate.py --task dailydialog --data-dir data/dailydialog --adapter runs
 
 import dataclasses
 import json
+import sys
 import time
 from pathlib import Path
 
 from common.command import Parser, run_command
 from common.errors import UserError
 from datasets import registry
+from datasets.encode import report
 from datasets.example import SPLITS
 
 
 def parse():
     parser = Parser(prog="evaluate.py", description=__doc__)
     parser.add_argument("--task", help="what to measure on; else what the run was trained on")
-    parser.add_argument("--data-dir", help="local data; `sample` is the embedded sample; else the hub's copy")
+    parser.add_argument("--data-dir", help="local data, or `sample`; else the run's own, else the hub's copy")
     parser.add_argument("--split", default="test", choices=SPLITS, help="(default: test)")
     parser.add_argument("--model", help="base model: a name or a folder; else the adapter's own, else nano")
     parser.add_argument("--adapter", type=Path, metavar="RUN", help="a run's folder; the base is measured beside it")
-    parser.add_argument("--max-length", type=int, help="longest example in tokens; else 512, or the model's positions")
+    parser.add_argument("--max-length", type=int, help="longest example in tokens; else the run's own, else 512")
     parser.add_argument("--limit", type=int, help="measure on this many examples; else on all")
     parser.add_argument("--batch-size", type=int, default=8, help="(default: 8)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -41,10 +43,13 @@ def main() -> None:
     from training.setup import longest, read_split
 
     found = finished.find(given.model, given.adapter)
-    task = registry.task(given.task or found.task or "dailydialog")
-    length = longest(given.max_length, found.config)
-    examples = read_split(task, given.split, given.data_dir, given.limit).examples
-    data = task.encode(examples, found.tokenizer, length)
+    run = found.arguments
+    task = registry.task(given.task or run.get("task", "dailydialog"))
+    data_dir = given.data_dir or (run.get("data_dir") if task.name == run.get("task") else None)
+    length = longest(run.get("max_length") if given.max_length is None else given.max_length, found.config)
+    dataset = read_split(task, given.split, data_dir, given.limit)
+    data = task.encode(dataset.examples, found.tokenizer, length)
+    print(report(dataset, data), file=sys.stderr)
     runtime.prepare(given.device)
 
     from training.evaluation import evaluate
@@ -65,7 +70,6 @@ def main() -> None:
     if given.json:
         print(json.dumps({"task": task.name, "split": given.split, "examples": len(data), **rows}))
         return
-    print(f"{task.name} {given.split}: {len(data):,} examples")
     columns = ["loss", "perplexity", "scored_tokens", "seconds"]
     print(" ".join(f"{name:>14}" for name in ["", *columns]))
     for name, row in rows.items():

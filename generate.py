@@ -8,6 +8,7 @@ python generate.py --model gpt2 --prompt "The capital of France"        # no ada
 
 import contextlib
 import json
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,6 +76,10 @@ class Session:
         """
         from gpt2_jittor.generation import stream
 
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            raise UserError("the prompt is not UTF-8 text; check the terminal's encoding") from None
         room = max(1, self.positions - min(self.given.max_new_tokens, self.positions // 2))
         chat = self.task.kind == "chat"
         prompt = self.task.prompt([*self.history, text]) if chat else self.task.prompt(text)
@@ -88,7 +93,7 @@ class Session:
         pieces.append(decoded.flush())
         yield pieces[-1]
         self.seconds = time.perf_counter() - started
-        if chat:
+        if chat and "".join(pieces).strip():  # an empty turn is none
             self.history += [text, "".join(pieces)]
 
     def say(self, text: str) -> None:
@@ -111,7 +116,8 @@ class Session:
             try:
                 text = input("" if self.given.json else "> ").strip()
             except EOFError:
-                print()
+                if not self.given.json:
+                    print()
                 return
             if text == "exit":
                 return
@@ -119,7 +125,7 @@ class Session:
                 try:
                     self.say(text)
                 except UserError as error:  # a turn too long for the context ends the turn, not the session
-                    print(f"error: {error}", flush=True)
+                    print(f"error: {error}", file=sys.stderr, flush=True)
 
 
 def main() -> None:
@@ -129,7 +135,7 @@ def main() -> None:
     from training import finished
 
     found = finished.find(given.model, given.adapter)
-    task = registry.task(MODES[given.mode] if given.mode else found.task or "text")
+    task = registry.task(MODES[given.mode] if given.mode else found.arguments.get("task", "text"))
     session = Session(given, found, task)
     runtime.prepare(given.device)
     session.model = finished.load(found)

@@ -3,8 +3,8 @@
 python train.py --task dailydialog                              # gpt2-nano, data from the hub
 python train.py --task dailydialog --model gpt2 --device cuda   # GPT-2 small on a GPU
 python train.py --task dailydialog --data-dir sample            # offline: the embedded sample
-python train.py --config runs/mine/arguments.yaml               # a run again
-python train.py --task dailydialog --resume                     # on from the last checkpoint
+python train.py --config runs/mine/arguments.yaml --output-dir runs/two   # a run again
+python train.py --output-dir runs/mine --resume                 # on from its newest checkpoint
 """
 
 import time
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from common.command import Parser, run_command
 from common.errors import UserError
-from training.arguments import TrainingArguments, add_options, read_recipe, resolve
+from training.arguments import TrainingArguments, add_options, option_name, read_recipe, resolve, resolve_resumed
 
 
 def parse() -> tuple[TrainingArguments, bool]:
@@ -22,7 +22,11 @@ def parse() -> tuple[TrainingArguments, bool]:
     add_options(parser)
     given = vars(parser.parse_args())
     recipe, resume = given.pop("config", None), given.pop("resume")
-    return resolve(given, read_recipe(recipe) if recipe else None), resume
+    arguments = resolve(given, read_recipe(recipe) if recipe else None)
+    lora_options = [option_name(name) for name in given if name.startswith("lora_")]
+    if arguments.tuning == "full" and lora_options:
+        raise UserError(f"--tuning full trains every weight: leave out {', '.join(lora_options)}")
+    return resolve_resumed(given, arguments.run_dir) if resume else arguments, resume
 
 
 def main() -> None:
@@ -31,10 +35,10 @@ def main() -> None:
     from gpt2_jittor import runtime
     from training.setup import build_model, read_inputs
 
-    inputs = read_inputs(arguments)
-    run_dir = inputs.arguments.run_dir
-    if not resume and (run_dir / "metrics.jsonl").exists() and any(run_dir.glob("checkpoint-*")):
+    run_dir = arguments.run_dir
+    if not resume and any(run_dir.glob("checkpoint-*")):
         raise UserError(f"{run_dir} holds a run already: add --resume to go on, or choose another --output-dir")
+    inputs = read_inputs(arguments)
     device = runtime.prepare(inputs.arguments.device)
 
     from lora import count
@@ -43,8 +47,8 @@ def main() -> None:
     model = build_model(inputs)
     trained, frozen = count(model)
     print(f"{inputs.arguments.model} on {device}: {trained:,} parameters trained, {frozen:,} frozen")
-    inputs.arguments.save(run_dir / "arguments.yaml")
     trainer = Trainer(inputs, model, resume)
+    inputs.arguments.save(run_dir / "arguments.yaml")
     if trainer.resumed_from:
         print(f"resuming from {trainer.resumed_from}")
     started = time.perf_counter()

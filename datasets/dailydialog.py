@@ -36,7 +36,8 @@ def load(split: str, data_dir: Path | None) -> Dataset:
         else:
             examples.append(example)
     if not examples:
-        raise UserError(f"{path} has no dialogue: it needs one a line, turns ended by {END_OF_TURN}")
+        first = f"; the first line: {dropped[0]}" if dropped else ""
+        raise UserError(f"{path} has no dialogue: it needs one a line, turns ended by {END_OF_TURN}{first}")
     return Dataset("dailydialog", split, examples, dropped)
 
 

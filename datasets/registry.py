@@ -22,11 +22,14 @@ def task(name: str) -> Task:
 def data_dir(task: Task, value: str | None) -> Path | None:
     """What `--data-dir` means: None is the hub's copy, "sample" the embedded sample, else a path.
 
-    Raises UserError where the task has no sample.
+    Raises UserError where the task has no sample, or where there is no such path.
     """
     if value is None:
         return None
-    return sample_dir(task) if value == "sample" else Path(value)
+    path = sample_dir(task) if value == "sample" else Path(value)
+    if not path.exists():
+        raise UserError(f"--data-dir {path} does not exist: give a folder of {task.name} data, or `sample`")
+    return path
 
 
 def sample_dir(task: Task) -> Path:

@@ -1,4 +1,4 @@
-"""Jittor's environment, decided before Jittor is imported. The only file that touches it.
+"""Jittor's environment, decided before Jittor is imported. Only this file touches it.
 
 Jittor reads environment variables at import, downloads what it thinks is missing and dies where it cannot.
 `prepare` settles all of that first: pip's oneDNN where Jittor looks for its own, CUDA only where it can
@@ -66,6 +66,8 @@ def _prepare(device: str) -> str:
         raise UserError(f"{_compiler()} was not found; Jittor compiles its operators: {INSTALL_COMPILER}")
     os.environ.setdefault("log_silent", "1")
     os.environ.setdefault("cache_name", "default")  # else a git branch's name, and a new core for each branch
+    # GNU OpenMP's threads spin for milliseconds at every barrier: two processes on one machine then starve each other
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     os.environ.setdefault("use_mpi", "1" if "OMPI_COMM_WORLD_SIZE" in os.environ else "0")
     if config := find_python_config():
         os.environ["python_config_path"] = str(config)

@@ -92,24 +92,30 @@ def canonical_names(keys: Iterable[str]) -> dict[str, str]:
 
 
 def check(expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]], source: str | Path) -> None:
-    """Compares names and shapes; raises one UserError that lists everything that differs.
+    """Raises one UserError that lists every tensor of a checkpoint that is not as the configuration says.
 
     A found `lm_head.weight` that is not expected is no fault: tied checkpoints may carry the copy.
     """
+    found = {name: shape for name, shape in found.items() if name in expected or name != "lm_head.weight"}
+    if problems := differences(expected, found):
+        raise UserError(f"{source}: weights and config.json disagree; tensors {problems}")
+
+
+def differences(expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]) -> str:
+    """The names that are missing, unexpected or of another shape, in words; empty where there are none."""
     missing = [name for name in expected if name not in found]
-    unexpected = [name for name in found if name not in expected and name != "lm_head.weight"]
+    unexpected = [name for name in found if name not in expected]
     misshapen = [
         f"{name} {list(found[name])} instead of {list(shape)}"
         for name, shape in expected.items()
         if name in found and tuple(found[name]) != tuple(shape)
     ]
-    problems = [
+    kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
+    return "; ".join(
         f"{len(names)} {kind} ({', '.join(names[:LISTED])}{', …' if len(names) > LISTED else ''})"
-        for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
+        for kind, names in kinds
         if names
-    ]
-    if problems:
-        raise UserError(f"{source}: weights and config.json disagree; tensors {'; '.join(problems)}")
+    )
 
 
 def write_model(

@@ -9,14 +9,13 @@ import safetensors.numpy
 from common.errors import UserError
 from common.files import replacing, write_json
 from gpt2_jittor.model import GPT2LMHeadModel
-from gpt2_jittor.weights import read_safetensors
+from gpt2_jittor.weights import differences, read_safetensors
 from lora.config import LoraConfig
 from lora.inject import adapter_config, adapter_names, inject, mark_trainable
 from lora.layers import LoraLinear
 
 PREFIX = "base_model.model."
 WEIGHTS = "adapter_model.safetensors"
-LISTED = 5  # tensors of one kind in an error message
 
 
 def save_adapter(model: GPT2LMHeadModel, directory: str | Path) -> None:
@@ -64,7 +63,9 @@ def load_adapter(model: GPT2LMHeadModel, directory: str | Path, trained: bool = 
     }
     _make_room(model, config)
     keys = peft_keys(model)
-    check_fit({key: tuple(model.parameter(name).shape) for name, key in keys.items()}, tensors, directory)
+    expected = {key: tuple(model.parameter(name).shape) for name, key in keys.items()}
+    if problems := differences(expected, {key: tensor.shape for key, tensor in tensors.items()}):
+        raise UserError(f"{directory}: the adapter does not fit this model; tensors {problems}")
     for name, key in keys.items():
         model.parameter(name).assign(tensors[key])
     mark_trainable(model, trained)
@@ -90,22 +91,3 @@ def peft_keys(model: GPT2LMHeadModel) -> dict[str, str]:
         path, _, kind = name.rpartition(".")
         keys[name] = PREFIX + (f"{path}.base_layer.{kind}" if path in wrapped else name)
     return keys
-
-
-def check_fit(expected: dict[str, tuple], tensors: dict[str, np.ndarray], source: Path) -> None:
-    """Raises one UserError that lists every tensor that is missing, unexpected or of another shape."""
-    missing = [key for key in expected if key not in tensors]
-    unexpected = [key for key in tensors if key not in expected]
-    misshapen = [
-        f"{key} {list(tensors[key].shape)} instead of {list(shape)}"
-        for key, shape in expected.items()
-        if key in tensors and tensors[key].shape != shape
-    ]
-    kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
-    problems = [
-        f"{len(keys)} {kind} ({', '.join(keys[:LISTED])}{', …' if len(keys) > LISTED else ''})"
-        for kind, keys in kinds
-        if keys
-    ]
-    if problems:
-        raise UserError(f"{source}: the adapter does not fit this model; tensors {'; '.join(problems)}")

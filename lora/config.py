@@ -13,6 +13,9 @@ BIASES = ("none", "all", "lora_only")
 INITS = (True, False, "gaussian")
 PROJECTIONS = ("c_attn", "c_proj", "c_fc")
 
+# initialisations with which PEFT also rewrites the base's weights, at every loading
+CHANGE_BASE = ("pissa", "olora", "loftq", "corda", "lora_ga", "eva")
+
 # entries of PEFT's file that change the computation in ways this project does not have
 UNSUPPORTED = (
     "alora_invocation_tokens",
@@ -91,7 +94,12 @@ class LoraConfig:
         unsupported = [name for name in UNSUPPORTED if values.get(name)]
         if unsupported:
             raise UserError(f"{path}: {', '.join(unsupported)} is not supported; use a plain LoRA adapter")
-        # how the factors were drawn once does not matter to those who read them
+        drawn = values.get("init_lora_weights")
+        if isinstance(drawn, str) and drawn.startswith(CHANGE_BASE):
+            raise UserError(
+                f"{path}: init_lora_weights {drawn!r} changes the base model's weights: merge it in PEFT first"
+            )
+        # how the factors were drawn otherwise does not matter to those who read them
         known = {field.name for field in dataclasses.fields(cls)} - {"init_lora_weights"}
         try:
             return cls(**{name: value for name, value in values.items() if name in known})

@@ -21,7 +21,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 def command(*arguments, given: str | None = None, **environment) -> subprocess.CompletedProcess:
     """Runs `python <arguments>` in the project's folder."""
     return subprocess.run(
-        [sys.executable, *map(str, arguments)],
+        [sys.executable, *(value if isinstance(value, bytes) else str(value) for value in arguments)],
         check=False,
         cwd=ROOT,
         input=given,
@@ -137,7 +137,7 @@ def test_a_session_outlives_its_context_and_a_turn_that_is_too_long(folders):
     typed = "tea and sun and tea\n" * 8 + "tea " * 60 + "\nhello\n"  # then the end of the input
     result = command("generate.py", "--adapter", folders["run"], "--greedy", "--max-new-tokens", 30, given=typed)
     assert result.returncode == 0, result.stderr
-    assert "shorten it" in result.stdout
+    assert "shorten it" in result.stderr
 
 
 def test_a_text_is_continued_without_an_adapter(folders):
@@ -181,6 +181,20 @@ def test_ctrl_c_saves_and_resume_goes_on_from_there(folders, tmp_path):
     assert steps == list(range(1, step + 3))
 
 
+def test_a_resumed_run_keeps_the_arguments_it_began_with(folders):
+    run, kept = folders["run"], (folders["run"] / "arguments.yaml").read_bytes()
+    changed = command("train.py", "--output-dir", run, "--resume", "--batch-size", 7, "--lora-r", 3)
+    assert_one_line_error(changed, "--batch-size (was 4)", "--lora-r (was 2)")
+    assert (run / "arguments.yaml").read_bytes() == kept
+    assert_one_line_error(command("train.py", "--output-dir", run.parent / "none", "--resume"), "no run to resume")
+    assert not (run.parent / "none").exists()
+
+
+def test_a_prompt_that_is_not_utf8_is_told_in_one_line(folders):
+    result = command("generate.py", "--adapter", folders["run"], "--prompt", b"caf\xff")
+    assert_one_line_error(result, "UTF-8")
+
+
 def test_mistakes_are_told_in_one_line(folders, tmp_path):
     model, data, run = folders["model"], folders["data"], tmp_path / "run"
     (tmp_path / "empty").mkdir()
@@ -191,11 +205,13 @@ def test_mistakes_are_told_in_one_line(folders, tmp_path):
     assert_one_line_error(command(*train(run, model, tmp_path / "empty")), tmp_path / "empty")
     assert_one_line_error(command(*train(run, model, tmp_path / "binary")), "dialogues_train.txt:1", "UTF-8")
     assert_one_line_error(command(*train(run, model, data, "--lora-r", 0)), "--lora-r", "at least 1")
-    assert_one_line_error(command(*train(run, model, data, "--max-length", 500)), "--max-length 500", "101")
+    assert_one_line_error(command(*train(run, model, data, "--max-length", 500)), "--max-length", "500", "101")
     assert_one_line_error(command(*train(run, model, data, "--lora-targets", "q_proj")), "q_proj", "c_attn")
     assert_one_line_error(command(*train(run, model, data, "--no-such-option", 1)), "--no-such-option")
     assert_one_line_error(command("train.py", "--task", "dailydialogue"), "dailydialog")
     assert_one_line_error(command("train.py", "--config", tmp_path / "no.yaml"), "no.yaml")
+    assert_one_line_error(command(*train(run, model, data, "--tuning", "full", "--lora-r", 4)), "--lora-r")
+    assert_one_line_error(command(*train(run, model, tmp_path / "none")), tmp_path / "none", "does not exist")
     assert_one_line_error(command("generate.py", "--adapter", tmp_path / "empty"), tmp_path / "empty", "adapter")
     assert_one_line_error(command("generate.py", "--greedy", "--top-k", 5), "--greedy", "--top-k")
     assert not run.exists(), "nothing is left behind by what never began"

@@ -155,11 +155,13 @@ def test_a_run_leaves_exactly_the_files_of_the_contract(world, tmp_path, monkeyp
     assert f"--adapter {run_dir}" in capsys.readouterr().out
 
 
-def test_the_kept_adapter_is_the_best_one(world, tmp_path):
-    trainer = run(arguments(world, tmp_path, max_steps=8, eval_every=1, learning_rate=0.3, schedule="constant"))
+def test_the_kept_adapter_is_the_best_one(world, tmp_path, monkeypatch):
+    # a good rate, and then one with which every weight of the adapter jumps far away
+    monkeypatch.setattr(trainer_module, "learning_rate", lambda *given: 0.01 if given[2] < 5 else 5.0)
+    trainer = run(arguments(world, tmp_path, max_steps=8, eval_every=1))
     validations = metrics(tmp_path, "validation")[1:]
     best = min(validations, key=lambda record: record["loss"])
-    assert best["step"] == trainer.progress.best_step < 8  # such a rate goes astray in the end
+    assert best["step"] == trainer.progress.best_step <= 5
     model = GPT2LMHeadModel.from_pretrained(world / "dropping")
     lora.load_adapter(model, tmp_path)
     assert evaluate(model, trainer.inputs.validation, 4, pad_id=256).loss == pytest.approx(best["loss"], rel=1e-6)

@@ -1,6 +1,7 @@
 """Everything that decides a training run, once, in one typed dataclass.
 
-The command line, recipes and `arguments.yaml` derive from it: command line > recipe > the task's defaults.
+The command line, recipes and `arguments.yaml` derive from it: command line > recipe > defaults. Defaults that depend
+on the data or on each other are None here and settled in `training/setup.py`.
 """
 
 import argparse
@@ -18,6 +19,18 @@ from common.files import write_text
 from training.schedule import SCHEDULES
 
 TUNINGS = ("lora", "full")
+# what may differ when a run is taken up again: nothing that its next step depends on
+RESUMABLE = {
+    "epochs",
+    "max_steps",
+    "patience",
+    "eval_every",
+    "eval_limit",
+    "save_every",
+    "data_dir",
+    "output_dir",
+    "device",
+}
 
 
 def option(default: Any, help: str, choices: tuple[str, ...] | None = None, many: bool = False) -> Any:
@@ -27,7 +40,7 @@ def option(default: Any, help: str, choices: tuple[str, ...] | None = None, many
 
 @dataclasses.dataclass(frozen=True)
 class TrainingArguments:
-    """A run. A value of None is settled by the task (see TASK_DEFAULTS) or means "not used"."""
+    """A run. A value of None is settled once the data is read (`training/setup.py`), or means "not used"."""
 
     task: str = option("dailydialog", "what to train on")
     model: str = option("nano", "nano, gpt2, gpt2-medium, …, or a folder in Hugging Face's layout")
@@ -125,13 +138,29 @@ def resolve(given: dict[str, Any], recipe: dict[str, Any] | None = None) -> Trai
     return TrainingArguments(**(recipe | given))
 
 
+def resolve_resumed(given: dict[str, Any], run_dir: Path) -> TrainingArguments:
+    """The arguments of the run in `run_dir`, with what was typed now. Raises UserError for what must not change."""
+    recipe = run_dir / "arguments.yaml"
+    if not recipe.is_file():
+        raise UserError(f"{run_dir} holds no run to resume ({recipe.name} is missing); start without --resume")
+    before = read_recipe(recipe)
+    changed = [
+        f"{option_name(name)} (was {before.get(name)})"
+        for name, value in given.items()
+        if name not in RESUMABLE and value != before.get(name)
+    ]
+    if changed:
+        raise UserError(f"--resume goes on with the run as it was: leave out {', '.join(changed)}")
+    return resolve(given | {"output_dir": str(run_dir)}, before)
+
+
 def _typed(value: Any, field: dataclasses.Field, path: Path) -> Any:
     kind = _plain_type(field.type)
     if value is None and field.default is None:
         return None
     if field.metadata["many"]:
         value = [value] if isinstance(value, str) else value
-        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
             return value
     elif kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
         try:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from common.errors import UserError
 from gpt2_jittor.config import GPT2Config
@@ -13,13 +14,13 @@ from training.arguments import read_recipe
 
 @dataclass(frozen=True)
 class Finished:
-    """A model to use: a folder, its tokenizer, maybe an adapter, and the task that it was trained on, if known."""
+    """A model to use: a folder, its tokenizer, maybe an adapter, and the arguments of its training, if known."""
 
     directory: Path
     config: GPT2Config
     tokenizer: object
     adapter: Path | None
-    task: str | None
+    arguments: dict[str, Any]
 
 
 def find(model: str | None, adapter: Path | None) -> Finished:
@@ -33,15 +34,21 @@ def find(model: str | None, adapter: Path | None) -> Finished:
     recipe = folder / "arguments.yaml" if folder else None
     values = read_recipe(recipe) if recipe and recipe.is_file() else {}
     if adapter is not None and model is None:
-        # as it was typed for this run; the path in PEFT's file is an absolute one, which may have moved
-        model = values.get("model") or LoraConfig.from_pretrained(adapter).base_model_name_or_path
-        if not model:
-            raise UserError(f"{adapter} does not name its base model; give it with --model")
+        model = _base_of(adapter, values.get("model"))
     directory = locate(model or "nano")
     config = GPT2Config.from_pretrained(directory)
     tokenizer = load_tokenizer(directory)
     check_sizes(tokenizer, config)
-    return Finished(directory, config, tokenizer, adapter, values.get("task"))
+    return Finished(directory, config, tokenizer, adapter, values)
+
+
+def _base_of(adapter: Path, typed: str | None) -> str:
+    """An adapter's base model: the folder that PEFT's file names, as long as it is there, else what was typed."""
+    named = LoraConfig.from_pretrained(adapter).base_model_name_or_path
+    base = named if named and Path(named).is_dir() else typed or named
+    if not base:
+        raise UserError(f"{adapter} does not name its base model; give it with --model")
+    return base
 
 
 def load(finished: Finished):

@@ -16,11 +16,12 @@ WINDOW = 20  # steps over which the bar's tokens per second are averaged
 
 
 class Log:
-    """One run's metrics and bar. Lines of steps after `first_step`, left by an interrupted run, are removed."""
+    """One run's metrics and bar. A run that is taken up again at `resumed_at` loses the lines of later steps."""
 
-    def __init__(self, run_dir: Path, total_steps: int, first_step: int = 0):
+    def __init__(self, run_dir: Path, total_steps: int, resumed_at: int | None = None):
         self.path = run_dir / METRICS
-        self.started = time.perf_counter() - self._forget_after(first_step)
+        first_step = resumed_at or 0
+        self.started = time.perf_counter() - self._forget_after(-1 if resumed_at is None else resumed_at)
         self.bar = tqdm(total=total_steps, initial=first_step, desc="train", unit="step", dynamic_ncols=True)
         self.bar.set_postfix_str("operators that are new here are compiled first")
         self.recent: deque[tuple[int, float]] = deque(maxlen=WINDOW)
@@ -72,7 +73,7 @@ class Log:
     def _forget_after(self, step: int) -> float:
         """Keeps the lines up to `step`, drops the rest (a cut line too); the seconds that had passed by then."""
         kept, seconds = [], 0.0
-        lines = self.path.read_text(encoding="utf-8").splitlines() if step and self.path.is_file() else []
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
         for line in lines:
             try:
                 record = json.loads(line)

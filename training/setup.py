@@ -1,4 +1,4 @@
-"""From arguments to what a run needs. Everything that can be wrong is checked here, before Jittor is imported."""
+"""From arguments to what a run needs: data, tokenizer and configuration, checked before Jittor is imported."""
 
 import dataclasses
 import math
@@ -78,9 +78,9 @@ def read_split(task: Task, split: str, data_dir: str | None, limit: int | None =
 
 def longest(max_length: int | None, config: GPT2Config) -> int:
     """The longest example in tokens: what `--max-length` says, or DEFAULT_LENGTH as far as the model goes."""
-    length = max_length or min(DEFAULT_LENGTH, config.n_positions)
+    length = min(DEFAULT_LENGTH, config.n_positions) if max_length is None else max_length
     if not 2 <= length <= config.n_positions:
-        raise UserError(f"--max-length {length} does not fit: the model has {config.n_positions} positions")
+        raise UserError(f"--max-length must be between 2 and the model's {config.n_positions} positions, not {length}")
     return length
 
 

@@ -44,6 +44,7 @@ class Trainer:
             self.resumed_from = checkpoint.newest(self.run_dir)
             self.progress = checkpoint.load(self.resumed_from, model, self.optimizer)
         self._plans: dict[int, list[np.ndarray]] = {}
+        self.whole = True  # false while an update is being made
         self.tokens = 0  # real tokens trained on by this process
 
     def run(self) -> Progress:
@@ -52,7 +53,7 @@ class Trainer:
         Raises UserError where a loss or a gradient is not finite; on Ctrl-C saves and raises KeyboardInterrupt.
         """
         progress = self.progress
-        self.log = Log(self.run_dir, self.inputs.total_steps, progress.step)
+        self.log = Log(self.run_dir, self.inputs.total_steps, progress.step if self.resumed_from else None)
         try:
             while True:
                 # first what this step still owes: a resumed run may have been stopped in the middle of it
@@ -62,11 +63,14 @@ class Trainer:
                     checkpoint.save(self.run_dir, self.model, self.optimizer, progress)
                 if progress.step >= self.inputs.total_steps or self._out_of_patience():
                     return progress
+                self.whole = False
                 with interrupts_deferred():
                     self._update()
+                    self.whole = True
         except KeyboardInterrupt:
-            saved = checkpoint.save(self.run_dir, self.model, self.optimizer, progress)
-            self.log.say(f"interrupted: saved {saved}; the same command with --resume goes on from there")
+            if self.whole:  # else an update was cut in two, and the newest checkpoint is the place to go on from
+                saved = checkpoint.save(self.run_dir, self.model, self.optimizer, progress)
+                self.log.say(f"interrupted: saved {saved}; --output-dir {self.run_dir} --resume goes on from there")
             raise
         finally:
             self.log.close()
