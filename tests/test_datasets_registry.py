@@ -19,12 +19,19 @@ def test_a_misspelt_task_is_answered_with_the_nearest_name():
         task("zzz")
 
 
-def test_the_data_dir_called_sample_is_the_embedded_one_where_there_is_one():
+def test_the_data_dir_called_sample_is_the_embedded_one_where_there_is_one(tmp_path, monkeypatch):
+    (tmp_path / "sample").mkdir()
+    monkeypatch.chdir(tmp_path)
     assert data_dir(task("dailydialog"), None) is None
     assert data_dir(task("dailydialog"), "sample").name == "dailydialog"
     assert str(data_dir(task("text"), "./sample")) == "sample"
     with pytest.raises(UserError, match="no embedded sample"):
         data_dir(task("text"), "sample")
+
+
+def test_a_data_dir_that_is_not_there_is_told_as_such(tmp_path):
+    with pytest.raises(UserError, match="nowhere does not exist"):
+        data_dir(task("dailydialog"), str(tmp_path / "nowhere"))
 
 
 def test_every_embedded_sample_has_every_split():
