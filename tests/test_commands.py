@@ -101,6 +101,12 @@ def test_the_arguments_of_a_run_are_a_recipe_for_the_same_run(folders, tmp_path)
         np.testing.assert_array_equal(value, again[key], err_msg=key)
 
 
+def test_what_is_checked_before_jittor_does_not_import_it():
+    modules = "training.setup, training.finished, gpt2_jittor.runtime, gpt2_jittor.sampling"
+    result = command("-c", f"import sys, {modules}; print('jittor' in sys.modules)")
+    assert result.stdout.strip() == "False", result.stderr
+
+
 def test_a_run_is_not_overwritten_by_another(folders):
     result = command(*train(folders["run"], folders["model"], folders["data"]))
     assert_one_line_error(result, folders["run"], "--resume", "--output-dir")

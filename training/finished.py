@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from common.files import read_json
 from gpt2_jittor.config import GPT2Config
 from gpt2_jittor.hub import locate
 from gpt2_jittor.tokenizer import check_sizes, load_tokenizer
-from lora.config import LoraConfig
 from training.arguments import read_recipe
 
 
@@ -44,9 +44,10 @@ def find(model: str | None, adapter: Path | None) -> Finished:
 
 def _base_of(adapter: Path, typed: str | None) -> str:
     """An adapter's base model: the folder that PEFT's file names, as long as it is there, else what was typed."""
-    named = LoraConfig.from_pretrained(adapter).base_model_name_or_path
-    base = named if named and Path(named).is_dir() else typed or named
-    if not base:
+    # read here as plain JSON: the package `lora` imports Jittor, which `find` must not
+    named = read_json(adapter / "adapter_config.json").get("base_model_name_or_path")
+    base = named if isinstance(named, str) and Path(named).is_dir() else typed or named
+    if not isinstance(base, str):
         raise UserError(f"{adapter} does not name its base model; give it with --model")
     return base
 
