@@ -5,8 +5,8 @@ Names are loaded when first used: `--help`, the doctor and wrong arguments need 
 
 import importlib
 
-_HOMES = {"GPT2Config": "config", "GPT2LMHeadModel": "model"}
-__all__ = ["GPT2Config", "GPT2LMHeadModel"]
+_HOMES = {"GPT2Config": "config", "GPT2LMHeadModel": "model", "GPT2ForSequenceClassification": "classifier"}
+__all__ = ["GPT2Config", "GPT2ForSequenceClassification", "GPT2LMHeadModel"]
 
 
 def __getattr__(name: str):

@@ -62,6 +62,7 @@ class GPT2Config:
     bos_token_id: int | None = 50256
     eos_token_id: int | None = 50256
     pad_token_id: int | None = None
+    labels: tuple[str, ...] | None = None  # a classifier's classes, in the order of its scores: HF's id2label
 
     def __post_init__(self):
         problems = _type_problems(self) or _value_problems(self)
@@ -91,6 +92,7 @@ class GPT2Config:
         if unsupported:
             raise UserError(f"{source}: {', '.join(unsupported)} is not supported; use a plain GPT-2 checkpoint")
         values = {SYNONYMS[name]: value for name, value in values.items() if name in SYNONYMS} | values
+        values = values | {"labels": _labels(values, source)}
         known = {field.name for field in dataclasses.fields(cls)}
         try:
             return cls(**{name: value for name, value in values.items() if name in known})
@@ -103,14 +105,34 @@ class GPT2Config:
         path = Path(directory) / "config.json"
         return cls.from_dict(read_json(path), path)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self, architecture: str = "GPT2LMHeadModel") -> dict[str, Any]:
         """What a `config.json` must hold for transformers to build the same model."""
-        return {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]} | dataclasses.asdict(self)
+        values = {"model_type": "gpt2", "architectures": [architecture]} | dataclasses.asdict(self)
+        labels = values.pop("labels")
+        if labels is not None:
+            values["id2label"] = {str(index): label for index, label in enumerate(labels)}
+            values["label2id"] = {label: index for index, label in enumerate(labels)}
+        return values
+
+
+def _labels(values: dict[str, Any], source: str | Path) -> tuple[str, ...] | None:
+    """The classes that `id2label` names, or as many as `num_labels` says under transformers' default names."""
+    if "id2label" in values:
+        named = values["id2label"]
+        keys = [str(index) for index in range(len(named))] if isinstance(named, dict) else None
+        if not named or not keys or {str(key): key for key in named}.keys() != set(keys):
+            raise UserError(f"{source}: id2label must map 0, 1, … to the classes' names, not {named!r}")
+        named = {str(key): value for key, value in named.items()}
+        return tuple(str(named[key]) for key in keys)
+    count = values.get("num_labels")
+    return tuple(f"LABEL_{index}" for index in range(count)) if isinstance(count, int) and count > 0 else None
 
 
 def _type_problems(config: GPT2Config) -> list[str]:
     problems = []
     for field in dataclasses.fields(config):
+        if field.name == "labels":
+            continue
         value, kind = getattr(config, field.name), field.type
         # Python counts True as an integer; a JSON file that says so is wrong
         allowed = {int: int, float: int | float, bool: bool, str: str}.get(kind, int | None)

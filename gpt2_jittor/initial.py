@@ -8,8 +8,15 @@ import numpy as np
 from gpt2_jittor.config import GPT2Config
 
 
+def initial_head(config: GPT2Config, rows: int, seed: int) -> np.ndarray:
+    """A new head's weight, float32 [rows, width], as transformers draws it: normal, without a bias."""
+    generator = np.random.default_rng([seed, rows])
+    values = generator.standard_normal((rows, config.n_embd), dtype=np.float32)
+    return values * np.float32(config.initializer_range)
+
+
 def initial_weights(config: GPT2Config, seed: int) -> Iterator[tuple[str, np.ndarray]]:
-    """GPT-2's initial weights (Radford et al. 2019, section 2.3): yields (name, float32 array).
+    """GPT-2's initial weights without a head (Radford et al. 2019, section 2.3): yields (name, float32 array).
 
     Normal with the configuration's deviation; projections onto the residual stream by 1/√(2 n_layer) of it.
     """
@@ -29,5 +36,3 @@ def initial_weights(config: GPT2Config, seed: int) -> Iterator[tuple[str, np.nda
         yield f"{block}.attn.c_proj.weight", normal((width, width), onto_residual)
         yield f"{block}.mlp.c_fc.weight", normal((width, inner))
         yield f"{block}.mlp.c_proj.weight", normal((inner, width), onto_residual)
-    if not config.tie_word_embeddings:
-        yield "lm_head.weight", normal((config.vocab_size, width))

@@ -119,7 +119,11 @@ def differences(expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int
 
 
 def write_model(
-    directory: str | Path, config: GPT2Config, tensors: dict[str, np.ndarray], dtype: str = "float32"
+    directory: str | Path,
+    config: GPT2Config,
+    tensors: dict[str, np.ndarray],
+    dtype: str = "float32",
+    architecture: str = "GPT2LMHeadModel",
 ) -> None:
     """Writes a folder that transformers loads: model.safetensors, config.json, generation_config.json.
 
@@ -131,7 +135,7 @@ def write_model(
     arrays = {name: np.ascontiguousarray(array, dtype) for name, array in tensors.items()}
     with replacing(directory / "model.safetensors") as temporary:
         safetensors.numpy.save_file(arrays, temporary, metadata={"format": "pt"})
-    write_json(directory / "config.json", config.to_dict() | {"dtype": dtype})
+    write_json(directory / "config.json", config.to_dict(architecture) | {"dtype": dtype})
     token_ids = {name: value for name, value in config.to_dict().items() if name.endswith("_token_id")}
     generation = {name: value for name, value in token_ids.items() if value is not None}
     write_json(directory / "generation_config.json", {"_from_model_config": True} | generation)

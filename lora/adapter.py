@@ -8,7 +8,7 @@ import safetensors.numpy
 
 from common.errors import UserError
 from common.files import replacing, write_json
-from gpt2_jittor.model import GPT2LMHeadModel
+from gpt2_jittor.pretrained import GPT2PreTrained
 from gpt2_jittor.weights import differences, read_safetensors
 from lora.config import LoraConfig
 from lora.inject import adapter_config, adapter_names, inject, mark_trainable
@@ -18,7 +18,7 @@ PREFIX = "base_model.model."
 WEIGHTS = "adapter_model.safetensors"
 
 
-def save_adapter(model: GPT2LMHeadModel, directory: str | Path) -> None:
+def save_adapter(model: GPT2PreTrained, directory: str | Path) -> None:
     """Writes adapter_model.safetensors (float32) and adapter_config.json.
 
     Raises UserError where the model has no LoRA or the folder cannot be written.
@@ -29,7 +29,7 @@ def save_adapter(model: GPT2LMHeadModel, directory: str | Path) -> None:
     write_adapter(directory, config, adapter_tensors(model))
 
 
-def adapter_tensors(model: GPT2LMHeadModel) -> dict[str, np.ndarray]:
+def adapter_tensors(model: GPT2PreTrained) -> dict[str, np.ndarray]:
     """The adapter's tensors by PEFT's keys."""
     keys = peft_keys(model)
     return {keys[name]: model.parameter(name).numpy() for name in keys}
@@ -43,7 +43,7 @@ def write_adapter(directory: str | Path, config: LoraConfig, tensors: dict[str, 
     write_json(directory / "adapter_config.json", config.to_dict())
 
 
-def load_adapter(model: GPT2LMHeadModel, directory: str | Path, trained: bool = False) -> LoraConfig:
+def load_adapter(model: GPT2PreTrained, directory: str | Path, trained: bool = False) -> LoraConfig:
     """Injects the adapter in `directory` (unless it was injected already) and reads its weights.
 
     With `trained` its parameters can be trained on; else they are frozen too. Returns its configuration.
@@ -72,7 +72,7 @@ def load_adapter(model: GPT2LMHeadModel, directory: str | Path, trained: bool = 
     return config
 
 
-def _make_room(model: GPT2LMHeadModel, config: LoraConfig) -> None:
+def _make_room(model: GPT2PreTrained, config: LoraConfig) -> None:
     """Injects `config`, unless the very same is there already, and not merged."""
     present = adapter_config(model)
     if present is None:
@@ -83,7 +83,7 @@ def _make_room(model: GPT2LMHeadModel, config: LoraConfig) -> None:
         raise UserError("this model has another adapter, or a merged one; load the base model again")
 
 
-def peft_keys(model: GPT2LMHeadModel) -> dict[str, str]:
+def peft_keys(model: GPT2PreTrained) -> dict[str, str]:
     """Our parameter's path → PEFT's key. PEFT moves a wrapped layer's own bias under `base_layer`."""
     wrapped = {path for path, module in model.named_modules() if isinstance(module, LoraLinear)}
     keys = {}

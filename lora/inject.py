@@ -3,12 +3,13 @@
 import numpy as np
 
 from common.errors import UserError
-from gpt2_jittor.model import Conv1D, Embedding, GPT2LMHeadModel, Head, LayerNorm, TiedHead
+from gpt2_jittor.layers import Conv1D, Embedding, Head, LayerNorm, TiedHead
+from gpt2_jittor.pretrained import GPT2PreTrained
 from lora.config import PROJECTIONS, LoraConfig
 from lora.layers import LoraLinear
 
 
-def inject(model: GPT2LMHeadModel, config: LoraConfig, seed: int = 0) -> GPT2LMHeadModel:
+def inject(model: GPT2PreTrained, config: LoraConfig, seed: int = 0) -> GPT2PreTrained:
     """Wraps the projections that `config` targets and freezes everything that it does not train.
 
     Returns the same model, changed. Raises UserError where nothing is targeted, where a target is no
@@ -22,7 +23,7 @@ def inject(model: GPT2LMHeadModel, config: LoraConfig, seed: int = 0) -> GPT2LMH
     for path, module in targets:
         replace(model, path, LoraLinear.from_base(module, config, generator))
     for path, module in saved:
-        if module is model.transformer.wte and isinstance(model.lm_head, TiedHead):
+        if module is model.transformer.wte and isinstance(getattr(model, "lm_head", None), TiedHead):
             # the head stays with the original embedding, as in PEFT
             model.lm_head = Head.sharing(module.weight)
         replace(model, path, copy_of(module))
@@ -31,12 +32,12 @@ def inject(model: GPT2LMHeadModel, config: LoraConfig, seed: int = 0) -> GPT2LMH
     return model
 
 
-def adapter_config(model: GPT2LMHeadModel) -> LoraConfig | None:
+def adapter_config(model: GPT2PreTrained) -> LoraConfig | None:
     """The configuration that was injected, None for a plain model."""
     return getattr(model, "_lora", None)
 
 
-def mark_trainable(model: GPT2LMHeadModel, trained: bool = True) -> None:
+def mark_trainable(model: GPT2PreTrained, trained: bool = True) -> None:
     """Freezes every parameter but those of the adapter; those too where `trained` is false."""
     adapter = set(adapter_names(model)) if trained else set()
     for name, parameter in model.named_parameters():
@@ -46,7 +47,7 @@ def mark_trainable(model: GPT2LMHeadModel, trained: bool = True) -> None:
             parameter.stop_grad()
 
 
-def adapter_names(model: GPT2LMHeadModel) -> list[str]:
+def adapter_names(model: GPT2PreTrained) -> list[str]:
     """The parameters that belong to the adapter: trained, and stored in its file."""
     config = adapter_config(model)
     wrapped = {path for path, module in model.named_modules() if isinstance(module, LoraLinear)}
@@ -60,30 +61,30 @@ def adapter_names(model: GPT2LMHeadModel) -> list[str]:
     return [name for name, _ in model.named_parameters() if belongs(name)]
 
 
-def trainable(model: GPT2LMHeadModel) -> list[tuple]:
+def trainable(model: GPT2PreTrained) -> list[tuple]:
     """(name, parameter) of every parameter that is trained."""
     return [(name, value) for name, value in model.named_parameters() if not value.is_stop_grad()]
 
 
-def count(model: GPT2LMHeadModel) -> tuple[int, int]:
+def count(model: GPT2PreTrained) -> tuple[int, int]:
     """How many numbers are trained, and how many are frozen."""
     sizes = [(value.numel(), value.is_stop_grad()) for _, value in model.named_parameters()]
     return sum(n for n, frozen in sizes if not frozen), sum(n for n, frozen in sizes if frozen)
 
 
-def merge(model: GPT2LMHeadModel) -> None:
+def merge(model: GPT2PreTrained) -> None:
     """Adds every adapter product to its weight, in float32: the same outputs for a plain model's cost."""
     for module in _wrapped(model):
         module.merge()
 
 
-def unmerge(model: GPT2LMHeadModel) -> None:
+def unmerge(model: GPT2PreTrained) -> None:
     """Takes the products out again: the base's weights, to rounding."""
     for module in _wrapped(model):
         module.unmerge()
 
 
-def replace(model: GPT2LMHeadModel, path: str, module) -> None:
+def replace(model: GPT2PreTrained, path: str, module) -> None:
     """Puts `module` at a dotted path."""
     parent_path, _, name = path.rpartition(".")
     parent = model.parameter(parent_path) if parent_path else model
@@ -102,11 +103,11 @@ def copy_of(module):
     return copy
 
 
-def _wrapped(model: GPT2LMHeadModel) -> list[LoraLinear]:
+def _wrapped(model: GPT2PreTrained) -> list[LoraLinear]:
     return [module for module in model.modules() if isinstance(module, LoraLinear)]
 
 
-def _targets(model: GPT2LMHeadModel, config: LoraConfig) -> list[tuple]:
+def _targets(model: GPT2PreTrained, config: LoraConfig) -> list[tuple]:
     named = [(path, module) for path, module in model.named_modules() if path and config.targets(path)]
     projections = [(path, module) for path, module in named if isinstance(module, Conv1D)]
     others = [path for path, module in named if not isinstance(module, Conv1D)]
@@ -125,7 +126,7 @@ def _targets(model: GPT2LMHeadModel, config: LoraConfig) -> list[tuple]:
     return projections
 
 
-def _saved(model: GPT2LMHeadModel, config: LoraConfig) -> list[tuple]:
+def _saved(model: GPT2PreTrained, config: LoraConfig) -> list[tuple]:
     named = [(path, module) for path, module in model.named_modules() if path and config.saves(path)]
     for name in config.modules_to_save or ():
         if not any(path == name or path.endswith(f".{name}") for path, _ in named):

@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from gpt2_jittor.backend import jt
-from gpt2_jittor.model import Conv1D
+from gpt2_jittor.layers import Conv1D
 from gpt2_jittor.ops.dropout import dropout
 from gpt2_jittor.ops.linear import linear
 from lora.config import LoraConfig

@@ -10,7 +10,7 @@ import safetensors.numpy
 
 from common.errors import UserError
 from common.files import read_json, replacing, write_json
-from gpt2_jittor.model import GPT2LMHeadModel
+from gpt2_jittor.pretrained import GPT2PreTrained
 from gpt2_jittor.weights import read_safetensors, read_tensors
 from lora.adapter import load_adapter, save_adapter
 from lora.inject import adapter_config
@@ -31,7 +31,7 @@ class Progress:
     worse_validations: int = 0  # in a row
 
 
-def save(run_dir: Path, model: GPT2LMHeadModel, optimizer: AdamW, progress: Progress) -> Path:
+def save(run_dir: Path, model: GPT2PreTrained, optimizer: AdamW, progress: Progress) -> Path:
     """Writes checkpoint-<step>, visible only when complete, and removes all but the newest KEPT."""
     target = run_dir / f"checkpoint-{progress.step}"
     temporary = run_dir / f".checkpoint-{progress.step}"
@@ -50,7 +50,7 @@ def save(run_dir: Path, model: GPT2LMHeadModel, optimizer: AdamW, progress: Prog
     return target
 
 
-def save_trained(model: GPT2LMHeadModel, directory: Path) -> None:
+def save_trained(model: GPT2PreTrained, directory: Path) -> None:
     """The adapter where there is one, else the whole model."""
     if adapter_config(model) is None:
         model.save_pretrained(directory)
@@ -58,7 +58,7 @@ def save_trained(model: GPT2LMHeadModel, directory: Path) -> None:
         save_adapter(model, directory)
 
 
-def load(directory: Path, model: GPT2LMHeadModel, optimizer: AdamW) -> Progress:
+def load(directory: Path, model: GPT2PreTrained, optimizer: AdamW) -> Progress:
     """Puts parameters and moments back and returns the position. Raises UserError for a damaged checkpoint."""
     try:
         progress = Progress(**read_json(directory / "progress.json"))

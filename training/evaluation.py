@@ -8,7 +8,7 @@ from tqdm import tqdm
 from datasets.batches import collate, plan
 from datasets.encode import EncodedSet
 from gpt2_jittor.backend import jt
-from gpt2_jittor.model import GPT2LMHeadModel
+from gpt2_jittor.pretrained import GPT2PreTrained
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Score:
         return math.exp(min(self.loss, 700.0))  # beyond that a float overflows
 
 
-def evaluate(model: GPT2LMHeadModel, data: EncodedSet, batch_size: int, pad_id: int) -> Score:
+def evaluate(model: GPT2PreTrained, data: EncodedSet, batch_size: int, pad_id: int) -> Score:
     """The token-weighted loss over all of `data`, without dropout. The model's mode is put back."""
     batches = plan(data.lengths, batch_size, seed=0, epoch=0, shuffle=False)
     training = model.is_training()

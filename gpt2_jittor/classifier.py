@@ -1,0 +1,77 @@
+"""GPT-2 as a classifier: the body under `score`, one row a class, read at each text's last token."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import UserError
+from gpt2_jittor import weights
+from gpt2_jittor.backend import jt
+from gpt2_jittor.config import GPT2Config
+from gpt2_jittor.hub import locate
+from gpt2_jittor.initial import initial_head
+from gpt2_jittor.layers import Head
+from gpt2_jittor.ops.cross_entropy import cross_entropy
+from gpt2_jittor.pretrained import GPT2PreTrained, check_ids, on_host
+
+
+class GPT2ForSequenceClassification(GPT2PreTrained):
+    """transformers' class of that name. `config.labels` names the classes."""
+
+    def _add_head(self) -> None:
+        if not self.config.labels:
+            raise UserError("this model names no classes: give them as `labels`, or a classifier's folder")
+        self.score = Head(self.config.n_embd, len(self.config.labels))
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_directory: str | Path, labels: Sequence[str] | None = None, seed: int = 0
+    ) -> "GPT2ForSequenceClassification":
+        """Reads a classifier's folder, or a language model's, which gets a new head for `labels` drawn from `seed`.
+
+        Raises UserError where a language model comes without `labels`, where a classifier has others, and as
+        the language model's own `from_pretrained`.
+        """
+        directory = locate(str(name_or_directory))
+        config = GPT2Config.from_pretrained(directory)
+        has_head = "score.weight" in weights.open_tensors(directory)
+        if has_head and labels is not None and tuple(labels) != config.labels:
+            raise UserError(f"{directory} tells {_listed(config.labels)} apart, not {_listed(labels)}")
+        model = cls.__new__(cls)
+        model._build(config if has_head else dataclasses.replace(config, labels=tuple(labels or ()) or None))
+        shapes = model.shapes()
+        if not has_head:
+            model.score.weight.assign(initial_head(config, shapes.pop("score.weight")[0], seed))
+        model._read(directory, shapes)
+        return model
+
+    def execute(self, input_ids, attention_mask=None):
+        """The scores of each class, float32 [batch, labels], read at the last token that the mask shows.
+
+        ids and mask [batch, time] as of `hidden`; pads may stand on either side. Raises ValueError besides
+        for a row without a token.
+        """
+        mask = np.ones(np.shape(input_ids)) if attention_mask is None else on_host(attention_mask)
+        rows, time = mask.shape
+        if not (mask != 0).any(axis=1).all():
+            raise ValueError("a row has no token: attention_mask hides all of it")
+        last = time - 1 - (mask[:, ::-1] != 0).argmax(axis=1)
+        hidden = self.hidden(input_ids, attention_mask)
+        flat = (np.arange(rows) * time + last).astype(np.int32)
+        return self.score(hidden.reshape(-1, hidden.shape[-1])[jt.array(flat)])
+
+    def losses(self, input_ids, classes, attention_mask=None):
+        """The cross-entropy of each row, in nats, [batch]; `classes` [batch] are indexes into `config.labels`."""
+        classes = on_host(classes)
+        check_ids(classes, len(self.config.labels), "classes", "classifier")
+        return cross_entropy(self(input_ids, attention_mask), jt.array(classes.astype(np.int32)))
+
+    def loss(self, input_ids, classes, attention_mask=None):
+        """The mean of `losses`: a Var of one element."""
+        return self.losses(input_ids, classes, attention_mask).mean()
+
+
+def _listed(labels: Sequence[str] | None) -> str:
+    return ", ".join(labels or ("nothing",))

@@ -1,0 +1,141 @@
+"""GPT-2's layers, under Hugging Face's names: a checkpoint's key is the attribute's path, `h.0.attn.c_attn.weight`.
+
+Projections keep GPT-2's Conv1D orientation, weight [in, out]. Blocks know nothing of LoRA: it wraps projections.
+"""
+
+import math
+
+from gpt2_jittor.backend import jt
+from gpt2_jittor.cache import KVCache
+from gpt2_jittor.config import GPT2Config
+from gpt2_jittor.ops.activation import ACTIVATIONS
+from gpt2_jittor.ops.attention import attention, cached_attention
+from gpt2_jittor.ops.dropout import dropout
+from gpt2_jittor.ops.layer_norm import layer_norm
+from gpt2_jittor.ops.linear import linear
+
+
+class Conv1D(jt.nn.Module):
+    """x @ weight + bias, weight [in, out]."""
+
+    def __init__(self, inputs: int, outputs: int):
+        self.weight = jt.zeros((inputs, outputs))
+        self.bias = jt.zeros((outputs,))
+
+    def execute(self, x):
+        return linear(x, self.weight, self.bias)
+
+
+class LayerNorm(jt.nn.Module):
+    def __init__(self, width: int, eps: float):
+        self.eps = eps
+        self.weight = jt.ones((width,))
+        self.bias = jt.zeros((width,))
+
+    def execute(self, x):
+        return layer_norm(x, self.weight, self.bias, self.eps)
+
+
+class Embedding(jt.nn.Module):
+    def __init__(self, rows: int, width: int):
+        self.weight = jt.zeros((rows, width))
+
+    def execute(self, ids):
+        return self.weight[ids]
+
+
+class Attention(jt.nn.Module):
+    def __init__(self, config: GPT2Config, layer: int):
+        self.layer = layer
+        self.heads = config.n_head
+        self.dropout, self.resid_dropout = config.attn_pdrop, config.resid_pdrop
+        # reorder_and_upcast_attn applies the same factor inside the product, in float32, which this always is
+        self.scale = 1 / math.sqrt(config.head_dim) if config.scale_attn_weights else 1.0
+        if config.scale_attn_by_inverse_layer_idx:
+            self.scale /= layer + 1
+        self.c_attn = Conv1D(config.n_embd, 3 * config.n_embd)
+        self.c_proj = Conv1D(config.n_embd, config.n_embd)
+
+    def execute(self, x, mask, cache: KVCache | None):
+        qkv = self.c_attn(x)  # [batch, time, 3 * width]
+        training = self.is_training()
+        if cache is None:
+            x = attention(qkv, mask, self.heads, self.scale, self.dropout if training else 0.0)
+        else:
+            width = x.shape[-1]
+            keys, values = cache.append(self.layer, qkv[:, :, width : 2 * width], qkv[:, :, 2 * width :])
+            x = cached_attention(qkv[:, :, :width], keys, values, mask, self.heads, self.scale)
+        return dropout(self.c_proj(x), self.resid_dropout if training else 0.0)
+
+
+class MLP(jt.nn.Module):
+    def __init__(self, config: GPT2Config):
+        self.c_fc = Conv1D(config.n_embd, config.mlp_size)
+        self.c_proj = Conv1D(config.mlp_size, config.n_embd)
+        self.activation = ACTIVATIONS[config.activation_function]
+        self.dropout = config.resid_pdrop
+
+    def execute(self, x):
+        x = self.c_proj(self.activation(self.c_fc(x)))
+        return dropout(x, self.dropout if self.is_training() else 0.0)
+
+
+class Block(jt.nn.Module):
+    def __init__(self, config: GPT2Config, layer: int):
+        self.ln_1 = LayerNorm(config.n_embd, config.layer_norm_epsilon)
+        self.attn = Attention(config, layer)
+        self.ln_2 = LayerNorm(config.n_embd, config.layer_norm_epsilon)
+        self.mlp = MLP(config)
+
+    def execute(self, x, mask, cache):
+        x = x + self.attn(self.ln_1(x), mask, cache)
+        return x + self.mlp(self.ln_2(x))
+
+
+class GPT2Model(jt.nn.Module):
+    """From token ids to the hidden states after the final layer norm, [batch, time, width]."""
+
+    def __init__(self, config: GPT2Config):
+        self.wte = Embedding(config.vocab_size, config.n_embd)
+        self.wpe = Embedding(config.n_positions, config.n_embd)
+        self.h = jt.nn.ModuleList([Block(config, layer) for layer in range(config.n_layer)])
+        self.ln_f = LayerNorm(config.n_embd, config.layer_norm_epsilon)
+        self.dropout = config.embd_pdrop
+
+    def execute(self, input_ids, mask, position_ids, cache):
+        x = self.wte(input_ids) + self.wpe(position_ids)
+        x = dropout(x, self.dropout if self.is_training() else 0.0)
+        for block in self.h:
+            x = block(x, mask, cache)
+        return self.ln_f(x)
+
+
+class TiedHead(jt.nn.Module):
+    """The LM head that is the token embedding. Its weight is not listed twice among the parameters."""
+
+    def __init__(self, embedding: Embedding):
+        self._embedding = embedding
+
+    @property
+    def weight(self):
+        return self._embedding.weight
+
+    def execute(self, x):
+        return jt.nn.matmul_transpose(x, self.weight)
+
+
+class Head(jt.nn.Module):
+    """An LM head of its own, weight [vocab, width] as torch's Linear has it."""
+
+    def __init__(self, width: int, vocab: int):
+        self.weight = jt.zeros((vocab, width))
+
+    @classmethod
+    def sharing(cls, weight) -> "Head":
+        """A head on an existing weight [vocab, width]."""
+        head = cls.__new__(cls)
+        head.weight = weight
+        return head
+
+    def execute(self, x):
+        return jt.nn.matmul_transpose(x, self.weight)

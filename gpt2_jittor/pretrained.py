@@ -1,0 +1,147 @@
+"""What the language model and the classifier share: reading and writing checkpoints, hidden states, modes."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import UserError
+from gpt2_jittor import weights
+from gpt2_jittor.backend import jt
+from gpt2_jittor.cache import KVCache
+from gpt2_jittor.config import GPT2Config
+from gpt2_jittor.hub import locate
+from gpt2_jittor.initial import initial_head, initial_weights
+from gpt2_jittor.layers import GPT2Model
+
+
+class GPT2PreTrained(jt.nn.Module):
+    """A GPT-2 body, `transformer`, under the head that a subclass adds.
+
+    A new model has random weights; `from_pretrained` reads a checkpoint. It starts in evaluation mode, as
+    transformers' does after loading: call `train()` for dropout.
+    """
+
+    def __init__(self, config: GPT2Config, seed: int = 0):
+        self._build(config)
+        for name, array in initial_weights(config, seed):
+            self.parameter(name).assign(array)
+        for name, shape in self.head_shapes().items():
+            self.parameter(name).assign(initial_head(config, shape[0], seed))
+
+    def _build(self, config: GPT2Config) -> None:
+        self.config = config
+        self.transformer = GPT2Model(config)
+        self._add_head()
+        self.eval()
+
+    def _add_head(self) -> None:
+        raise NotImplementedError
+
+    @classmethod
+    def from_pretrained(cls, name_or_directory: str | Path) -> "GPT2PreTrained":
+        """Reads a folder in Hugging Face's layout, or a model of the hub by its name.
+
+        Raises UserError where there is none, or where its tensors are not exactly the configuration's.
+        """
+        directory = locate(str(name_or_directory))
+        model = cls.__new__(cls)
+        model._build(GPT2Config.from_pretrained(directory))
+        model._read(directory, model.shapes())
+        return model
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Every parameter's shape by its name."""
+        return {name: tuple(value.shape) for name, value in self.named_parameters()}
+
+    def head_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The parameters that are the head's own: none where it is the token embedding."""
+        return {name: shape for name, shape in self.shapes().items() if not name.startswith("transformer.")}
+
+    def _read(self, directory: Path, shapes: dict[str, tuple[int, ...]]) -> None:
+        for name, array in weights.read_tensors(directory, shapes):
+            self.parameter(name).assign(array)
+
+    def save_pretrained(self, directory: str | Path, dtype: str = "float32") -> None:
+        """Writes a folder that transformers loads, with the same logits. `dtype`: float32 or float16.
+
+        Raises UserError where an adapter stands beside the weights: it must be merged first.
+        """
+        if any(getattr(module, "merged", True) is False for module in self.modules()):
+            raise UserError("the adapter is not part of the weights yet: merge it first, or save the adapter")
+        config, tensors = self._stored()
+        weights.write_model(directory, config, tensors, dtype, type(self).__name__)
+
+    def _stored(self) -> tuple[GPT2Config, dict[str, np.ndarray]]:
+        """The configuration and the tensors of a plain checkpoint."""
+        return self.config, {name: value.numpy() for name, value in self.named_parameters() if ".lora_" not in name}
+
+    def hidden(self, input_ids, attention_mask=None, cache: KVCache | None = None):
+        """The final hidden states, float32 [batch, time, width], of ids [batch, time] (array, list or Var).
+
+        `attention_mask` [batch, time]: 0 marks pads, on either side; positions count real tokens only.
+        With a `cache`, the ids continue what it holds, and it takes them up.
+        Raises ValueError for ids outside the vocabulary and for more tokens than there are positions.
+        """
+        ids = on_host(input_ids)
+        check_ids(ids, self.config.vocab_size, "input_ids")
+        ids = ids.astype(np.int32)
+        mask = np.ones_like(ids) if attention_mask is None else (on_host(attention_mask) != 0).astype(np.int32)
+        if mask.shape != ids.shape:
+            raise ValueError(f"attention_mask is {list(mask.shape)}, input_ids {list(ids.shape)}")
+        if cache is not None:
+            mask = cache.extend_mask(mask)
+        count = np.cumsum(mask, axis=1, dtype=np.int32)  # real tokens so far, in each row
+        if count.size and count[:, -1].max() > self.config.n_positions:
+            raise ValueError(f"{count[:, -1].max()} tokens do not fit {self.config.n_positions} positions")
+        position_ids = np.maximum(count - 1, 0)[:, -ids.shape[1] :]
+        return self.transformer(jt.array(ids), jt.array(mask), jt.array(position_ids), cache)
+
+    def resize_token_embeddings(self, rows: int) -> None:
+        """Gives the vocabulary `rows` entries; each new one starts as the mean of those that were there."""
+        more = rows - self.config.vocab_size
+        if more < 0:
+            raise ValueError(f"the vocabulary has {self.config.vocab_size} entries already, more than {rows}")
+        tables = [self.transformer.wte]
+        if not self.config.tie_word_embeddings and hasattr(self, "lm_head"):
+            tables.append(self.lm_head)
+        for table in tables if more else ():
+            old = table.weight.numpy()
+            new = np.broadcast_to(old.mean(axis=0, dtype=np.float64).astype(np.float32), (more, old.shape[1]))
+            table.weight = jt.array(np.concatenate([old, new]))
+        self.config = dataclasses.replace(self.config, vocab_size=rows)
+
+    def parameter(self, name: str):
+        """The parameter at a dotted path."""
+        value = self
+        for part in name.split("."):
+            value = value[int(part)] if part.isdigit() else getattr(value, part)
+        return value
+
+    # Jittor's own train() and eval() start and stop gradients, and so unfreeze what was frozen in between.
+    def train(self):
+        """Dropout on. Which parameters are trained does not change."""
+        return self._set_training(True)
+
+    def eval(self):
+        """Dropout off. Which parameters are trained does not change."""
+        return self._set_training(False)
+
+    def _set_training(self, training: bool):
+        for module in self.modules():
+            module.is_train = training
+        return self
+
+
+def on_host(values) -> np.ndarray:
+    """Ids, labels or a mask as integers on the host, where they are checked before they are narrowed to int32."""
+    values = values.numpy() if isinstance(values, jt.Var) else np.asarray(values)
+    if values.dtype.kind not in "iub":
+        raise ValueError(f"integers are needed, not {values.dtype}")
+    return values.astype(np.int64)
+
+
+def check_ids(ids: np.ndarray, size: int, name: str, of: str = "vocabulary") -> None:
+    """Raises ValueError for an id that is none of 0 … size − 1."""
+    if ids.size and not (ids.min() >= 0 and ids.max() < size):
+        raise ValueError(f"{name} hold {ids.min()} to {ids.max()}, the {of} 0 to {size - 1}")
