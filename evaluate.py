@@ -1,7 +1,9 @@
-"""Measures a model on a task's data: loss and perplexity over scored tokens.
+"""Measures a model on a task, each figure with its 95 % interval: loss, perplexity, and what the task is judged by.
 
-python evaluate.py --task dailydialog --data-dir data/dailydialog --model nano
-python evaluate.py --task dailydialog --data-dir data/dailydialog --adapter runs/dailydialog-nano-lora --json
+python evaluate.py --adapter runs/dailydialog-nano-lora                    # the base stands beside it
+python evaluate.py --task squad --data-dir data/squad --adapter RUN --predictions answers.json
+python evaluate.py --task emotion --data-dir data/emotion --adapter RUN    # and a confusion matrix, RUN/confusion.png
+python evaluate.py --task dailydialog --model nano --loss-only --json
 """
 
 import dataclasses
@@ -12,9 +14,12 @@ from pathlib import Path
 
 from common.command import Parser, run_command
 from common.errors import UserError
+from common.files import write_json, write_text
 from datasets import registry
 from datasets.encode import report
-from datasets.example import SPLITS
+from datasets.example import SPLITS, Dataset, Task
+
+NEW_TOKENS = {"qa": 32, "chat": 40, "instruct": 128}  # in a generated answer, at most
 
 
 def parse():
@@ -26,25 +31,34 @@ def parse():
     parser.add_argument("--adapter", type=Path, metavar="RUN", help="a run's folder; the base is measured beside it")
     parser.add_argument("--max-length", type=int, help="longest example in tokens; else the run's own, else 512")
     parser.add_argument("--limit", type=int, help="measure on this many examples; else on all")
-    parser.add_argument("--batch-size", type=int, default=8, help="(default: 8)")
+    parser.add_argument("--batch-size", type=int, default=16, help="(default: 16)")
+    parser.add_argument("--loss-only", action="store_true", help="generate nothing: loss, perplexity and classes alone")
+    parser.add_argument("--max-new-tokens", type=int, help="longest generated answer; else 32 (qa), 40 (chat), 128")
+    parser.add_argument("--num-beams", type=int, default=1, help="beam search instead of greedy answers (default: 1)")
+    parser.add_argument(
+        "--predictions", type=Path, metavar="FILE", help="write what the model said: SQuAD's own format"
+    )
+    parser.add_argument("--confusion", type=Path, metavar="FILE.png", help="draw who was taken for whom")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     given = parser.parse_args()
-    for name, value in (("--limit", given.limit), ("--batch-size", given.batch_size)):
-        if value is not None and value < 1:
-            raise UserError(f"{name} must be at least 1, not {value}")
+    for name in ("limit", "batch_size", "max_new_tokens", "num_beams"):
+        if (value := getattr(given, name)) is not None and value < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
     return given
 
 
 def main() -> None:
     given = parse()
     from gpt2_jittor import runtime
-    from training import finished
+    from inference import finished
     from training.setup import longest, read_split
 
     found = finished.find(given.model, given.adapter)
     run = found.arguments
     task = registry.task(given.task or run.get("task", "dailydialog"))
+    finished.check_kind(found, task, bare=True)
+    check_outputs(given, task)
     data_dir = given.data_dir or (run.get("data_dir") if task.name == run.get("task") else None)
     length = longest(run.get("max_length") if given.max_length is None else given.max_length, found.config)
     dataset = read_split(task, given.split, data_dir, given.limit)
@@ -52,28 +66,95 @@ def main() -> None:
     print(report(dataset, data), file=sys.stderr)
     runtime.prepare(given.device)
 
-    from training.evaluation import evaluate
+    from inference.measure import measure, trivial
 
-    contestants = {"model": found}
-    if found.adapter:
-        contestants = {"base": dataclasses.replace(found, adapter=None), "adapter": found}
-    rows = {}
-    for name, contestant in contestants.items():
+    rows, seconds = {}, {}
+    for name, contestant in contestants(found).items():
         started = time.perf_counter()
-        score = evaluate(finished.load(contestant), data, given.batch_size, found.tokenizer.pad_token_id)
-        rows[name] = {
-            "loss": round(score.loss, 5),
-            "perplexity": round(score.perplexity, 3),
-            "scored_tokens": score.tokens,
-            "seconds": round(time.perf_counter() - started, 1),
-        }
+        model = finished.load(contestant, task)
+        measured = measure(model, found.tokenizer, task, dataset, data, given.batch_size, decoding(given, task))
+        rows[name], seconds[name] = measured.figures, time.perf_counter() - started
+    if measured.unasked:
+        print(f"{measured.unasked:,} prompts are too long; their answer counts as empty", file=sys.stderr)
+    how, rows["trivial"] = trivial(task, dataset, data)
+    show(given, task, dataset, data, rows, seconds, how)
+    write_predictions(given, task, dataset, measured)
+    draw_confusion(given, found, task, measured)
+
+
+def contestants(found) -> dict:
+    """What is measured side by side; the last one is what was asked for."""
+    if found.adapter is None:
+        return {"model": found}
+    return {"base": dataclasses.replace(found, adapter=None, classifies=False), "adapter": found}
+
+
+def decoding(given, task: Task):
+    """How answers are generated, None where they are not."""
+    from inference.answers import Decoding
+
+    if given.loss_only or task.kind not in NEW_TOKENS:
+        return None
+    new_tokens = given.max_new_tokens or NEW_TOKENS[task.kind]
+    return Decoding(max_new_tokens=new_tokens, num_beams=given.num_beams, batch_size=given.batch_size)
+
+
+def check_outputs(given, task: Task) -> None:
+    """Raises UserError for a file that the task does not make."""
+    if given.confusion and task.kind != "classify":
+        raise UserError(f"--confusion needs classes, {task.name} has none: leave it out")
+    if given.predictions and (task.kind == "text" or (given.loss_only and task.kind != "classify")):
+        raise UserError(f"--predictions: nothing is predicted for {task.name} here: leave it out")
+
+
+def show(given, task: Task, dataset: Dataset, data, rows: dict, seconds: dict, how: str) -> None:
+    """Prints the figures, as a table or as JSON."""
     if given.json:
-        print(json.dumps({"task": task.name, "split": given.split, "examples": len(data), **rows}))
+        told = {"task": task.name, "split": given.split, "examples": len(dataset), "scored_tokens": data.scored}
+        for name, figures in rows.items():
+            told[name] = {key: round(figure.value, 5) for key, figure in figures.items()}
+            told[name]["intervals"] = {key: [round(f.low, 5), round(f.high, 5)] for key, f in figures.items()}
+            if name in seconds:
+                told[name]["seconds"] = round(seconds[name], 1)
+        print(json.dumps(told | {"trivial_is": how}, ensure_ascii=False))
         return
-    columns = ["loss", "perplexity", "scored_tokens", "seconds"]
-    print(" ".join(f"{name:>14}" for name in ["", *columns]))
-    for name, row in rows.items():
-        print(" ".join([f"{name:>14}", *(f"{row[column]:>14,}" for column in columns)]))
+    print(f"{task.name} {given.split}, {len(dataset):,} examples; in brackets, the 95 % interval")
+    print("".join([f"{'':<12}", *(f"{name:>28}" for name in rows)]))
+    for key in dict.fromkeys(key for figures in rows.values() for key in figures):
+        cells = [f"{_cell(figures[key]) if key in figures else '':>28}" for figures in rows.values()]
+        print("".join([f"{key:<12}", *cells]))
+    print("".join([f"{'seconds':<12}", *(f"{seconds[name]:>28,.1f}" if name in seconds else "" for name in rows)]))
+    print(f"trivial: {how}" + ("; base: under a head that was never trained" if task.kind == "classify" else ""))
+
+
+def _cell(figure) -> str:
+    return f"{figure.value:,.3f} [{figure.low:,.3f}, {figure.high:,.3f}]"
+
+
+def write_predictions(given, task: Task, dataset: Dataset, measured) -> None:
+    """SQuAD's own format for SQuAD; else a JSON object a line, in the data's order."""
+    if not given.predictions:
+        return
+    said = [task.labels[p] if task.kind == "classify" else p for p in measured.predictions]
+    if task.kind == "qa":
+        write_json(given.predictions, {e.name: text for e, text in zip(dataset.examples, said, strict=True)})
+    else:
+        lines = [{"source": e.source, "prediction": text} for e, text in zip(dataset.examples, said, strict=True)]
+        write_text(given.predictions, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    print(f"wrote {given.predictions}", file=sys.stderr)
+
+
+def draw_confusion(given, found, task: Task, measured) -> None:
+    """Who was taken for whom, as a picture: where it was asked for, else in the run's folder."""
+    run = found.adapter or (found.directory if found.arguments else None)
+    output = given.confusion or (run / "confusion.png" if run else None)
+    if task.kind != "classify" or output is None:
+        return
+    from inference import metrics, picture
+
+    matrix = metrics.confusion(measured.gold, measured.predictions, len(task.labels))
+    picture.draw_confusion(matrix, task.labels, output, f"{task.name} {given.split}")
+    print(f"wrote {output}", file=sys.stderr)
 
 
 if __name__ == "__main__":

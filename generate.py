@@ -1,146 +1,146 @@
-"""Talks with a model, or lets it continue a text.
+"""Talks with a model, asks it, lets it classify, or lets it continue a text.
 
 python generate.py --adapter runs/dailydialog-nano-lora                 # chat; `exit` ends it
 python generate.py --adapter RUN --prompt "Do you like coffee ?"        # one answer
+python generate.py --adapter RUN --context "…" --question "…"           # one answer about a text
+python generate.py --adapter RUN --input prompts.jsonl --output answers.jsonl
 python generate.py --adapter RUN --prompt "Hello !" --greedy --json     # for scripts
 python generate.py --model gpt2 --prompt "The capital of France"        # no adapter: continues the text
 """
 
-import contextlib
-import json
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from common.command import Parser, run_command
 from common.errors import UserError
 from datasets import registry
-from datasets.encode import prompt_ids
 from datasets.example import Task
-from gpt2_jittor.sampling import make_sampler
-from gpt2_jittor.tokenizer import TextStream
+from inference.answers import Decoding
+from inference.requests import read_requests, typed_request
 
-MODES = {"chat": "dailydialog", "text": "text"}  # the task whose prompts a mode uses
+# the task whose prompts a mode uses, where the run's own is not of that kind
+MODES = {"chat": "dailydialog", "qa": "squad", "text": "text", "instruct": "dolly", "classify": None}
+FIELDS = ("prompt", "context", "question", "instruction", "text", "sentence1", "sentence2")
+DRAWING = ("temperature", "top_k", "top_p", "min_p")
 
 
 def parse():
     parser = Parser(prog="generate.py", description=__doc__)
-    parser.add_argument(
-        "--adapter", type=Path, metavar="RUN", help="a run's folder, or any PEFT LoRA adapter for GPT-2"
-    )
+    parser.add_argument("--adapter", type=Path, metavar="RUN", help="a run's folder, or any PEFT adapter for GPT-2")
     parser.add_argument("--model", help="base model: a name or a folder; else the adapter's own, else nano")
     parser.add_argument("--mode", choices=tuple(MODES), help="else what the run was trained for, else text")
-    parser.add_argument("--prompt", help="answer this and end; else an interactive session")
-    parser.add_argument("--max-new-tokens", type=int, default=80, help="longest answer (default: 80)")
-    parser.add_argument("--greedy", action="store_true", help="always the likeliest token")
-    parser.add_argument("--temperature", type=float, help="below 1: likelier tokens gain (default: 0.7)")
-    parser.add_argument("--top-k", type=int, help="draw from the k likeliest tokens; 0: from all (default: 0)")
-    parser.add_argument("--top-p", type=float, help="draw from the likeliest tokens of this mass (default: 0.9)")
-    parser.add_argument("--repetition-penalty", type=float, default=1.0, help="above 1: repeat less (default: 1)")
-    parser.add_argument("--seed", type=int, help="the same seed gives the same answers")
+    parser.add_argument("--task", help="whose prompts to use, instead of --mode")
+    asked = parser.add_argument_group("what is asked; else an interactive session")
+    for name in FIELDS:
+        asked.add_argument(f"--{name}")
+    asked.add_argument("--input", type=Path, metavar="FILE.jsonl", help="answer every line, its fields named as above")
+    asked.add_argument("--output", type=Path, metavar="FILE.jsonl", help="where to write these answers")
+    chosen = parser.add_argument_group("how tokens are chosen")
+    chosen.add_argument("--max-new-tokens", type=int, default=80, help="longest answer (default: 80)")
+    chosen.add_argument("--greedy", action="store_true", help="always the likeliest token")
+    chosen.add_argument("--temperature", type=float, help="below 1: likelier tokens gain (default: 0.7)")
+    chosen.add_argument("--top-k", type=int, help="draw from the k likeliest tokens; 0: from all (default: 0)")
+    chosen.add_argument("--top-p", type=float, help="draw from the likeliest tokens of this mass (default: 0.9)")
+    chosen.add_argument("--min-p", type=float, help="draw from tokens of this share of the likeliest's probability")
+    chosen.add_argument("--repetition-penalty", type=float, default=1.0, help="above 1: repeat less (default: 1)")
+    chosen.add_argument(
+        "--no-repeat-ngram", type=int, default=0, help="never the same n tokens twice (default: 0, off)"
+    )
+    chosen.add_argument("--num-beams", type=int, default=1, help="beam search of this width (default: 1, none)")
+    chosen.add_argument("--length-penalty", type=float, help="of the beams: above 0 longer answers gain (default: 1)")
+    chosen.add_argument("--stop", nargs="+", default=[], metavar="TEXT", help="end before any of these")
+    chosen.add_argument("--samples", type=int, default=1, help="answers to each prompt (default: 1)")
+    chosen.add_argument("--best-of", type=int, help="draw this many answers and keep the likeliest")
+    chosen.add_argument("--batch-size", type=int, default=16, help="prompts answered together (default: 16)")
+    chosen.add_argument("--seed", type=int, help="the same seed gives the same answers")
     parser.add_argument("--json", action="store_true", help="print one JSON object an answer")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     given = parser.parse_args()
-    if given.max_new_tokens < 1:
-        raise UserError(f"--max-new-tokens must be at least 1, not {given.max_new_tokens}")
-    if given.prompt is not None and not given.prompt.strip():
-        raise UserError("--prompt is empty; give it some text")
-    drawing = {"--temperature": given.temperature, "--top-k": given.top_k, "--top-p": given.top_p}
-    if given.greedy and (clash := [name for name, value in drawing.items() if value is not None]):
-        raise UserError(f"--greedy draws nothing: leave out {', '.join(clash)}")
+    check(given)
     return given
 
 
-class Session:
-    """A model, its history and how it answers."""
+def check(given) -> None:
+    """Raises UserError for options that contradict each other."""
+    for name in ("max_new_tokens", "num_beams", "samples", "best_of", "batch_size"):
+        if (value := getattr(given, name)) is not None and value < 1:
+            raise UserError(f"{_option(name)} must be at least 1, not {value}")
+    draws = [_option(name) for name in DRAWING if getattr(given, name) is not None]
+    if given.greedy and draws:
+        raise UserError(f"--greedy draws nothing: leave out {', '.join(draws)}")
+    beams = given.num_beams > 1
+    if beams and (clash := draws + ["--best-of"] * (given.best_of is not None) + ["--stop"] * bool(given.stop)):
+        raise UserError(f"--num-beams draws nothing, and its answers end by themselves: leave out {', '.join(clash)}")
+    if not beams and given.length_penalty is not None:
+        raise UserError("--length-penalty weighs beams: add --num-beams")
+    if beams and given.samples > given.num_beams:
+        raise UserError(f"--samples {given.samples} needs as many beams: raise --num-beams {given.num_beams}")
+    if given.greedy and (given.samples > 1 or given.best_of):
+        raise UserError("--greedy has one answer: leave out --samples and --best-of, or leave out --greedy")
+    if given.best_of and given.best_of < given.samples:
+        raise UserError(f"--best-of {given.best_of} cannot keep --samples {given.samples}: raise --best-of")
+    if given.mode and given.task:
+        raise UserError("--mode and --task say the same: give one")
+    if (given.input is None) != (given.output is None):
+        raise UserError("--input and --output go together: give both")
+    if given.input and any(getattr(given, name) is not None for name in FIELDS):
+        raise UserError("--input holds what is asked: leave out --prompt and the like")
 
-    def __init__(self, given, finished, task: Task):
-        self.given, self.tokenizer, self.task = given, finished.tokenizer, task
-        self.positions = finished.config.n_positions
-        self.sample = make_sampler(
-            greedy=given.greedy,
-            temperature=0.7 if given.temperature is None else given.temperature,
-            top_k=given.top_k or 0,
-            top_p=0.9 if given.top_p is None else given.top_p,
-            repetition_penalty=given.repetition_penalty,
-            seed=given.seed,
-        )
-        self.history: list[str] = []
-        self.model = None
 
-    def answer(self, text: str) -> Iterator[str]:
-        """Yields the answer to `text`, piece by piece; in a chat, both join the history.
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
-        Old turns that leave no room for the answer are forgotten, whole turns at a time.
-        """
-        from gpt2_jittor.generation import stream
 
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError:
-            raise UserError("the prompt is not UTF-8 text; check the terminal's encoding") from None
-        room = max(1, self.positions - min(self.given.max_new_tokens, self.positions // 2))
-        chat = self.task.kind == "chat"
-        prompt = self.task.prompt([*self.history, text]) if chat else self.task.prompt(text)
-        ids = prompt_ids(prompt, self.tokenizer, room)
-        pieces, decoded = [], TextStream(self.tokenizer)
-        self.tokens, started = 0, time.perf_counter()
-        for token in stream(self.model, ids, self.sample, self.given.max_new_tokens, self.tokenizer.eos_token_id):
-            self.tokens += 1
-            pieces.append(decoded.push(token))
-            yield pieces[-1]
-        pieces.append(decoded.flush())
-        yield pieces[-1]
-        self.seconds = time.perf_counter() - started
-        if chat and "".join(pieces).strip():  # an empty turn is none
-            self.history += [text, "".join(pieces)]
+def decoding_of(given) -> Decoding:
+    """What the options say about choosing tokens, with the defaults of a conversation."""
+    beams = given.num_beams > 1
+    return Decoding(
+        max_new_tokens=given.max_new_tokens,
+        greedy=given.greedy or beams,
+        temperature=0.7 if given.temperature is None else given.temperature,
+        top_k=given.top_k or 0,
+        top_p=0.9 if given.top_p is None else given.top_p,
+        min_p=given.min_p or 0.0,
+        repetition_penalty=given.repetition_penalty,
+        no_repeat_ngram=given.no_repeat_ngram,
+        num_beams=given.num_beams,
+        length_penalty=1.0 if given.length_penalty is None else given.length_penalty,
+        stop=tuple(given.stop),
+        samples=given.samples,
+        best_of=given.best_of or 1,
+        seed=given.seed,
+        batch_size=given.batch_size,
+    )
 
-    def say(self, text: str) -> None:
-        """Prints the answer to `text` as it comes, or as one JSON object when it is whole."""
-        if not self.given.json:
-            for piece in self.answer(text):
-                print(piece, end="", flush=True)
-            print()
-            return
-        answer = "".join(self.answer(text))
-        speed = round(self.tokens / self.seconds, 1)
-        numbers = {"tokens": self.tokens, "seconds": round(self.seconds, 3), "tokens_per_second": speed}
-        print(json.dumps({"prompt": text, "answer": answer, **numbers}, ensure_ascii=False), flush=True)
 
-    def interact(self) -> None:
-        """Answers line by line until `exit` or the end of the input."""
-        with contextlib.suppress(ImportError):
-            import readline  # noqa: F401  (arrow keys at the prompt)
-        while True:
-            try:
-                text = input("" if self.given.json else "> ").strip()
-            except EOFError:
-                if not self.given.json:
-                    print()
-                return
-            if text == "exit":
-                return
-            if text:
-                try:
-                    self.say(text)
-                except UserError as error:  # a turn too long for the context ends the turn, not the session
-                    print(f"error: {error}", file=sys.stderr, flush=True)
+def task_of(given, trained: str) -> Task:
+    """The task whose prompts are used: what was typed, else the run's own."""
+    task = registry.task(given.task or trained)
+    if given.mode is None or given.mode == task.kind:
+        return task
+    if MODES[given.mode] is None:
+        raise UserError(f"--mode {given.mode} needs a run that was trained for it: {task.name} was not; name a --task")
+    return registry.task(MODES[given.mode])
 
 
 def main() -> None:
     given = parse()
     # What can be wrong is found before Jittor is imported, which takes minutes on a new machine.
     from gpt2_jittor import runtime
-    from training import finished
+    from inference import finished
+    from inference.session import Session
 
     found = finished.find(given.model, given.adapter)
-    task = registry.task(MODES[given.mode] if given.mode else found.arguments.get("task", "text"))
-    session = Session(given, found, task)
+    task = task_of(given, found.arguments.get("task", "text"))
+    finished.check_kind(found, task)
+    fields = typed_request({name: getattr(given, name) for name in FIELDS}, task)
+    session = Session(found, task, decoding_of(given), given.json)
+    inputs = read_requests(given.input, task) if given.input else None
     runtime.prepare(given.device)
-    session.model = finished.load(found)
-    if given.prompt is not None:
-        session.say(given.prompt)
+    session.start(finished.load(found, task))
+    if inputs is not None:
+        session.answer_all(inputs, given.output)
+    elif fields:
+        session.say(fields)
     else:
         session.interact()
 

@@ -42,6 +42,7 @@ def main() -> None:
     device = runtime.prepare(inputs.arguments.device)
 
     from lora import count
+    from training.card import write_card
     from training.trainer import Trainer
 
     model = build_model(inputs)
@@ -53,6 +54,7 @@ def main() -> None:
         print(f"resuming from {trainer.resumed_from}")
     started = time.perf_counter()
     trainer.run()
+    write_card(inputs, trainer.progress, trained, frozen)
     summarise(trainer, time.perf_counter() - started)
 
 
@@ -70,7 +72,7 @@ def summarise(trainer, seconds: float) -> None:
         f"{trainer.tokens:,} tokens in {seconds:,.0f} s; everything is in {run_dir}, the curves in loss.png"
     )
     option = "--adapter" if trainer.arguments.tuning == "lora" else "--model"
-    print(f"talk to it: python generate.py {option} {run_dir}")
+    print(f"use it:     python generate.py {option} {run_dir}\nmeasure it: python evaluate.py {option} {run_dir}")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ CHUNK = 50  # batches sorted together: long enough to find similar lengths, shor
 class Batch:
     """`input_ids`, `labels` (-100 on pads) and `attention_mask` (0 on pads): int32 [batch, time].
 
-    `tokens` counts the real tokens, `scored` those that enter the loss after the model's shift.
+    For classification `labels` are the classes, [batch]. `tokens` counts the real tokens, `scored` the tokens
+    that enter the loss after the model's shift, or the classes.
     """
 
     input_ids: np.ndarray
@@ -60,7 +61,10 @@ def collate(items: Sequence[Encoded], pad_id: int, side: str = "right") -> Batch
         input_ids[row, start:end] = item.input_ids
         labels[row, start + 1 : end] = item.labels[1:]
         attention_mask[row, start:end] = 1
-    return Batch(input_ids, labels, attention_mask, int(attention_mask.sum()), count_scored(labels))
+    tokens = int(attention_mask.sum())
+    if items[0].label is not None:
+        return Batch(input_ids, np.array([item.label for item in items], np.int32), attention_mask, tokens, len(items))
+    return Batch(input_ids, labels, attention_mask, tokens, count_scored(labels))
 
 
 def _split(indexes: np.ndarray, size: int) -> list[np.ndarray]:

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import UserError
+from common.hub import fetch
 from datasets.detokenise import detokenise
-from datasets.download import fetch
 from datasets.encode import dialogue as encode
+from datasets.encode import dialogue_prompt
 from datasets.example import Dataset, Example, Segment, Task
 from datasets.read import read_text, read_zip_member
 
@@ -44,14 +45,18 @@ def load(split: str, data_dir: Path | None) -> Dataset:
 def dialogue(turns: Sequence[str], source: str = "") -> Example:
     """The example for a dialogue: for training, and for a chat's history alike.
 
-    The first turn is given, the others are scored; each is followed by the end token.
+    The first turn is given, the others are scored; each is followed by the end token. Where the tokenizer has
+    the speakers' tokens (`--added-tokens`), each turn begins with its speaker's, which is never scored.
     """
-    return Example(tuple(Segment(detokenise(turn), scored=index > 0) for index, turn in enumerate(turns)), source)
+    return Example(
+        tuple(Segment(detokenise(turn), scored=index > 0, speaker=index % 2) for index, turn in enumerate(turns)),
+        source,
+    )
 
 
 def prompt(history: Sequence[str]) -> Example:
-    """What the next turn continues: it begins right after the end token of the last one."""
-    return dialogue(history)
+    """What the next turn continues: it begins right after the end token of the last one, or its speaker's token."""
+    return dialogue([*history, ""]).given
 
 
 def _turns(line: str) -> list[str]:
@@ -81,4 +86,4 @@ def _read(split: str, data_dir: Path | None) -> tuple[str, str]:
     return f"{archive}/{member}", read_zip_member(archive, member)
 
 
-TASK = Task("dailydialog", "chat", load, encode, prompt, SAMPLE_DIR)
+TASK = Task("dailydialog", "chat", ("prompt",), load, encode, prompt, dialogue_prompt, SAMPLE_DIR)

@@ -1,8 +1,9 @@
 """Examples become token ids and labels.
 
 Labels are not shifted: where a token is scored, labels[i] == input_ids[i], elsewhere -100; the model shifts
-them itself. There are two encoders: `dialogue` keeps every example apart and forgets its oldest segments
-where it is too long, `packed` joins everything and cuts it into full windows.
+them itself. There are three encoders: `dialogue` keeps every example apart and forgets its oldest segments
+where it is too long, `packed` joins everything and cuts it into full windows, and `fitted` (`fit.py`) keeps
+examples apart and shortens those of their segments that may be cut.
 """
 
 import re
@@ -12,29 +13,32 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from common.errors import UserError
-from datasets.example import Dataset, Example
+from datasets.example import Dataset, Example, Segment
 
 IGNORED = -100  # the label of a token that is not scored, as in PyTorch
 PIECE = 1 << 16  # characters tokenised as one text: working memory grows with the longest text
 BATCH = 4096  # texts tokenised in one call: enough to keep every core busy
 REPORTED = 3  # dropped records that a report spells out
+SPEAKERS = ("<USER>", "<BOT>")  # open the turns of a dialogue where the tokenizer has them
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """`input_ids` and `labels`: int32 [time]."""
+    """`input_ids` and `labels`: int32 [time]. `label`: the class, for classification."""
 
     input_ids: np.ndarray
     labels: np.ndarray
+    label: int | None = None
 
 
 @dataclass
 class EncodedSet:
-    """Encoded examples, `dropped` ("file:line: reason"), and how many were `shortened` to fit."""
+    """Encoded examples, `dropped` ("file:line: reason"), and how many were `shortened` to fit, and `how`."""
 
     items: list[Encoded] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
     shortened: int = 0
+    how: str = "their beginnings are left out"
 
     def __len__(self) -> int:
         return len(self.items)
@@ -52,8 +56,8 @@ class EncodedSet:
 
     @property
     def scored(self) -> int:
-        """Tokens that enter the loss. An example's first token never does: nothing comes before it."""
-        return sum(count_scored(item.labels) for item in self.items)
+        """What enters the loss: classes, or tokens. An example's first token never does: nothing is before it."""
+        return sum(count_scored(item.labels) if item.label is None else 1 for item in self.items)
 
 
 def dialogue(examples: Sequence[Example], tokenizer, max_length: int) -> EncodedSet:
@@ -64,19 +68,20 @@ def dialogue(examples: Sequence[Example], tokenizer, max_length: int) -> Encoded
     Raises UserError where nothing is left.
     """
     result = EncodedSet()
-    for example, ids in zip(examples, _segment_ids(examples, tokenizer), strict=True):
-        start = _first_that_fits([len(segment) for segment in ids], max_length)
-        if len(ids) - start < 2:
-            result.dropped.append(f"{example.source}: {_too_long(ids, max_length)}")
+    for example, parts in zip(examples, encode_segments(examples, tokenizer), strict=True):
+        start = _first_that_fits([len(part.input_ids) for part in parts], max_length)
+        if len(parts) - start < 2:
+            result.dropped.append(f"{example.source}: {_too_long(parts, max_length)}")
             continue
-        scored = [segment.scored for segment in example.segments[start:]]
-        item = _join(ids[start:], [False, *scored[1:]])
+        first = parts[start]
+        unscored = Encoded(first.input_ids, np.full_like(first.labels, IGNORED))
+        item = join([unscored, *parts[start + 1 :]])
         if not count_scored(item.labels):
             result.dropped.append(f"{example.source}: nothing in it is scored")
             continue
         result.items.append(item)
         result.shortened += start > 0
-    return _not_empty(result, len(examples))
+    return not_empty(result, len(examples))
 
 
 def packed(examples: Sequence[Example], tokenizer, max_length: int) -> EncodedSet:
@@ -85,23 +90,25 @@ def packed(examples: Sequence[Example], tokenizer, max_length: int) -> EncodedSe
     The last window may be shorter, but has two tokens at least: one to read and one to predict.
     Raises UserError where nothing is left.
     """
-    parts = [ids for segments in _segment_ids(examples, tokenizer) for ids in segments]
+    parts = [part.input_ids for segments in encode_segments(examples, tokenizer) for part in segments]
     stream = np.concatenate(parts) if parts else np.zeros(0, np.int32)
     windows = [stream[start : start + max_length] for start in range(0, len(stream), max_length)]
     items = [Encoded(window, window) for window in windows if len(window) >= 2]
-    return _not_empty(EncodedSet(items), len(examples))
+    return not_empty(EncodedSet(items), len(examples))
 
 
-def prompt_ids(example: Example, tokenizer, max_length: int) -> np.ndarray:
-    """The ids that generation continues: int32 [time], with time <= max_length.
+def dialogue_prompt(example: Example, tokenizer, max_length: int) -> list[np.ndarray]:
+    """The ids that generation continues, one array: int32 [time], with time <= max_length.
 
     Oldest segments are forgotten as in training. Raises UserError where the last one alone is too long.
     """
-    (ids,) = _segment_ids([example], tokenizer)
-    start = _first_that_fits([len(segment) for segment in ids], max_length)
-    if start == len(ids):
-        raise UserError(f"the prompt takes {len(ids[-1])} tokens, {max_length} fit: shorten it")
-    return np.concatenate(ids[start:])
+    (parts,) = encode_segments([example], tokenizer)
+    ids = [part.input_ids for part in parts]
+    start = _first_that_fits([len(part) for part in ids], max_length)
+    last = max((index for index, segment in enumerate(example.segments) if segment.text), default=0)
+    if start > last:
+        raise UserError(f"the prompt takes {sum(map(len, ids[last:]))} tokens, {max_length} fit: shorten it")
+    return [np.concatenate(ids[start:])]
 
 
 def count_scored(labels: np.ndarray) -> int:
@@ -116,7 +123,8 @@ def report(dataset: Dataset, encoded: EncodedSet) -> str:
         f"{encoded.tokens:,} tokens, {encoded.scored:,} scored"
     ]
     if encoded.shortened:
-        lines.append(f"  {encoded.shortened:,} shortened to fit (their beginnings are left out)")
+        lines.append(f"  {encoded.shortened:,} shortened to fit ({encoded.how})")
+    lines += [f"  {note}" for note in dataset.notes]
     dropped = dataset.dropped + encoded.dropped
     lines += [f"  dropped {reason}" for reason in dropped[:REPORTED]]
     if len(dropped) > REPORTED:
@@ -124,18 +132,30 @@ def report(dataset: Dataset, encoded: EncodedSet) -> str:
     return "\n".join(lines)
 
 
-def _segment_ids(examples: Sequence[Example], tokenizer) -> list[list[np.ndarray]]:
-    """For each example, for each segment, its ids with its end token: int32 [time]."""
-    segments = [segment for example in examples for segment in example.segments]
-    ids = iter(_tokenise([segment.text for segment in segments], tokenizer))
-    end = [tokenizer.eos_token_id]
-    return [
-        [np.array(next(ids) + end * segment.end, dtype=np.int32) for segment in example.segments]
-        for example in examples
-    ]
+def encode_segments(examples: Sequence[Example], tokenizer) -> Iterator[list[Encoded]]:
+    """For each example, for each segment, its ids with its speaker's token before and its end token after it."""
+    ids = tokenise([segment.text for example in examples for segment in example.segments], tokenizer)
+    speakers = speaker_ids(tokenizer)
+    for example in examples:
+        yield [_encode(segment, next(ids), speakers, tokenizer.eos_token_id) for segment in example.segments]
 
 
-def _tokenise(texts: Sequence[str], tokenizer) -> Iterator[list[int]]:
+def speaker_ids(tokenizer) -> list[int] | None:
+    """The ids of SPEAKERS, None where the tokenizer does not have them."""
+    ids = tokenizer.convert_tokens_to_ids(list(SPEAKERS))
+    known = all(i is not None and tokenizer.convert_ids_to_tokens(i) == s for i, s in zip(ids, SPEAKERS, strict=True))
+    return ids if known else None
+
+
+def _encode(segment: Segment, ids: list[int], speakers: list[int] | None, end: int) -> Encoded:
+    before = [speakers[segment.speaker]] if speakers and segment.speaker is not None else []
+    input_ids = np.array(before + ids + [end] * segment.end, dtype=np.int32)
+    labels = input_ids.copy()
+    labels[: len(before) if segment.scored else None] = IGNORED  # who speaks is given, never said
+    return Encoded(input_ids, labels)
+
+
+def tokenise(texts: Sequence[str], tokenizer) -> Iterator[list[int]]:
     """The ids of each text. Text is only text: an end token spelled out in it is not an end token."""
     pieces, counts = [], []
     for text in texts:
@@ -150,7 +170,10 @@ def _tokenise(texts: Sequence[str], tokenizer) -> Iterator[list[int]]:
 def _batches(pieces: Sequence[str], tokenizer) -> Iterator[list[int]]:
     options = {"add_special_tokens": False, "split_special_tokens": True, "return_attention_mask": False}
     for start in range(0, len(pieces), BATCH):
-        yield from tokenizer(list(pieces[start : start + BATCH]), verbose=False, **options)["input_ids"]
+        batch = pieces[start : start + BATCH]
+        distinct = list(dict.fromkeys(batch))  # a paragraph stands before each of its questions: once is enough
+        ids = dict(zip(distinct, tokenizer(distinct, verbose=False, **options)["input_ids"], strict=True))
+        yield from (ids[piece] for piece in batch)
 
 
 def _pieces(text: str) -> Iterable[str]:
@@ -172,18 +195,19 @@ def _first_that_fits(lengths: Sequence[int], max_length: int) -> int:
     return start
 
 
-def _too_long(ids: Sequence[np.ndarray], max_length: int) -> str:
-    if len(ids) < 2:
+def _too_long(parts: Sequence[Encoded], max_length: int) -> str:
+    if len(parts) < 2:
         return "a single segment has nothing to answer"
-    return f"its last two segments take {sum(map(len, ids[-2:]))} tokens, {max_length} fit"
+    return f"its last two segments take {sum(len(part.input_ids) for part in parts[-2:])} tokens, {max_length} fit"
 
 
-def _join(ids: Sequence[np.ndarray], scored: Sequence[bool]) -> Encoded:
-    labels = [part if say else np.full_like(part, IGNORED) for part, say in zip(ids, scored, strict=True)]
-    return Encoded(np.concatenate(ids), np.concatenate(labels))
+def join(parts: Sequence[Encoded]) -> Encoded:
+    """The segments of an example as one."""
+    return Encoded(np.concatenate([part.input_ids for part in parts]), np.concatenate([part.labels for part in parts]))
 
 
-def _not_empty(result: EncodedSet, examples: int) -> EncodedSet:
+def not_empty(result: EncodedSet, examples: int) -> EncodedSet:
+    """The result itself. Raises UserError where it holds nothing."""
     if not result.items:
         first = f"; the first: {result.dropped[0]}" if result.dropped else ""
         raise UserError(f"none of the {examples} examples can be used: give other data{first}")

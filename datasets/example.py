@@ -6,12 +6,15 @@ encoders need to know, so one encoder serves every task of its kind.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from datasets.encode import EncodedSet
 
 SPLITS = ("train", "validation", "test")
@@ -19,29 +22,67 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Segment:
-    """A piece of text; `scored`: the model learns to say it; `end`: the end token follows it."""
+    """A piece of text; `scored`: the model learns to say it; `end`: the end token follows it.
+
+    `cut`: it may be shortened where its example is too long, but not the characters `keep`, [start, end).
+    `speaker`: whose turn of a dialogue it is, 0 or 1.
+    """
 
     text: str
     scored: bool
     end: bool = True
+    cut: bool = False
+    keep: tuple[int, int] | None = None
+    speaker: int | None = None
 
 
 @dataclass(frozen=True)
 class Example:
-    """Segments in reading order. `source` is "file:line", for messages about this example."""
+    """Segments in reading order. `source` is "file:line", for messages about this example.
+
+    `label`: the class, for classification. `name` and `references`: the publisher's id, and every answer that
+    counts as right; none of them where the right answer is that there is none.
+    """
 
     segments: tuple[Segment, ...]
     source: str = ""
+    label: int | None = None
+    name: str = ""
+    references: tuple[str, ...] = ()
+
+    @property
+    def given(self) -> Example:
+        """What stands before the last scored segment: the prompt that its answer continues.
+
+        Everything is given where nothing is scored (classification). What a segment must `keep` is not told:
+        where the answer stands is known in training only.
+        """
+        last = max((index for index, segment in enumerate(self.segments) if segment.scored), default=None)
+        before = [dataclasses.replace(segment, keep=None) for segment in self.segments[:last]]
+        if last is not None and self.segments[last].speaker is not None:  # whose turn it is is given, too
+            before.append(Segment("", scored=False, end=False, speaker=self.segments[last].speaker))
+        return Example(tuple(before), self.source)
 
 
 class Dataset:
-    """One split of one task, in memory. `dropped` names the records that were no use: "file:line: reason"."""
+    """One split of one task, in memory.
 
-    def __init__(self, task: str, split: str, examples: Sequence[Example], dropped: Sequence[str] = ()):
+    `dropped` names the records that were no use, "file:line: reason"; `notes` are other facts for the report.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        split: str,
+        examples: Sequence[Example],
+        dropped: Sequence[str] = (),
+        notes: Sequence[str] = (),
+    ):
         self.task = task
         self.split = split
         self.examples = list(examples)
         self.dropped = list(dropped)
+        self.notes = list(notes)
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -55,13 +96,18 @@ class Task:
     """What the commands need to know of a task.
 
     `load(split, data_dir)` reads one of `SPLITS`; a `data_dir` of None means the publisher's copy on the hub.
-    `encode(examples, tokenizer, max_length)` turns examples into ids and labels. `prompt` makes the example
-    that generation continues. `sample` is the folder of the embedded sample, where there is one.
+    `encode(examples, tokenizer, max_length)` turns examples into ids and labels. `prompt` makes, from `fields`,
+    the example that generation continues; `encode_prompt(example, tokenizer, max_length)` its ids, several
+    where one text is read in several windows. `sample` is the folder of the embedded sample, where there is one;
+    `labels` names the classes.
     """
 
     name: str
-    kind: str  # "chat" or "text"
+    kind: str  # "chat", "text", "qa", "instruct" or "classify"
+    fields: tuple[str, ...]
     load: Callable[[str, Path | None], Dataset]
     encode: Callable[[Sequence[Example], object, int], EncodedSet]
-    prompt: Callable[..., Example] | None = None
+    prompt: Callable[..., Example]
+    encode_prompt: Callable[[Example, object, int], list[np.ndarray]]
     sample: Path | None = None
+    labels: tuple[str, ...] = ()

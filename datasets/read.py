@@ -1,20 +1,29 @@
 """Reading what others wrote: bounded, in memory, and with errors that name the file and the line."""
 
+import gzip
 import zipfile
 import zlib
 from pathlib import Path
 
 from common.errors import UserError
 
-LIMIT = 1 << 28  # 256 MiB unpacked; the largest dataset here has 6 MiB
+LIMIT = 1 << 28  # 256 MiB unpacked; the largest dataset here has 35 MiB
 
 
 def read_text(path: Path) -> str:
-    """The file as UTF-8 text. Raises UserError where it is missing, unreadable, or not UTF-8."""
+    """The file as UTF-8 text, unpacked where it ends in .gz.
+
+    Raises UserError where it is missing, broken, not UTF-8, or unpacks to more than `LIMIT` bytes.
+    """
     try:
-        data = path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            data = stream.read(LIMIT + 1)
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise UserError(f"{path} is not a sound gzip file ({error}): get it again") from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
+    if len(data) > LIMIT:
+        raise UserError(f"{path} holds more than {LIMIT:,} bytes: is it the publisher's file?")
     return decode(data, str(path))
 
 

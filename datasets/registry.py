@@ -4,10 +4,10 @@ import difflib
 from pathlib import Path
 
 from common.errors import UserError
-from datasets import dailydialog, text
+from datasets import dailydialog, dolly, emotion, imdb, rte, squad, text
 from datasets.example import Task
 
-TASKS = {module.TASK.name: module.TASK for module in (dailydialog, text)}
+TASKS = {module.TASK.name: module.TASK for module in (dailydialog, squad, imdb, dolly, emotion, rte, text)}
 
 
 def task(name: str) -> Task:

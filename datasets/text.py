@@ -7,7 +7,7 @@ A line that holds only <|endoftext|> parts a file into several documents. The fi
 from pathlib import Path
 
 from common.errors import UserError
-from datasets.encode import packed
+from datasets.encode import dialogue_prompt, packed
 from datasets.example import Dataset, Example, Segment, Task
 from datasets.read import read_text
 
@@ -36,9 +36,9 @@ def load(split: str, data_dir: Path | None) -> Dataset:
     return Dataset("text", split, train if split == "train" else validation, whole.dropped)
 
 
-def prompt(text: str) -> Example:
+def beginning(prompt: str) -> Example:
     """The beginning of a document that generation goes on with."""
-    return Example((Segment(text, scored=False, end=False),))
+    return Example((Segment(prompt, scored=False, end=False),))
 
 
 def _files(data_dir: Path) -> tuple[list[Path], dict[str, Path]]:
@@ -108,4 +108,4 @@ def _border(text: str) -> int:
     return wanted
 
 
-TASK = Task(name="text", kind="text", load=load, encode=packed, prompt=prompt)
+TASK = Task("text", "text", ("prompt",), load, packed, beginning, dialogue_prompt)

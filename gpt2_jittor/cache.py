@@ -30,3 +30,19 @@ class KVCache:
             values = jt.concat([old_values, values], dim=1)
         self._layers[layer] = (keys, values)
         return keys, values
+
+    def select(self, rows: np.ndarray) -> None:
+        """Makes `rows`, int [new batch], the batch: a row may be kept, moved, named several times, or left out.
+
+        Pads on the left that all of them share go too, with the longer rows that made them necessary.
+        """
+        rows = np.asarray(rows)
+        if np.array_equal(rows, np.arange(len(self._mask))):
+            return
+        mask = self._mask[rows]
+        pads = int(mask.any(axis=0).argmax())
+        self._mask = mask[:, pads:]
+        index = jt.array(rows.astype(np.int32))
+        with jt.no_grad():
+            for layer, kept in self._layers.items():
+                self._layers[layer] = tuple((x[:, pads:] if pads else x)[index] for x in kept)

@@ -119,11 +119,11 @@ def _labels(values: dict[str, Any], source: str | Path) -> tuple[str, ...] | Non
     """The classes that `id2label` names, or as many as `num_labels` says under transformers' default names."""
     if "id2label" in values:
         named = values["id2label"]
-        keys = [str(index) for index in range(len(named))] if isinstance(named, dict) else None
-        if not named or not keys or {str(key): key for key in named}.keys() != set(keys):
+        by_number = {str(key): str(name) for key, name in named.items()} if isinstance(named, dict) else {}
+        numbers = [str(number) for number in range(len(by_number))]
+        if not numbers or by_number.keys() != set(numbers):
             raise UserError(f"{source}: id2label must map 0, 1, … to the classes' names, not {named!r}")
-        named = {str(key): value for key, value in named.items()}
-        return tuple(str(named[key]) for key in keys)
+        return tuple(by_number[number] for number in numbers)
     count = values.get("num_labels")
     return tuple(f"LABEL_{index}" for index in range(count)) if isinstance(count, int) and count > 0 else None
 

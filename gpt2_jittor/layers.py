@@ -43,6 +43,10 @@ class Embedding(jt.nn.Module):
     def execute(self, ids):
         return self.weight[ids]
 
+    def logits(self, x):
+        """The product of hidden states [tokens, width] with every row: a tied head, [tokens, rows]."""
+        return jt.nn.matmul_transpose(x, self.weight)
+
 
 class Attention(jt.nn.Module):
     def __init__(self, config: GPT2Config, layer: int):
@@ -121,7 +125,7 @@ class TiedHead(jt.nn.Module):
         return self._embedding.weight
 
     def execute(self, x):
-        return jt.nn.matmul_transpose(x, self.weight)
+        return self._embedding.logits(x)
 
 
 class Head(jt.nn.Module):

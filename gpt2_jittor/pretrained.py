@@ -74,7 +74,9 @@ class GPT2PreTrained(jt.nn.Module):
 
     def _stored(self) -> tuple[GPT2Config, dict[str, np.ndarray]]:
         """The configuration and the tensors of a plain checkpoint."""
-        return self.config, {name: value.numpy() for name, value in self.named_parameters() if ".lora_" not in name}
+        beside = (".lora_", ".token_adapter.")  # what an adapter adds
+        plain = [(name, value) for name, value in self.named_parameters() if not any(part in name for part in beside)]
+        return self.config, {name: value.numpy() for name, value in plain}
 
     def hidden(self, input_ids, attention_mask=None, cache: KVCache | None = None):
         """The final hidden states, float32 [batch, time, width], of ids [batch, time] (array, list or Var).
@@ -98,7 +100,12 @@ class GPT2PreTrained(jt.nn.Module):
         return self.transformer(jt.array(ids), jt.array(mask), jt.array(position_ids), cache)
 
     def resize_token_embeddings(self, rows: int) -> None:
-        """Gives the vocabulary `rows` entries; each new one starts as the mean of those that were there."""
+        """Gives the vocabulary `rows` entries; each new one starts as the mean of those that were there.
+
+        Raises ValueError where there are more already, or where the model has an adapter, which counts on its own.
+        """
+        if any(hasattr(module, "merged") for module in self.modules()):
+            raise ValueError("the model has an adapter: resize the vocabulary before that")
         more = rows - self.config.vocab_size
         if more < 0:
             raise ValueError(f"the vocabulary has {self.config.vocab_size} entries already, more than {rows}")

@@ -12,8 +12,9 @@ import numpy as np
 
 from common.errors import UserError
 
-# (logits [batch, vocab] float32, the ids so far: one int array a row) -> ids [batch] int64
-Sampler = Callable[[np.ndarray, Sequence[np.ndarray]], np.ndarray]
+# Both take the logits, float32 [batch, vocab], and the ids so far, one int array a row.
+Sampler = Callable[[np.ndarray, Sequence[np.ndarray]], np.ndarray]  # -> ids [batch] int64
+Step = Callable[[np.ndarray, Sequence[np.ndarray]], np.ndarray]  # -> logits [batch, vocab]
 
 
 def make_sampler(
@@ -22,24 +23,25 @@ def make_sampler(
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
+    min_p: float = 0.0,
     repetition_penalty: float = 1.0,
+    no_repeat_ngram_size: int = 0,
     seed: int | None = None,
 ) -> Sampler:
     """Builds the function that chooses every row's next id.
 
-    `greedy` or a temperature of 0 takes the most probable id, after the repetition penalty; the other options
-    then have no say, as in transformers. `top_k` 0, `top_p` 1 and `repetition_penalty` 1 are off. The rows of
-    ids may differ in length and hold no padding, which would be penalized too. A sampler owns its generator:
-    two made with the same seed draw the same ids.
+    `greedy` or a temperature of 0 takes the most probable id, after `repetition_penalty` and
+    `no_repeat_ngram_size`; the other options then have no say, as in transformers. `top_k`, `min_p` and
+    `no_repeat_ngram_size` 0, `top_p` and `repetition_penalty` 1 are off. The rows of ids may differ in length and
+    hold no padding, which would count as repeated too. A sampler owns its generator: two made with the same seed
+    draw the same ids.
 
     Raises UserError for an option out of range; the sampler raises it for logits from which nothing can be
     drawn (NaN, +inf, or a row of -inf).
     """
-    _check(temperature, top_k, top_p, repetition_penalty, seed)
+    _check(temperature, top_k, top_p, min_p, seed)
     greedy = greedy or temperature == 0
-    steps = []
-    if repetition_penalty != 1:
-        steps.append(lambda logits, ids: penalize_repetition(logits, ids, repetition_penalty))
+    steps = against_repetition(repetition_penalty, no_repeat_ngram_size)
     if not greedy:
         if temperature != 1:
             steps.append(lambda logits, ids: scale_by_temperature(logits, temperature))
@@ -47,15 +49,34 @@ def make_sampler(
             steps.append(lambda logits, ids: keep_top_k(logits, top_k))
         if top_p < 1:
             steps.append(lambda logits, ids: keep_top_p(logits, top_p))
+        if min_p > 0:
+            steps.append(lambda logits, ids: keep_min_p(logits, min_p))
     generator = np.random.default_rng(seed)
 
     def sample(logits: np.ndarray, ids: Sequence[np.ndarray]) -> np.ndarray:
         for step in steps:
             logits = step(logits, ids)
-        _check_drawable(logits)
+        check_drawable(logits)
         return logits.argmax(axis=-1) if greedy else draw(logits, generator)
 
     return sample
+
+
+def against_repetition(repetition_penalty: float = 1.0, no_repeat_ngram_size: int = 0) -> list[Step]:
+    """The steps that look at the ids so far; a beam search takes them too, on log-probabilities.
+
+    Raises UserError for an option out of range.
+    """
+    if not 0 < repetition_penalty < np.inf:
+        raise UserError(f"--repetition-penalty must be a positive number, 1 is off, not {repetition_penalty}")
+    if not isinstance(no_repeat_ngram_size, numbers.Integral) or no_repeat_ngram_size < 0:
+        raise UserError(f"--no-repeat-ngram must be a whole number, 0 (off) or more, not {no_repeat_ngram_size}")
+    steps: list[Step] = []
+    if repetition_penalty != 1:
+        steps.append(lambda logits, ids: penalize_repetition(logits, ids, repetition_penalty))
+    if no_repeat_ngram_size > 0:
+        steps.append(lambda logits, ids: ban_repeated_ngrams(logits, ids, no_repeat_ngram_size))
+    return steps
 
 
 def penalize_repetition(logits: np.ndarray, ids: Sequence[np.ndarray], penalty: float) -> np.ndarray:
@@ -70,6 +91,20 @@ def penalize_repetition(logits: np.ndarray, ids: Sequence[np.ndarray], penalty: 
         for row, seen in zip(logits, ids, strict=True):
             scores = row[seen]
             row[seen] = np.where(scores < 0, scores * penalty, scores / penalty)
+    return logits
+
+
+def ban_repeated_ngrams(logits: np.ndarray, ids: Sequence[np.ndarray], size: int) -> np.ndarray:
+    """Puts -inf where an id would complete `size` ids in a row that its row already holds: [batch, vocab].
+
+    Size 1 bans every id that was there.
+    """
+    logits = logits.copy()
+    for row, seen in zip(logits, ids, strict=True):
+        if len(seen) >= size:
+            windows = np.lib.stride_tricks.sliding_window_view(np.asarray(seen, np.int64), size)
+            last = windows[-1, 1:]  # what the next id will follow
+            row[windows[(windows[:, :-1] == last).all(axis=1), -1]] = -np.inf
     return logits
 
 
@@ -93,6 +128,25 @@ def keep_top_p(logits: np.ndarray, p: float) -> np.ndarray:
     after a stable ascending sort; transformers' own choice among them is its sort's and undefined.
     """
     return np.stack([_nucleus(row, p) for row in logits])
+
+
+def keep_min_p(logits: np.ndarray, p: float) -> np.ndarray:
+    """Puts -inf where an id of [batch, vocab] has less than p times the probability of its row's most probable one.
+
+    From https://arxiv.org/abs/2407.01082. p 1 keeps that one alone, with its ties.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        probabilities = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        probabilities /= probabilities.sum(axis=-1, keepdims=True)
+    least = np.float32(p) * probabilities.max(axis=-1, keepdims=True)
+    return np.where(probabilities < least, np.float32(-np.inf), logits)  # nothing is below NaN: see `_nucleus`
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Logarithms of the probabilities, float32 [batch, vocab], NaN in a row from which nothing can be drawn."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        shifted = logits - logits.max(axis=-1, keepdims=True)
+        return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
 def draw(logits: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -129,7 +183,16 @@ def _nucleus(row: np.ndarray, p: float) -> np.ndarray:
     return np.where(dropped, np.float32(-np.inf), row)
 
 
-def _check(temperature: float, top_k: int, top_p: float, repetition_penalty: float, seed: int | None) -> None:
+def check_drawable(logits: np.ndarray) -> None:
+    """Raises UserError where a row of [batch, vocab] holds NaN or +inf, or nothing but -inf."""
+    if not np.isfinite(logits.max(axis=-1)).all():  # a row's maximum is NaN where any of the row is
+        raise UserError(
+            "no token can be chosen from the logits, which hold NaN or infinity: use other weights (did training "
+            "diverge?), or a less extreme --temperature, --repetition-penalty or --no-repeat-ngram"
+        )
+
+
+def _check(temperature: float, top_k: int, top_p: float, min_p: float, seed: int | None) -> None:
     # Written as `not (within)` so that NaN, which compares as False, is refused as well.
     if not 0 <= temperature < np.inf:
         raise UserError(f"--temperature must be 0 (greedy) or a positive number, not {temperature}")
@@ -137,15 +200,7 @@ def _check(temperature: float, top_k: int, top_p: float, repetition_penalty: flo
         raise UserError(f"--top-k must be a whole number, 0 (off) or more, not {top_k}")
     if not 0 <= top_p <= 1:
         raise UserError(f"--top-p must be between 0 and 1 (off), not {top_p}")
-    if not 0 < repetition_penalty < np.inf:
-        raise UserError(f"--repetition-penalty must be a positive number, 1 is off, not {repetition_penalty}")
+    if not 0 <= min_p <= 1:
+        raise UserError(f"--min-p must be between 0 (off) and 1, not {min_p}")
     if seed is not None and (not isinstance(seed, numbers.Integral) or seed < 0):
         raise UserError(f"--seed must be a whole number, 0 or more, not {seed}")
-
-
-def _check_drawable(logits: np.ndarray) -> None:
-    if not np.isfinite(logits.max(axis=-1)).all():  # a row's maximum is NaN where any of the row is
-        raise UserError(
-            "no token can be chosen from the logits, which hold NaN or infinity: use other weights (did "
-            "training diverge?), or a less extreme --temperature or --repetition-penalty"
-        )

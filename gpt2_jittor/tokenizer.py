@@ -4,6 +4,7 @@ transformers is imported when the first tokenizer is loaded: `--help` and errors
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 END_OF_TEXT = "<|endoftext|>"
+END_OF_TURN = "<END>"  # the end token of a vocabulary to which it was added
 
 
 def load_tokenizer(directory: str | Path) -> "PreTrainedTokenizerFast":
@@ -41,6 +43,16 @@ def load_tokenizer(directory: str | Path) -> "PreTrainedTokenizerFast":
     except Exception as error:  # the tokenizers library raises bare Exceptions over damaged files
         raise UserError(f"the tokenizer in {directory} cannot be read: {error}; get its files again") from error
     return _with_end_token(tokenizer, directory)
+
+
+def add_tokens(tokenizer: "PreTrainedTokenizerFast", tokens: Sequence[str]) -> list[int]:
+    """Makes each of `tokens` one token that no text can spell; returns their ids. END_OF_TURN becomes the end token."""
+    from tokenizers import AddedToken
+
+    tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in tokens], special_tokens=True)
+    if END_OF_TURN in tokens:
+        tokenizer.eos_token = END_OF_TURN
+    return tokenizer.convert_tokens_to_ids(list(tokens))
 
 
 def save_tokenizer(tokenizer: "PreTrainedTokenizerFast", directory: str | Path) -> None:

@@ -3,10 +3,38 @@
 lora.inject(model, lora.LoraConfig(r=8, lora_alpha=16, target_modules=["c_attn"]))
 lora.save_adapter(model, directory); lora.load_adapter(model, directory)
 lora.merge(model); lora.unmerge(model)
+adapters = lora.Adapters(model); adapters.load(directory, "a"); adapters.use("a")
+
+Names are loaded when first used: `python -m lora inspect` and wrong arguments need no compiled Jittor.
 """
 
-from lora.adapter import load_adapter, save_adapter
-from lora.config import LoraConfig
-from lora.inject import count, inject, merge, trainable, unmerge
+import importlib
 
-__all__ = ["LoraConfig", "count", "inject", "load_adapter", "merge", "save_adapter", "trainable", "unmerge"]
+_HOMES = {
+    "Adapters": "several",
+    "LoraConfig": "config",
+    "count": "injection",
+    "inject": "injection",
+    "load_adapter": "adapter",
+    "merge": "injection",
+    "save_adapter": "adapter",
+    "trainable": "injection",
+    "unmerge": "injection",
+}
+__all__ = [  # noqa: F822 (they are loaded by __getattr__)
+    "Adapters",
+    "LoraConfig",
+    "count",
+    "inject",
+    "load_adapter",
+    "merge",
+    "save_adapter",
+    "trainable",
+    "unmerge",
+]
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

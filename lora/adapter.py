@@ -3,19 +3,15 @@
 from pathlib import Path
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from common.errors import UserError
-from common.files import replacing, write_json
+from gpt2_jittor.layers import TiedHead
 from gpt2_jittor.pretrained import GPT2PreTrained
-from gpt2_jittor.weights import differences, read_safetensors
+from gpt2_jittor.weights import differences
 from lora.config import LoraConfig
-from lora.inject import adapter_config, adapter_names, inject, mark_trainable
+from lora.files import PREFIX, Adapter, read_adapter, write_adapter
+from lora.injection import adapter_config, adapter_names, inject, is_merged, mark_trainable
 from lora.layers import LoraLinear
-
-PREFIX = "base_model.model."
-WEIGHTS = "adapter_model.safetensors"
 
 
 def save_adapter(model: GPT2PreTrained, directory: str | Path) -> None:
@@ -35,52 +31,59 @@ def adapter_tensors(model: GPT2PreTrained) -> dict[str, np.ndarray]:
     return {keys[name]: model.parameter(name).numpy() for name in keys}
 
 
-def write_adapter(directory: str | Path, config: LoraConfig, tensors: dict[str, np.ndarray]) -> None:
-    """Writes the two files of an adapter."""
-    directory = Path(directory)
-    with replacing(directory / WEIGHTS) as temporary:
-        safetensors.numpy.save_file(tensors, temporary, metadata={"format": "pt"})
-    write_json(directory / "adapter_config.json", config.to_dict())
-
-
 def load_adapter(model: GPT2PreTrained, directory: str | Path, trained: bool = False) -> LoraConfig:
     """Injects the adapter in `directory` (unless it was injected already) and reads its weights.
 
     With `trained` its parameters can be trained on; else they are frozen too. Returns its configuration.
     Raises UserError where files are missing or damaged, or where a tensor does not fit this model.
     """
-    directory = Path(directory)
-    if not (directory / "adapter_config.json").is_file():
-        raise UserError(f"{directory} holds no adapter (adapter_config.json); give the folder of a finished run")
-    config = LoraConfig.from_pretrained(directory)
-    if not (directory / WEIGHTS).is_file():
-        raise UserError(f"{directory / WEIGHTS} is missing; save the adapter as safetensors")
-    # with bias "all", PEFT stores the biases of modules_to_save again, under names of its own wrapper
-    tensors = {
-        key: tensor
-        for key, tensor in read_safetensors(directory / WEIGHTS).items()
-        if ".original_module." not in key and ".modules_to_save." not in key
-    }
-    _make_room(model, config)
-    keys = peft_keys(model)
-    expected = {key: tuple(model.parameter(name).shape) for name, key in keys.items()}
-    if problems := differences(expected, {key: tensor.shape for key, tensor in tensors.items()}):
-        raise UserError(f"{directory}: the adapter does not fit this model; tensors {problems}")
-    for name, key in keys.items():
-        model.parameter(name).assign(tensors[key])
+    adapter = read_adapter(directory)
+    check_vocabulary(model, adapter, directory)
+    _make_room(model, adapter.config)
+    check_tensors(model, adapter, directory)
+    assign(model, adapter)
     mark_trainable(model, trained)
-    return config
+    return adapter.config
 
 
-def _make_room(model: GPT2PreTrained, config: LoraConfig) -> None:
-    """Injects `config`, unless the very same is there already, and not merged."""
-    present = adapter_config(model)
-    if present is None:
-        inject(model, config)
-        return
-    merged = any(getattr(module, "merged", False) for module in model.modules())
-    if merged or present.shape() != config.shape():
-        raise UserError("this model has another adapter, or a merged one; load the base model again")
+def check_vocabulary(model: GPT2PreTrained, adapter: Adapter, source: str | Path) -> None:
+    """Raises UserError where the adapter's tokens, or the embeddings stored with it, are not this model's."""
+    rows, needed = model.config.vocab_size, adapter.rows_needed
+    if needed > rows or (adapter.embeddings and needed != rows):
+        raise UserError(
+            f"{source}: the adapter's vocabulary has {needed} entries, the model's {rows}; "
+            f"give the model as many first (resize_token_embeddings)"
+        )
+    tied = isinstance(getattr(model, "lm_head", None), TiedHead)
+    stored = adapter.embeddings.get("lm_head.weight")
+    if tied and stored is not None and not np.array_equal(stored, adapter.embeddings.get("transformer.wte.weight")):
+        raise UserError(f"{source}: the adapter's model has a head of its own, this one's is its token embedding")
+
+
+def check_tensors(model: GPT2PreTrained, adapter: Adapter, source: str | Path) -> None:
+    """Raises UserError where the adapter's tensors are not those that were injected."""
+    keys = {key: name for name, key in peft_keys(model).items()} | {
+        f"{PREFIX}{name}": name for name in embeddings_of(model, adapter)
+    }
+    expected = {key: tuple(model.parameter(name).shape) for key, name in keys.items()}
+    found = {key: tensor.shape for key, tensor in adapter.tensors.items()}
+    found |= {f"{PREFIX}{name}": tensor.shape for name, tensor in embeddings_of(model, adapter).items()}
+    if problems := differences(expected, found):
+        raise UserError(f"{source}: the adapter does not fit this model; tensors {problems}")
+
+
+def assign(model: GPT2PreTrained, adapter: Adapter) -> None:
+    """Writes the adapter's values into the injected parameters, and its embeddings into the model's."""
+    for name, key in peft_keys(model).items():
+        model.parameter(name).assign(adapter.tensors[key])
+    for name, tensor in embeddings_of(model, adapter).items():
+        model.parameter(name).assign(tensor)
+
+
+def embeddings_of(model: GPT2PreTrained, adapter: Adapter) -> dict[str, np.ndarray]:
+    """The whole embeddings stored with the adapter that are parameters here, as a tied head's is not."""
+    names = {name for name, _ in model.named_parameters()}
+    return {name: tensor for name, tensor in adapter.embeddings.items() if name in names}
 
 
 def peft_keys(model: GPT2PreTrained) -> dict[str, str]:
@@ -91,3 +94,12 @@ def peft_keys(model: GPT2PreTrained) -> dict[str, str]:
         path, _, kind = name.rpartition(".")
         keys[name] = PREFIX + (f"{path}.base_layer.{kind}" if path in wrapped else name)
     return keys
+
+
+def _make_room(model: GPT2PreTrained, config: LoraConfig) -> None:
+    """Injects `config`, unless the very same is there already, and not merged."""
+    present = adapter_config(model)
+    if present is None:
+        inject(model, config)
+    elif is_merged(model) or present.shape() != config.shape():
+        raise UserError("this model has another adapter, or a merged one; load the base model again")

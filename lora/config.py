@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from common.files import read_json
 BIASES = ("none", "all", "lora_only")
 INITS = (True, False, "gaussian")
 PROJECTIONS = ("c_attn", "c_proj", "c_fc")
+
+# the names under which PEFT looks for a classifier's head; it trains and saves what it finds under them
+CLASSIFIERS = ("classifier", "score")
 
 # initialisations with which PEFT also rewrites the base's weights, at every loading
 CHANGE_BASE = ("pissa", "olora", "loftq", "corda", "lora_ga", "eva")
@@ -29,7 +33,6 @@ UNSUPPORTED = (
     "monteclora_config",
     "rank_pattern",
     "target_parameters",
-    "trainable_token_indices",
     "use_bdlora",
     "use_dora",
     "use_qalora",
@@ -43,6 +46,8 @@ class LoraConfig:
 
     target_modules: a list of names, each matching a module's whole path or its end (`c_attn`, `mlp.c_proj`),
     or one regular expression that a module's whole path must match.
+    modules_to_save: layers that are trained whole. With task_type SEQ_CLS the classifier's head always is.
+    trainable_token_indices: the rows of the token embedding that are trained, by their ids.
     """
 
     r: int = 8
@@ -51,6 +56,7 @@ class LoraConfig:
     target_modules: tuple[str, ...] | list[str] | str = ("c_attn",)
     bias: str = "none"
     modules_to_save: tuple[str, ...] | list[str] | None = None
+    trainable_token_indices: tuple[int, ...] | list[int] | None = None
     use_rslora: bool = False
     init_lora_weights: bool | str = True
     base_model_name_or_path: str | None = None
@@ -68,21 +74,24 @@ class LoraConfig:
 
     def shape(self) -> tuple:
         """What must be equal for one adapter's weights to take the place of another's."""
-        names = [
-            None if value is None else value if isinstance(value, str) else sorted(value)
-            for value in (self.target_modules, self.modules_to_save)
-        ]
-        return self.r, self.scaling, self.bias, *names
+        targets = self.target_modules if isinstance(self.target_modules, str) else sorted(set(self.target_modules))
+        tokens = list(self.trainable_token_indices or ())
+        return self.r, self.scaling, self.bias, targets, sorted(set(self.saved_names)), tokens
 
     def targets(self, path: str) -> bool:
         """Whether the module at this dotted path is a target, decided as PEFT decides."""
         if isinstance(self.target_modules, str):
             return re.fullmatch(self.target_modules, path) is not None
-        return any(path == name or path.endswith(f".{name}") for name in self.target_modules)
+        return is_called(path, self.target_modules)
+
+    @property
+    def saved_names(self) -> tuple[str, ...]:
+        """`modules_to_save`, and a classifier's head under either name, as in PEFT."""
+        return (*(self.modules_to_save or ()), *(CLASSIFIERS if self.task_type == "SEQ_CLS" else ()))
 
     def saves(self, path: str) -> bool:
         """Whether the module at this dotted path is trained and saved whole."""
-        return any(path == name or path.endswith(f".{name}") for name in self.modules_to_save or ())
+        return is_called(path, self.saved_names)
 
     @classmethod
     def from_pretrained(cls, directory: str | Path) -> "LoraConfig":
@@ -99,6 +108,9 @@ class LoraConfig:
             raise UserError(
                 f"{path}: init_lora_weights {drawn!r} changes the base model's weights: merge it in PEFT first"
             )
+        if values.get("ensure_weight_tying") and {"wte", "lm_head"} & set(values.get("modules_to_save") or ()):
+            raise UserError(f"{path}: ensure_weight_tying with modules_to_save is not supported: merge it in PEFT")
+        values = values | {"trainable_token_indices": _tokens(values.get("trainable_token_indices"), path)}
         # how the factors were drawn otherwise does not matter to those who read them
         known = {field.name for field in dataclasses.fields(cls)} - {"init_lora_weights"}
         try:
@@ -109,11 +121,28 @@ class LoraConfig:
     def to_dict(self) -> dict[str, Any]:
         """What `adapter_config.json` must hold for PEFT to build the same adapter."""
         values = dataclasses.asdict(self)
-        for name in ("target_modules", "modules_to_save"):
-            if isinstance(values[name], tuple):
+        for name in ("target_modules", "modules_to_save", "trainable_token_indices"):
+            if isinstance(values[name], tuple | set):
                 values[name] = list(values[name])
         # GPT-2's projections are Conv1D, weight [in, out]
         return {"peft_type": "LORA", "fan_in_fan_out": True, "inference_mode": True} | values
+
+
+def is_called(path: str, names: Iterable[str]) -> bool:
+    """Whether one of `names` is a module's dotted path, or the end of it."""
+    return any(path == name or path.endswith(f".{name}") for name in names)
+
+
+def _tokens(value: object, source: Path) -> object:
+    """PEFT's field: a list of ids, or ids for each embedding by its name, of which this project knows one."""
+    if not isinstance(value, dict):
+        return value
+    if len(value) != 1 or not is_called("transformer.wte", value):
+        raise UserError(
+            f"{source}: trainable_token_indices for {', '.join(map(str, value)) or 'nothing'}; "
+            "only the token embedding's (wte) are supported"
+        )
+    return next(iter(value.values()))
 
 
 def _problems(config: LoraConfig):
@@ -135,6 +164,9 @@ def _problems(config: LoraConfig):
         yield f"target_modules must be names or one regular expression, not {config.target_modules!r}"
     if config.modules_to_save is not None and not _is_names(config.modules_to_save):
         yield f"modules_to_save must be a list of names, not {config.modules_to_save!r}"
+    tokens = config.trainable_token_indices
+    if tokens is not None and not _is_ids(tokens):
+        yield f"trainable_token_indices must be a list of token ids, each of them once, not {tokens!r}"
     if isinstance(config.target_modules, str):
         try:
             re.compile(config.target_modules)
@@ -148,3 +180,9 @@ def _is_number(value: object) -> bool:
 
 def _is_names(value: object) -> bool:
     return isinstance(value, list | tuple | set) and all(isinstance(name, str) for name in value)
+
+
+def _is_ids(value: object) -> bool:
+    if not isinstance(value, list | tuple) or not value or len(set(map(repr, value))) < len(value):
+        return False
+    return all(isinstance(token, int) and not isinstance(token, bool) and token >= 0 for token in value)

@@ -38,7 +38,6 @@ class LoraLinear(jt.nn.Module):
         a, b = initial_factors(inputs, outputs, config, generator)
         layer.lora_A, layer.lora_B = Factor(a), Factor(b)
         layer.merged = False
-        layer.is_train = base.is_training()
         return layer
 
     def execute(self, x):

@@ -63,6 +63,7 @@ def folders(tmp_path_factory):
 def test_training_leaves_an_adapter_its_arguments_its_metrics_a_picture_and_checkpoints(folders):
     run = folders["run"]
     assert sorted(path.name for path in run.iterdir()) == [
+        "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",
         "arguments.yaml",
@@ -102,7 +103,7 @@ def test_the_arguments_of_a_run_are_a_recipe_for_the_same_run(folders, tmp_path)
 
 
 def test_what_is_checked_before_jittor_does_not_import_it():
-    modules = "training.setup, training.finished, gpt2_jittor.runtime, gpt2_jittor.sampling"
+    modules = "training.setup, inference.finished, gpt2_jittor.runtime, gpt2_jittor.sampling"
     result = command("-c", f"import sys, {modules}; print('jittor' in sys.modules)")
     assert result.stdout.strip() == "False", result.stderr
 

@@ -10,11 +10,32 @@ from transformers.activations import ACT2FN
 from common.errors import UserError
 from gpt2_jittor.config import ACTIVATIONS, PRESETS, GPT2Config
 
+# transformers has the classes as id2label
+SHARED = [field.name for field in dataclasses.fields(GPT2Config) if field.name != "labels"]
+
 
 def test_defaults_are_those_of_transformers():
     theirs = transformers.GPT2Config()
-    for field in dataclasses.fields(GPT2Config):
-        assert getattr(GPT2Config(), field.name) == getattr(theirs, field.name), field.name
+    for field in SHARED:
+        assert getattr(GPT2Config(), field) == getattr(theirs, field), field
+
+
+def test_the_classes_are_those_of_id2label(tmp_path):
+    labels = ("joy", "fear", "love")
+    ours = GPT2Config(labels=labels)
+    (tmp_path / "config.json").write_text(json.dumps(ours.to_dict("GPT2ForSequenceClassification")))
+    theirs = transformers.AutoConfig.from_pretrained(tmp_path)
+    assert theirs.architectures == ["GPT2ForSequenceClassification"] and theirs.num_labels == 3
+    assert theirs.id2label == dict(enumerate(labels)) and theirs.label2id["fear"] == 1
+    theirs.save_pretrained(tmp_path)
+    assert GPT2Config.from_pretrained(tmp_path) == ours
+    assert GPT2Config.from_dict({"num_labels": 2}, "x").labels == ("LABEL_0", "LABEL_1")
+
+
+@pytest.mark.parametrize("named", [["a", "b"], {}, {"0": "a", "2": "b"}, {"a": "b"}, 3])
+def test_classes_that_are_not_numbered_are_refused(named):
+    with pytest.raises(UserError, match="x: id2label must map 0, 1"):
+        GPT2Config.from_dict({"id2label": named}, "x")
 
 
 def test_every_activation_is_known_to_transformers():
@@ -33,8 +54,8 @@ def test_transformers_builds_the_same_configuration_from_to_dict(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(ours.to_dict()))
     theirs = transformers.AutoConfig.from_pretrained(tmp_path)
     assert theirs.architectures == ["GPT2LMHeadModel"]
-    for field in dataclasses.fields(GPT2Config):
-        assert getattr(ours, field.name) == getattr(theirs, field.name), field.name
+    for field in SHARED:
+        assert getattr(ours, field) == getattr(theirs, field), field
 
 
 def test_legacy_and_indifferent_entries_are_ignored():

@@ -67,3 +67,16 @@ def test_a_batch_padded_on_the_left_scores_the_same_tokens():
     assert batch.labels.tolist() == [[-100, 8, 9], [-100, -100, 6]]
     assert batch.attention_mask.tolist() == [[1, 1, 1], [0, 1, 1]]
     assert (batch.tokens, batch.scored) == (5, 3)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_batch_to_classify_has_a_class_a_row_and_scores_the_rows(side):
+    unscored = [np.full_like(item.labels, -100) for item in ITEMS]
+    items = [
+        Encoded(item.input_ids, labels, label) for item, labels, label in zip(ITEMS, unscored, (0, 5), strict=True)
+    ]
+    batch, plain = collate(items, pad_id=0, side=side), collate(ITEMS, pad_id=0, side=side)
+    assert (batch.labels.tolist(), batch.labels.dtype) == ([0, 5], np.int32), "class 0 is a class"
+    assert batch.input_ids.tolist() == plain.input_ids.tolist()
+    assert batch.attention_mask.tolist() == plain.attention_mask.tolist()
+    assert (batch.tokens, batch.scored) == (5, 2)

@@ -9,6 +9,7 @@ import pytest
 from common.errors import UserError
 from datasets.dailydialog import SAMPLE_DIR, dialogue, load, prompt
 from datasets.detokenise import detokenise
+from datasets.example import Segment
 
 CORPUS = Path(__file__).parents[2] / "shared" / "data" / "dailydialog"
 needs_corpus = pytest.mark.skipif(not CORPUS.is_dir(), reason=f"DailyDialog itself is not in {CORPUS}")
@@ -87,12 +88,17 @@ def test_the_first_turn_is_given_and_every_later_one_scored_and_all_are_ended():
     segments = dialogue([" How are you ? ", "Fine , thanks .", "Good ."]).segments
     assert [segment.text for segment in segments] == ["How are you?", "Fine, thanks.", "Good."]
     assert [segment.scored for segment in segments] == [False, True, True]
+    assert [segment.speaker for segment in segments] == [0, 1, 0]
     assert all(segment.end for segment in segments)
 
 
-def test_a_chats_prompt_is_the_beginning_of_a_training_example():
-    turns = ["How are you ?", "Fine , thanks .", "Good ."]
-    assert prompt(turns[:2]).segments == dialogue(turns).segments[:2]
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_chats_prompt_is_the_beginning_of_a_training_example_and_whose_turn_it_is(count):
+    turns = ["How are you ?", "Fine , thanks .", "Good .", "Bye ."]
+    *said, last = prompt(turns[:count]).segments
+    assert tuple(said) == dialogue(turns).segments[:count]
+    assert last == Segment("", scored=False, end=False, speaker=count % 2)
+    assert prompt(turns[:count]).segments == dialogue(turns[: count + 1]).given.segments
 
 
 def test_folders_and_zips_hold_the_same_dialogues(tmp_path):

@@ -6,14 +6,15 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from common.errors import UserError
-from datasets.encode import IGNORED, Encoded, EncodedSet, dialogue, packed, prompt_ids, report
+from datasets.encode import IGNORED, Encoded, EncodedSet, dialogue, dialogue_prompt, packed, report, speaker_ids
 from datasets.example import Dataset, Example, Segment
+from gpt2_jittor.tokenizer import add_tokens
 
 SENTENCES = ["How are you today?", "I'm fine, thank you.\n\nAnd you?", "Well, the weather is fine."]
+USER, BOT, END = 294, 295, 296
 
 
-@pytest.fixture(scope="module")
-def tokenizer():
+def trained() -> PreTrainedTokenizerFast:
     """A byte-level BPE like GPT-2's, with a handful of merges."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -24,8 +25,22 @@ def tokenizer():
     return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|endoftext|>")
 
 
+@pytest.fixture(scope="module")
+def tokenizer():
+    return trained()
+
+
+@pytest.fixture(scope="module")
+def marked():
+    """The same tokenizer after `--added-tokens "<USER>" "<BOT>" "<END>"`: their ids follow on its 294."""
+    tokenizer = trained()
+    assert add_tokens(tokenizer, ["<USER>", "<BOT>", "<END>"]) == [USER, BOT, END]
+    return tokenizer
+
+
 def talk(*turns: str, source: str = "talk.txt:1") -> Example:
-    return Example(tuple(Segment(turn, scored=index > 0) for index, turn in enumerate(turns)), source)
+    segments = (Segment(turn, scored=index > 0, speaker=index % 2) for index, turn in enumerate(turns))
+    return Example(tuple(segments), source)
 
 
 def ids(tokenizer, text: str) -> list[int]:
@@ -110,18 +125,100 @@ def test_tokens_that_can_be_predicted_are_counted_as_scored():
 
 def test_a_prompt_keeps_the_newest_turns_that_fit(tokenizer):
     last = [*ids(tokenizer, "Fine."), tokenizer.eos_token_id]
-    prompt = prompt_ids(talk("How are you today?", "Fine."), tokenizer, len(last) + 2)
-    assert prompt.tolist() == last
-    with pytest.raises(UserError, match="shorten it"):
-        prompt_ids(talk("How are you today?", "Fine."), tokenizer, len(last) - 1)
+    for example in (talk("How are you today?", "Fine."), talk("How are you today?", "Fine.", "?").given):
+        (prompt,) = dialogue_prompt(example, tokenizer, len(last) + 2)
+        assert (prompt.tolist(), prompt.dtype) == (last, np.int32)
+        with pytest.raises(UserError, match=f"takes {len(last)} tokens, {len(last) - 1} fit: shorten it"):
+            dialogue_prompt(example, tokenizer, len(last) - 1)
+
+
+def test_speakers_take_turns_from_the_user_on_and_their_marks_are_never_scored(marked):
+    one, two, three = (ids(marked, text) for text in ("How are you?", "Fine.", "Well."))
+    item = dialogue([talk("How are you?", "Fine.", "Well.")], marked, 100)[0]
+    assert item.input_ids.tolist() == [USER, *one, END, BOT, *two, END, USER, *three, END]
+    said = [IGNORED, *two, END, IGNORED, *three, END]
+    assert item.labels.tolist() == [IGNORED] * (len(one) + 2) + said
+
+
+def test_a_marked_prompt_ends_with_the_mark_of_the_speaker_who_is_next(marked):
+    one, two = ids(marked, "How are you?"), ids(marked, "Fine.")
+    for turns, expected in [
+        (["How are you?"], [USER, *one, END, BOT]),
+        (["How are you?", "Fine."], [USER, *one, END, BOT, *two, END, USER]),
+    ]:
+        assert dialogue_prompt(talk(*turns, "").given, marked, 100)[0].tolist() == expected
+        whole = dialogue([talk(*turns, "Well.")], marked, 100)[0].input_ids.tolist()
+        assert whole[: len(expected)] == expected, "as in training"
+
+
+def test_speakers_stay_who_they_are_where_the_oldest_turns_are_forgotten(marked):
+    two, three = ids(marked, "Fine."), ids(marked, "Well.")
+    fits = len(two) + len(three) + 4
+    item = dialogue([talk("How are you?", "Fine.", "Well.")], marked, fits)[0]
+    assert item.input_ids.tolist() == [BOT, *two, END, USER, *three, END]
+    assert item.labels.tolist() == [IGNORED] * (len(two) + 3) + [*three, END]
+    talked = talk("How are you?", "Fine.", "Well.", "").given
+    assert dialogue_prompt(talked, marked, fits + 1)[0].tolist() == [BOT, *two, END, USER, *three, END, BOT]
+    assert dialogue_prompt(talked, marked, fits)[0].tolist() == [USER, *three, END, BOT]
+    with pytest.raises(UserError, match=f"takes {len(three) + 3} tokens, {len(three) + 2} fit"):
+        dialogue_prompt(talked, marked, len(three) + 2)
+
+
+def test_a_mark_spelled_out_in_a_text_is_not_a_mark(marked):
+    item = dialogue([talk("<BOT> <END> <USER>", "Fine.")], marked, 100)[0]
+    assert [token for token in item.input_ids.tolist() if token >= USER] == [USER, END, BOT, END]
+
+
+@pytest.mark.parametrize("unknown", [None, "<|endoftext|>", "<USER>"])
+@pytest.mark.parametrize("added", [[], ["<USER>"], ["<BOT>", "<END>"]])
+def test_a_tokenizer_without_both_marks_makes_the_ids_that_it_would_without_speakers(unknown, added):
+    tokenizer = trained()
+    add_tokens(tokenizer, added)
+    if unknown in tokenizer.get_vocab():
+        tokenizer.unk_token = unknown  # GPT-2's is its end token: whatever is asked for has an id
+    assert speaker_ids(tokenizer) is None
+    end, turns = tokenizer.eos_token_id, ("How are you?", "Fine.")
+    plain = [token for turn in turns for token in [*ids(tokenizer, turn), end]]
+    assert dialogue([talk(*turns)], tokenizer, 100)[0].input_ids.tolist() == plain
+    assert dialogue_prompt(talk(*turns, "").given, tokenizer, 100)[0].tolist() == plain
+
+
+@pytest.mark.parametrize("unknown", ["<|endoftext|>", "<BOT>"])
+def test_both_marks_are_found_whatever_stands_for_unknown_tokens(marked, unknown):
+    assert speaker_ids(marked) == [USER, BOT]
+    tokenizer = trained()
+    add_tokens(tokenizer, ["<USER>", "<BOT>"])
+    tokenizer.unk_token = unknown
+    assert speaker_ids(tokenizer) == [USER, BOT]
+
+
+def test_what_is_given_stands_before_the_last_scored_segment_and_does_not_tell_where_the_answer_is():
+    question, answer = Segment("Where?", scored=False, keep=(0, 2), cut=True), Segment("There.", scored=True)
+    after = Segment("!", scored=False)
+    asked = Segment("Where?", scored=False, cut=True)
+    assert Example((question, answer, after), "f:1", name="q").given == Example((asked,), "f:1")
+    assert Example((question, answer, answer)).given.segments == (asked, answer)
+    assert Example((question, after), label=1).given.segments == (asked, after), "nothing is said: all is given"
+    assert Example((answer,)).given.segments == ()
+    mark = Segment("", scored=False, end=False, speaker=0)
+    assert talk("a", "b", "c").given.segments == (*talk("a", "b").segments, mark)
+
+
+def test_texts_that_stand_there_many_times_are_tokenised_once_each_and_keep_their_places(tokenizer, monkeypatch):
+    monkeypatch.setattr("datasets.encode.BATCH", 7)
+    turns = ["Fine.", "How are you?", "Fine.", "Well.", "Fine."] * 5
+    item = dialogue([talk(*turns)] * 3, tokenizer, 1000)[2]
+    assert item.input_ids.tolist() == [t for turn in turns for t in [*ids(tokenizer, turn), tokenizer.eos_token_id]]
 
 
 def test_the_report_counts_and_spells_out_only_the_first_dropped_records():
-    dataset = Dataset("talks", "train", [talk("a", "b")] * 9, [f"t:{line}: empty" for line in range(1, 4)])
+    dropped = [f"t:{line}: empty" for line in range(1, 4)]
+    dataset = Dataset("talks", "train", [talk("a", "b")] * 9, dropped, notes=["of which 2 are long"])
     encoded = EncodedSet([Encoded(np.arange(1200), np.arange(1200))], ["t:8: too long", "t:9: too long"], 1)
     assert report(dataset, encoded).split("\n") == [
         "talks train: 9 examples, 1 sequences, 1,200 tokens, 1,199 scored",
         "  1 shortened to fit (their beginnings are left out)",
+        "  of which 2 are long",
         "  dropped t:1: empty",
         "  dropped t:2: empty",
         "  dropped t:3: empty",

@@ -11,6 +11,13 @@ from common.errors import UserError
 from datasets.registry import TASKS, data_dir, sample_dir, task
 
 
+def test_the_tasks_are_known_by_name_and_only_text_needs_the_users_own_files():
+    kinds = {"dailydialog": "chat", "squad": "qa", "imdb": "text", "dolly": "instruct", "emotion": "classify"}
+    assert {name: each.kind for name, each in TASKS.items()} == kinds | {"rte": "classify", "text": "text"}
+    assert [name for name, each in TASKS.items() if each.sample is None] == ["text"]
+    assert all(bool(each.labels) == (each.kind == "classify") for each in TASKS.values())
+
+
 def test_a_misspelt_task_is_answered_with_the_nearest_name():
     assert task("text") is TASKS["text"]
     with pytest.raises(UserError, match="did you mean dailydialog"):

@@ -3,7 +3,7 @@
 import pytest
 
 from common.errors import UserError
-from datasets.text import load, prompt
+from datasets.text import beginning, load
 
 
 def texts(dataset) -> list[str]:
@@ -90,5 +90,5 @@ def test_a_byte_order_mark_and_windows_line_ends_are_not_part_of_the_text(tmp_pa
 
 
 def test_a_prompt_is_given_and_not_ended():
-    (segment,) = prompt("Once upon").segments
+    (segment,) = beginning("Once upon").segments
     assert (segment.text, segment.scored, segment.end) == ("Once upon", False, False)

@@ -1,81 +1,29 @@
 """Finding a model: folders, names, the hub's cache, and a download from a hub that runs inside the test."""
 
-import http.server
 import json
 import os
+import pickle
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
-import huggingface_hub.constants
 import pytest
+from hub_server import COMMIT, CUT, Hub, settings_for
 
 from common.errors import UserError
 from gpt2_jittor.hub import NANO, locate
+from gpt2_jittor.weights import read_tensors
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-TOKENIZER = {"vocab.json": b"{}", "merges.txt": b"#version: 0.2\n"}
+TOKENIZER = {"vocab.json": b'{"a": 0}', "merges.txt": b"#version: 0.2\n"}
 MODEL = {"config.json": b"{}", "model.safetensors": b"weights", **TOKENIZER}
-
-
-class Hub(http.server.ThreadingHTTPServer):
-    """Serves `files` (repository -> name -> bytes) at the hub's addresses and remembers what was fetched."""
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files: dict[str, dict[str, bytes]] = {}
-        self.requests: list[tuple[str, str]] = []
-        self.plain = False  # a mirror that answers 404 without saying what is missing
-        self.endpoint = f"http://127.0.0.1:{self.server_port}"
-
-    def fetched(self):
-        return sorted(path.split("/resolve/main/")[1] for method, path in self.requests if method == "GET")
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_HEAD(self):
-        self.server.requests.append((self.command, self.path))
-        repository, _, name = self.path[1:].partition("/resolve/main/")
-        files = self.server.files.get(repository)
-        if files is None or name not in files:
-            self.send_response(404)
-            if not self.server.plain:
-                self.send_header("X-Error-Code", "RepoNotFound" if files is None else "EntryNotFound")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return None
-        self.send_response(200)
-        self.send_header("ETag", f'"{name.replace("/", "-")}-{len(files[name])}"')
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.send_header("Content-Length", str(len(files[name])))
-        self.end_headers()
-        return files[name]
-
-    def do_GET(self):
-        content = self.do_HEAD()
-        if content is not None:
-            self.wfile.write(content)
-
-    def log_message(self, *arguments):
-        pass
 
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-    with Hub() as server:
-        monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+    with Hub() as hub:
+        settings_for(hub, monkeypatch, str(tmp_path / "home"))
+        yield hub
 
 
 def names(folder):
@@ -145,7 +93,7 @@ def test_only_what_is_needed_is_downloaded(hub, plain):
     unwanted = ("pytorch_model.bin", "tf_model.h5", "flax_model.msgpack", "onnx/model.onnx", "README.md")
     hub.files["someone/small"] = MODEL | dict.fromkeys(unwanted, b"large")
     folder = locate("someone/small")
-    assert names(folder) == hub.fetched() == sorted(MODEL)
+    assert names(folder) == sorted(hub.sent) == sorted(MODEL)
     assert (folder / "model.safetensors").read_bytes() == b"weights"
 
 
@@ -204,6 +152,37 @@ def test_the_cache_follows_the_environment_of_the_call(hub, tmp_path, monkeypatc
     for place in ("one", "two"):
         monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / place))
         assert locate("someone/small").is_relative_to(tmp_path / place)
+
+
+@pytest.mark.parametrize("weights", ["model.safetensors", "pytorch_model.bin"])
+def test_weights_with_a_wrong_checksum_are_refused_and_a_second_try_can_succeed(hub, weights):
+    hub.files["someone/small"] = {"config.json": b"{}", weights: b"weights", **TOKENIZER}
+    hub.tampered = {weights: b"w3ights"}
+    with pytest.raises(UserError, match=f"someone/small/{weights} arrived damaged .* was removed: try again, or give"):
+        locate("someone/small")
+    assert b"w3ights" not in {path.read_bytes() for path in Path(os.environ["HF_HOME"]).rglob("*") if path.is_file()}
+    hub.tampered = {}
+    assert (locate("someone/small") / weights).read_bytes() == b"weights"
+
+
+def test_a_download_of_weights_that_is_cut_is_gone_on_with(hub):
+    hub.files["someone/small"] = MODEL | {"model.safetensors": b"weights" * CUT}
+    hub.cuts = ["closed", "reset"]
+    folder = locate("someone/small")
+    assert (folder / "model.safetensors").read_bytes() == b"weights" * CUT
+    assert [asked for asked in hub.ranges if asked] == [f"bytes={CUT}-", f"bytes={2 * CUT}-"]
+
+
+def test_weights_that_would_run_code_are_fetched_and_refused(hub, tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "sprung"),)
+
+    files = {"config.json": b"{}", "pytorch_model.bin": pickle.dumps(Trap()), **TOKENIZER}
+    hub.files["someone/bad"] = files
+    with pytest.raises(UserError):
+        list(read_tensors(locate("someone/bad")))
+    assert not (tmp_path / "sprung").exists()
 
 
 def test_a_model_that_the_hub_does_not_have_is_said_so(hub):

@@ -7,6 +7,8 @@ import pytest
 import torch
 from transformers.generation.logits_process import (
     LogitsProcessorList,
+    MinPLogitsWarper,
+    NoRepeatNGramLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
@@ -15,9 +17,12 @@ from transformers.generation.logits_process import (
 
 from common.errors import UserError
 from gpt2_jittor.sampling import (
+    ban_repeated_ngrams,
     draw,
+    keep_min_p,
     keep_top_k,
     keep_top_p,
+    log_softmax,
     make_sampler,
     penalize_repetition,
     scale_by_temperature,
@@ -122,19 +127,52 @@ def test_top_p_keeps_transformers_nucleus_over_gpt2s_vocabulary(p):
     assert np.abs(kept - expected).max() <= 1
 
 
+@every_kind
+@pytest.mark.parametrize("p", [0.0, 1e-6, 0.05, 0.3, 0.999, 1.0])
+def test_min_p_equals_transformers(logits, p):
+    np.testing.assert_array_equal(keep_min_p(logits, p), reference(MinPLogitsWarper(p), logits))
+
+
+@every_kind
+@pytest.mark.parametrize("size", [1, 2, 3, 9, 10])
+def test_repeated_ngrams_are_banned_as_in_transformers(logits, size):
+    few = min(3, logits.shape[1])  # few different ids, so that they come again
+    ids = np.random.default_rng(18).integers(0, few, (len(logits), 9))
+    expected = reference(NoRepeatNGramLogitsProcessor(size), logits, ids)
+    np.testing.assert_array_equal(ban_repeated_ngrams(logits, list(ids), size), expected)
+
+
+def test_repeated_ngrams_are_banned_by_hand():
+    logits = np.zeros((4, 5), np.float32)
+    rows = [[1, 2, 3, 1, 2], [1, 2, 4, 1, 2, 0, 1, 2], [2], []]
+    banned = [np.flatnonzero(row == -INF).tolist() for row in ban_repeated_ngrams(logits, rows, 3)]
+    assert banned == [[3], [0, 4], [], []]
+    banned = [np.flatnonzero(row == -INF).tolist() for row in ban_repeated_ngrams(logits, rows, 1)]
+    assert banned == [[1, 2, 3], [0, 1, 2, 4], [2], []]
+
+
+@every_kind
+def test_log_softmax_equals_torch(logits):
+    expected = torch.from_numpy(logits).log_softmax(-1).numpy()
+    np.testing.assert_allclose(log_softmax(logits), expected, rtol=1e-6, atol=1e-6)  # the exponentials' last bits
+
+
 def test_the_whole_chain_runs_in_transformers_order():
     logits = random_logits(7, batch=2, vocab=64, scale=2.0)
     ids = np.random.default_rng(8).integers(0, 64, (2, 20))
     chain = LogitsProcessorList(
         [
             RepetitionPenaltyLogitsProcessor(1.4),
+            NoRepeatNGramLogitsProcessor(1),
             TemperatureLogitsWarper(0.6),
             TopKLogitsWarper(12),
             TopPLogitsWarper(0.8),
+            MinPLogitsWarper(0.2),
         ]
     )
     expected = draw(reference(chain, logits, ids).repeat(200, axis=0), np.random.default_rng(9))
-    sampler = make_sampler(temperature=0.6, top_k=12, top_p=0.8, repetition_penalty=1.4, seed=9)
+    options = {"temperature": 0.6, "top_k": 12, "top_p": 0.8, "min_p": 0.2}
+    sampler = make_sampler(**options, repetition_penalty=1.4, no_repeat_ngram_size=1, seed=9)
     got = sampler(logits.repeat(200, axis=0), list(ids.repeat(200, axis=0)))
     np.testing.assert_array_equal(got, expected)
 
@@ -150,6 +188,12 @@ def test_greedy_still_heeds_the_repetition_penalty():
     logits = np.array([[5.0, 4.0, -1.0]], dtype=np.float32)
     sampler = make_sampler(greedy=True, repetition_penalty=2.0)
     assert sampler(logits, [np.array([0])]).tolist() == [1]
+
+
+def test_greedy_still_heeds_repeated_ngrams():
+    logits = np.array([[5.0, 4.0, -1.0]], dtype=np.float32)
+    sampler = make_sampler(greedy=True, no_repeat_ngram_size=2)
+    assert sampler(logits, [np.array([2, 0, 1, 2])]).tolist() == [1]
 
 
 def test_ids_are_int64_one_a_row_and_the_logits_stay_as_they_were():
@@ -168,10 +212,15 @@ def test_the_same_seed_draws_the_same_ids_and_another_seed_others():
     assert draws[0] != draws[2]
 
 
-@pytest.mark.parametrize("options", [{}, {"temperature": 1.6}, {"top_k": 5}, {"top_p": 0.7}])
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.6}, {"top_k": 5}, {"top_p": 0.7}, {"min_p": 0.3}])
 def test_draw_frequencies_match_the_softmax(options):
     logits = random_logits(15, batch=1, vocab=12, scale=1.5)
-    warpers = {"temperature": TemperatureLogitsWarper, "top_k": TopKLogitsWarper, "top_p": TopPLogitsWarper}
+    warpers = {
+        "temperature": TemperatureLogitsWarper,
+        "top_k": TopKLogitsWarper,
+        "top_p": TopPLogitsWarper,
+        "min_p": MinPLogitsWarper,
+    }
     warped = logits
     for name, value in options.items():
         warped = reference(warpers[name](value), warped)
@@ -212,6 +261,11 @@ def test_the_last_uniform_number_below_one_draws_an_id_with_a_probability():
         ("top_p", -0.1),
         ("top_p", 1.01),
         ("top_p", float("nan")),
+        ("min_p", -0.1),
+        ("min_p", 1.01),
+        ("min_p", float("nan")),
+        ("no_repeat_ngram_size", -1),
+        ("no_repeat_ngram_size", 1.5),
         ("repetition_penalty", 0.0),
         ("repetition_penalty", float("inf")),
         ("seed", -3),
@@ -220,15 +274,23 @@ def test_the_last_uniform_number_below_one_draws_an_id_with_a_probability():
 def test_an_option_out_of_range_is_refused_in_the_words_of_the_command_line(option, value):
     with pytest.raises(UserError) as caught:
         make_sampler(**{option: value})
-    assert str(caught.value).startswith(f"--{option.replace('_', '-')} must be ")
+    name = option.removesuffix("_size").replace("_", "-")
+    assert str(caught.value).startswith(f"--{name} must be ")
     assert str(caught.value).endswith(f"not {value}")
 
 
-@pytest.mark.parametrize("options", [{}, {"greedy": True}, {"top_k": 1}, {"top_p": 0.5}, {"top_k": 2, "top_p": 0.1}])
+@pytest.mark.parametrize(
+    "options", [{}, {"greedy": True}, {"top_k": 1}, {"top_p": 0.5}, {"min_p": 0.5}, {"top_k": 2, "top_p": 0.1}]
+)
 @pytest.mark.parametrize("row", [[1.0, np.nan, 0.0], [1.0, INF, 0.0], [-INF, -INF, -INF], [np.nan] * 3])
 def test_logits_from_which_nothing_can_be_drawn_are_refused(row, options):
     with pytest.raises(UserError, match="NaN or infinity"):
         make_sampler(**options)(np.array([row], dtype=np.float32), [[]])
+
+
+def test_banning_every_id_is_refused():
+    with pytest.raises(UserError, match="--no-repeat-ngram"):
+        make_sampler(no_repeat_ngram_size=1)(np.array([[2.0, 1.0]], dtype=np.float32), [[0, 1]])
 
 
 @pytest.mark.parametrize("options", [{"temperature": 1e-44}, {"temperature": 1e-300}, {"repetition_penalty": 1e-44}])

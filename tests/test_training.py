@@ -140,7 +140,8 @@ def test_a_run_leaves_exactly_the_files_of_the_contract(world, tmp_path, monkeyp
     options += ["--eval-every", "3", "--batch-size", "4", "--learning-rate", "1e-2", "--lora-r", "3"]
     monkeypatch.setattr(sys, "argv", ["train.py", *map(str, options)])
     train.main()
-    assert names(run_dir) == ADAPTER | {"arguments.yaml", "metrics.jsonl", "loss.png", "checkpoint-9", "checkpoint-12"}
+    own = {"README.md", "arguments.yaml", "metrics.jsonl", "loss.png", "checkpoint-9", "checkpoint-12"}
+    assert names(run_dir) == ADAPTER | own
     assert names(run_dir / "checkpoint-12") == ADAPTER | CHECKPOINT
     assert all(record.keys() == STEP for record in metrics(run_dir))
     validations = metrics(run_dir, "validation")

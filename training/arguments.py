@@ -56,6 +56,10 @@ class TrainingArguments:
     lora_bias: str = option("none", "biases to train besides", choices=("none", "all", "lora_only"))
     lora_modules_to_save: list[str] | None = option(None, "modules to train whole, such as lm_head", many=True)
     lora_rslora: bool = option(False, "scale by alpha / sqrt(r) instead")
+    added_tokens: list[str] | None = option(
+        None, "new tokens, whose rows are trained; <USER> and <BOT> open a dialogue's turns, <END> ends them", many=True
+    )
+    head_dropout: float = option(0.0, "dropout before the language model's head")
     epochs: float | None = option(None, "passes over the training data; a fraction is allowed")
     max_steps: int | None = option(None, "updates, instead of epochs")
     batch_size: int = option(8, "examples in one forward pass")
@@ -197,7 +201,7 @@ def _problems(arguments: TrainingArguments):
         "warmup_steps": 0,
         "seed": 0,
     }
-    at_least |= {"weight_decay": 0, "max_grad_norm": 0, "lora_dropout": 0}
+    at_least |= {"weight_decay": 0, "max_grad_norm": 0, "lora_dropout": 0, "head_dropout": 0}
     for name, least in at_least.items():
         value = getattr(arguments, name)
         if value is not None and not least <= value < float("inf"):
@@ -206,7 +210,8 @@ def _problems(arguments: TrainingArguments):
         value = getattr(arguments, name)
         if value is not None and not 0 < value < float("inf"):
             yield f"{option_name(name)} must be positive, not {value}"
-    if arguments.lora_dropout >= 1:
-        yield f"--lora-dropout must be below 1, not {arguments.lora_dropout}"
+    for name in ("lora_dropout", "head_dropout"):
+        if getattr(arguments, name) >= 1:
+            yield f"{option_name(name)} must be below 1, not {getattr(arguments, name)}"
     if arguments.epochs is not None and arguments.max_steps is not None:
         yield "--epochs and --max-steps exclude each other: give one"

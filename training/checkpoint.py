@@ -13,7 +13,7 @@ from common.files import read_json, replacing, write_json
 from gpt2_jittor.pretrained import GPT2PreTrained
 from gpt2_jittor.weights import read_safetensors, read_tensors
 from lora.adapter import load_adapter, save_adapter
-from lora.inject import adapter_config
+from lora.injection import adapter_config
 from training.optimizer import AdamW
 
 KEPT = 2  # checkpoints of a run, the newest ones

@@ -3,38 +3,85 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
 from tqdm import tqdm
 
-from datasets.batches import collate, plan
-from datasets.encode import EncodedSet
+from datasets.batches import Batch, collate, plan
+from datasets.encode import IGNORED, EncodedSet
 from gpt2_jittor.backend import jt
+from gpt2_jittor.classifier import GPT2ForSequenceClassification
 from gpt2_jittor.pretrained import GPT2PreTrained
 
 
 @dataclass(frozen=True)
 class Score:
-    """Mean loss in nats over `tokens` scored tokens."""
+    """Mean loss in nats over `tokens` scored tokens or classes; `accuracy`, for classification."""
 
     loss: float
     tokens: int
+    accuracy: float | None = None
 
     @property
     def perplexity(self) -> float:
         return math.exp(min(self.loss, 700.0))  # beyond that a float overflows
 
+    def __str__(self) -> str:
+        said = f"perplexity {self.perplexity:.2f}" if self.accuracy is None else f"accuracy {self.accuracy:.1%}"
+        return f"loss {self.loss:.4f}, {said}"
+
+
+@dataclass(frozen=True)
+class Losses:
+    """For each example, in the data's order: its summed loss (nats, float64), how much was scored, and for
+    classification the scores of the classes, float32 [examples, labels]."""
+
+    sums: np.ndarray
+    counts: np.ndarray
+    logits: np.ndarray | None = None
+
+    def score(self, data: EncodedSet) -> Score:
+        """All examples as one figure, weighted by what each scores."""
+        accuracy = None
+        if self.logits is not None:
+            accuracy = float(np.mean(self.logits.argmax(axis=1) == [item.label for item in data.items]))
+        return Score(float(self.sums.sum() / self.counts.sum()), int(self.counts.sum()), accuracy)
+
 
 def evaluate(model: GPT2PreTrained, data: EncodedSet, batch_size: int, pad_id: int) -> Score:
     """The token-weighted loss over all of `data`, without dropout. The model's mode is put back."""
+    return losses(model, data, batch_size, pad_id).score(data)
+
+
+def losses(model: GPT2PreTrained, data: EncodedSet, batch_size: int, pad_id: int) -> Losses:
+    """The loss of each example, without dropout. The model's mode is put back."""
     batches = plan(data.lengths, batch_size, seed=0, epoch=0, shuffle=False)
+    sums, counts, logits = np.zeros(len(data)), np.zeros(len(data), np.int64), {}
     training = model.is_training()
     model.eval()
-    total, tokens = 0.0, 0
     with jt.no_grad():
         for indexes in tqdm(batches, desc="validate", unit="batch", leave=False, dynamic_ncols=True):
             batch = collate([data[index] for index in indexes], pad_id)
-            losses = model.losses(batch.input_ids, batch.labels, batch.attention_mask)
-            total += float(losses.numpy().sum(dtype="float64"))
-            tokens += batch.scored
+            if isinstance(model, GPT2ForSequenceClassification):
+                scores = model(batch.input_ids, batch.attention_mask).numpy()
+                logits |= dict(zip(indexes.tolist(), scores, strict=True))
+                sums[indexes], counts[indexes] = cross_entropy(scores, batch.labels), 1
+            else:
+                sums[indexes], counts[indexes] = _by_row(model, batch)
     if training:
         model.train()
-    return Score(total / tokens, tokens)
+    return Losses(sums, counts, np.stack([logits[index] for index in range(len(data))]) if logits else None)
+
+
+def cross_entropy(logits: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """-log softmax(logits)[class] of each row, [rows, classes] and [rows] -> float64 [rows]."""
+    logits = logits.astype(np.float64)
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(classes)), classes]
+
+
+def _by_row(model: GPT2PreTrained, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+    """The summed loss and the scored tokens of each row."""
+    each = model.losses(batch.input_ids, batch.labels, batch.attention_mask).numpy().astype(np.float64)
+    counts = (batch.labels[:, 1:] != IGNORED).sum(axis=1)
+    rows = np.repeat(np.arange(len(counts)), counts)  # scored positions come in reading order
+    return np.bincount(rows, each, minlength=len(counts)), counts

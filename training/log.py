@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from common.errors import UserError
 from common.files import write_text
+from training.evaluation import Score
 from training.history import METRICS
 
 WINDOW = 20  # steps over which the bar's tokens per second are averaged
@@ -42,18 +43,17 @@ class Log:
         )
         self.bar.update()
 
-    def validation(self, step: int, epoch: float, loss: float, perplexity: float, tokens: int) -> None:
+    def validation(self, step: int, epoch: float, score: Score) -> None:
         """Logs one validation."""
-        self._append(
-            {
-                "step": step,
-                "epoch": round(epoch, 4),
-                "split": "validation",
-                "loss": loss,
-                "perplexity": perplexity,
-                "tokens": tokens,
-            }
-        )
+        record = {
+            "step": step,
+            "epoch": round(epoch, 4),
+            "split": "validation",
+            "loss": score.loss,
+            "perplexity": score.perplexity,
+            "tokens": score.tokens,
+        }
+        self._append(record if score.accuracy is None else {**record, "accuracy": score.accuracy})
 
     def say(self, text: str) -> None:
         """Prints above the bar."""

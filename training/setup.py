@@ -11,7 +11,7 @@ from datasets.encode import EncodedSet, report
 from datasets.example import Dataset, Task
 from gpt2_jittor.config import GPT2Config
 from gpt2_jittor.hub import locate
-from gpt2_jittor.tokenizer import check_sizes, load_tokenizer
+from gpt2_jittor.tokenizer import add_tokens, check_sizes, load_tokenizer
 from training.arguments import TrainingArguments
 
 DEFAULT_EPOCHS = 3
@@ -31,9 +31,11 @@ class Inputs:
     directory: Path
     config: GPT2Config
     tokenizer: object
+    added: tuple[int, ...]  # the ids of the tokens that were added to it
     train: EncodedSet
     validation: EncodedSet
     samples: Dataset  # validation examples as text, for the sample reply
+    reports: tuple[str, ...]  # what was said about the data
 
     @property
     def batches_per_epoch(self) -> int:
@@ -58,15 +60,17 @@ def read_inputs(arguments: TrainingArguments, say=print) -> Inputs:
     config = GPT2Config.from_pretrained(directory)
     tokenizer = load_tokenizer(directory)
     check_sizes(tokenizer, config)
+    added = add_tokens(tokenizer, arguments.added_tokens or ())
     where = arguments.data_dir
-    encoded, samples = {}, None
+    encoded, samples, reports = {}, None, []
     for split, limit in (("train", None), ("validation", arguments.eval_limit)):
         samples = read_split(task, split, where, limit)
         encoded[split] = task.encode(samples.examples, tokenizer, longest(arguments.max_length, config))
-        say(report(samples, encoded[split]))
+        reports.append(report(samples, encoded[split]))
+        say(reports[-1])
     arguments = dataclasses.replace(arguments, max_length=longest(arguments.max_length, config))
-    inputs = Inputs(arguments, task, directory, config, tokenizer, encoded["train"], encoded["validation"], samples)
-    return settle(inputs)
+    splits = encoded["train"], encoded["validation"]
+    return settle(Inputs(arguments, task, directory, config, tokenizer, tuple(added), *splits, samples, tuple(reports)))
 
 
 def read_split(task: Task, split: str, data_dir: str | None, limit: int | None = None) -> Dataset:
@@ -119,22 +123,42 @@ def base_name(model: str, directory: Path) -> str:
 
 
 def build_model(inputs: Inputs):
-    """Reads the base model and makes it ready for training: with LoRA injected, or trainable as a whole."""
-    from gpt2_jittor.model import GPT2LMHeadModel
+    """Reads the base model and makes it ready for training: with LoRA injected, or trainable as a whole.
+
+    Classification gets a head for the task's labels, which is trained whole.
+    """
     from lora import LoraConfig, inject
 
     given = inputs.arguments
-    model = GPT2LMHeadModel.from_pretrained(inputs.directory)
+    model = read_model(inputs.task, inputs.directory, len(inputs.tokenizer), given.seed)
+    if given.head_dropout:
+        model.head_dropout = given.head_dropout
     if given.tuning == "lora":
+        classify = inputs.task.kind == "classify"
         config = LoraConfig(
             r=given.lora_r,
             lora_alpha=given.lora_alpha,
             lora_dropout=given.lora_dropout,
             target_modules=names_or_expression(given.lora_targets),
             bias=given.lora_bias,
-            modules_to_save=given.lora_modules_to_save,
+            modules_to_save=["score", *(given.lora_modules_to_save or ())] if classify else given.lora_modules_to_save,
             use_rslora=given.lora_rslora,
+            trainable_token_indices=list(inputs.added) or None,
             base_model_name_or_path=base_name(given.model, inputs.directory),
+            task_type="SEQ_CLS" if classify else "CAUSAL_LM",
         )
         inject(model, config, given.seed)
     return model.train()
+
+
+def read_model(task: Task, directory: Path, tokens: int, seed: int = 0):
+    """The base model of a task, with embeddings for `tokens` tokens at least."""
+    from gpt2_jittor import GPT2ForSequenceClassification, GPT2LMHeadModel
+
+    if task.kind == "classify":
+        model = GPT2ForSequenceClassification.from_pretrained(directory, task.labels, seed)
+    else:
+        model = GPT2LMHeadModel.from_pretrained(directory)
+    if tokens > model.config.vocab_size:
+        model.resize_token_embeddings(tokens)
+    return model

@@ -12,13 +12,12 @@ import numpy as np
 
 from common.errors import UserError
 from datasets.batches import Batch, collate, plan
-from datasets.encode import prompt_ids
 from gpt2_jittor.backend import jt
 from gpt2_jittor.generation import stream
 from gpt2_jittor.ops.dropout import seeds
 from gpt2_jittor.sampling import make_sampler
 from gpt2_jittor.tokenizer import save_tokenizer
-from lora.inject import adapter_config, trainable
+from lora.injection import adapter_config, trainable
 from training import checkpoint
 from training.checkpoint import Progress
 from training.evaluation import Score, evaluate
@@ -29,6 +28,7 @@ from training.schedule import learning_rate
 from training.setup import Inputs
 
 SAMPLE_TOKENS = 40  # of the reply shown at each validation
+SAMPLE_SHOWN = 160  # characters of what it replies to
 
 
 class Trainer:
@@ -152,30 +152,31 @@ class Trainer:
         score = evaluate(self.model, inputs.validation, given.batch_size, inputs.tokenizer.pad_token_id)
         if not math.isfinite(score.loss):
             raise UserError(self._diverged(f"validation loss {score.loss}", progress.step))
-        said = f"step {progress.step}: validation loss {score.loss:.4f}, perplexity {score.perplexity:.2f}"
-        said += self._sample()
+        said = f"step {progress.step}: validation {score}" + self._sample()
         with interrupts_deferred():
             if progress.step == 0:
                 progress.first_loss = score.loss
             else:
                 self._keep_best(score)
             progress.validated = progress.step
-            self.log.validation(progress.step, self._epoch(), score.loss, score.perplexity, score.tokens)
+            self.log.validation(progress.step, self._epoch(), score)
             self.log.say(said)
 
     def _sample(self) -> str:
-        """A greedy reply to the first validation dialogue, to be read beside the number."""
-        inputs = self.inputs
-        if inputs.task.kind != "chat":
+        """A greedy answer to the first validation example, to be read beside the number."""
+        inputs, example = self.inputs, self.inputs.samples[0]
+        if inputs.task.kind in ("text", "classify"):
             return ""
-        opening = inputs.samples[0].segments[0].text
+        chat = inputs.task.kind == "chat"  # a dialogue's opening says most about a chatbot
+        given = inputs.task.prompt([example.segments[0].text]) if chat else example.given
         length = min(SAMPLE_TOKENS, inputs.config.n_positions // 2)
         try:
-            prompt = prompt_ids(inputs.task.prompt([opening]), inputs.tokenizer, inputs.config.n_positions - length)
-        except UserError:  # too long an opening for this model: the number alone, then
+            prompt = inputs.task.encode_prompt(given, inputs.tokenizer, inputs.config.n_positions - length)[0]
+        except UserError:  # too long for this model: the number alone, then
             return ""
         reply = stream(self.model, prompt, make_sampler(greedy=True), length, inputs.tokenizer.eos_token_id)
-        return f"\n  > {opening}\n  < {inputs.tokenizer.decode(list(reply)).strip()}"
+        asked = " ".join("".join(segment.text for segment in given.segments).split())[-SAMPLE_SHOWN:]
+        return f"\n  > {asked}\n  < {inputs.tokenizer.decode(list(reply)).strip()}"
 
     def _keep_best(self, score: Score) -> None:
         progress = self.progress
@@ -184,7 +185,7 @@ class Trainer:
             return
         progress.best_loss, progress.best_step, progress.worse_validations = score.loss, progress.step, 0
         checkpoint.save_trained(self.model, self.run_dir)
-        if adapter_config(self.model) is None:
+        if adapter_config(self.model) is None or self.inputs.added:
             save_tokenizer(self.inputs.tokenizer, self.run_dir)
 
     def _out_of_patience(self) -> bool:

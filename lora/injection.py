@@ -5,31 +5,60 @@ import numpy as np
 from common.errors import UserError
 from gpt2_jittor.layers import Conv1D, Embedding, Head, LayerNorm, TiedHead
 from gpt2_jittor.pretrained import GPT2PreTrained
-from lora.config import PROJECTIONS, LoraConfig
+from lora.config import CLASSIFIERS, PROJECTIONS, LoraConfig, is_called
 from lora.layers import LoraLinear
+from lora.tokens import TrainedTokens
+
+EMBEDDING = "transformer.wte"
 
 
 def inject(model: GPT2PreTrained, config: LoraConfig, seed: int = 0) -> GPT2PreTrained:
     """Wraps the projections that `config` targets and freezes everything that it does not train.
 
     Returns the same model, changed. Raises UserError where nothing is targeted, where a target is no
-    projection, or where LoRA is there already.
+    projection, where a token is not in the vocabulary, or where LoRA is there already.
     """
+    exchange(model, config, seed)
+    return model
+
+
+def exchange(model: GPT2PreTrained, config: LoraConfig, seed: int = 0) -> dict:
+    """Does what `inject` does; returns the modules that were replaced, by their paths."""
     if adapter_config(model) is not None:
         raise UserError("this model has LoRA already; load the base model again")
     targets = _targets(model, config)
     saved = _saved(model, config)
+    _check_tokens(model, config)
+    embedding, head = model.transformer.wte, getattr(model, "lm_head", None)
+    originals = {"lm_head": head} if isinstance(head, TiedHead) else {}
+    originals |= dict(targets) | dict(saved)
     generator = np.random.default_rng(seed)
     for path, module in targets:
         replace(model, path, LoraLinear.from_base(module, config, generator))
     for path, module in saved:
-        if module is model.transformer.wte and isinstance(getattr(model, "lm_head", None), TiedHead):
+        if module is embedding and isinstance(head, TiedHead):
             # the head stays with the original embedding, as in PEFT
             model.lm_head = Head.sharing(module.weight)
         replace(model, path, copy_of(module))
+    if config.trainable_token_indices:
+        originals[EMBEDDING] = embedding
+        model.transformer.wte = TrainedTokens.from_base(embedding, config.trainable_token_indices)
+        if isinstance(head, TiedHead):
+            model.lm_head = TiedHead(model.transformer.wte)
     model._lora = config
     mark_trainable(model)
-    return model
+    model._set_training(model.is_training())  # the new modules too
+    return originals
+
+
+def eject(model: GPT2PreTrained, originals: dict) -> None:
+    """Puts the modules that `exchange` returned back: the plain model again, all of it frozen."""
+    for path, module in originals.items():
+        replace(model, path, module)
+    model._lora = None
+    for parameter in model.parameters():
+        parameter.stop_grad()
+    model._set_training(model.is_training())
 
 
 def adapter_config(model: GPT2PreTrained) -> LoraConfig | None:
@@ -54,7 +83,7 @@ def adapter_names(model: GPT2PreTrained) -> list[str]:
 
     def belongs(name: str) -> bool:
         path, _, kind = name.rpartition(".")
-        if ".lora_A." in name or ".lora_B." in name or config.saves(path):
+        if any(part in name for part in (".lora_A.", ".lora_B.", ".token_adapter.")) or config.saves(path):
             return True
         return kind == "bias" and (config.bias == "all" or (config.bias == "lora_only" and path in wrapped))
 
@@ -73,13 +102,16 @@ def count(model: GPT2PreTrained) -> tuple[int, int]:
 
 
 def merge(model: GPT2PreTrained) -> None:
-    """Adds every adapter product to its weight, in float32: the same outputs for a plain model's cost."""
+    """Adds every adapter product to its weight, in float32: the same outputs for a plain model's cost.
+
+    Trained tokens' rows are written over the embedding's.
+    """
     for module in _wrapped(model):
         module.merge()
 
 
 def unmerge(model: GPT2PreTrained) -> None:
-    """Takes the products out again: the base's weights, to rounding."""
+    """Takes the products out again: the base's weights, to rounding; tokens' rows exactly."""
     for module in _wrapped(model):
         module.unmerge()
 
@@ -103,8 +135,13 @@ def copy_of(module):
     return copy
 
 
-def _wrapped(model: GPT2PreTrained) -> list[LoraLinear]:
-    return [module for module in model.modules() if isinstance(module, LoraLinear)]
+def is_merged(model: GPT2PreTrained) -> bool:
+    """Whether the adapter stands in the weights at present."""
+    return any(module.merged for module in _wrapped(model))
+
+
+def _wrapped(model: GPT2PreTrained) -> list[LoraLinear | TrainedTokens]:
+    return [module for module in model.modules() if isinstance(module, LoraLinear | TrainedTokens)]
 
 
 def _targets(model: GPT2PreTrained, config: LoraConfig) -> list[tuple]:
@@ -117,8 +154,7 @@ def _targets(model: GPT2PreTrained, config: LoraConfig) -> list[tuple]:
     unmatched = [
         name
         for name in names
-        if not isinstance(config.target_modules, str)
-        and not any(path == name or path.endswith(f".{name}") for path, _ in projections)
+        if not isinstance(config.target_modules, str) and not any(is_called(path, [name]) for path, _ in projections)
     ]
     if unmatched or not projections:
         missing = ", ".join(map(repr, unmatched or names))
@@ -128,11 +164,32 @@ def _targets(model: GPT2PreTrained, config: LoraConfig) -> list[tuple]:
 
 def _saved(model: GPT2PreTrained, config: LoraConfig) -> list[tuple]:
     named = [(path, module) for path, module in model.named_modules() if path and config.saves(path)]
+    if config.task_type == "SEQ_CLS" and not any(is_called(path, CLASSIFIERS) for path, _ in named):
+        raise UserError("task_type SEQ_CLS: this model has no classifier's head; use GPT2ForSequenceClassification")
     for name in config.modules_to_save or ():
-        if not any(path == name or path.endswith(f".{name}") for path, _ in named):
+        absent = not any(is_called(path, [name]) for path, _ in named)
+        if absent and not (config.task_type == "SEQ_CLS" and name in CLASSIFIERS):  # PEFT writes both of these
             raise UserError(f"modules_to_save: nothing in the model is called {name!r}; lm_head, wte, ln_f … are")
     whole = (TiedHead, Head, Embedding, LayerNorm, Conv1D)
     for path, module in named:
         if not isinstance(module, whole) or config.targets(path):
             raise UserError(f"modules_to_save: {path} cannot be saved whole; name a layer that is no LoRA target")
     return named
+
+
+def _check_tokens(model: GPT2PreTrained, config: LoraConfig) -> None:
+    tokens = config.trainable_token_indices
+    if not tokens:
+        return
+    rows = model.config.vocab_size
+    if max(tokens) >= rows:
+        raise UserError(
+            f"trainable_token_indices holds {max(tokens)}, the model's vocabulary 0 to {rows - 1}; "
+            "give it more entries first (resize_token_embeddings)"
+        )
+    tied = isinstance(getattr(model, "lm_head", None), TiedHead)
+    if config.saves(EMBEDDING) or (tied and config.saves("lm_head")):
+        raise UserError(
+            "trainable_token_indices trains rows of an embedding that modules_to_save trains whole "
+            "(wte, or the head tied to it); use one of the two"
+        )

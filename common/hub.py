@@ -1,0 +1,233 @@
+"""Files from the Hugging Face hub, models' and data's alike, in the cache that its own client keeps.
+
+The client asks, logs in and links; the bytes are fetched here. It checks only their size, and drops what has
+arrived where a connection is reset or a run is stopped. Here that waits as `.incomplete` and is gone on with,
+in this call or the next, and no file enters the cache before it agrees with its hash, the hub's name for it.
+
+`huggingface_hub` takes half a second to import, so that is done where it is needed.
+"""
+
+import hashlib
+import os
+import re
+import time
+import urllib.parse
+from pathlib import Path
+
+from common.errors import UserError
+
+BLOCK = 1 << 20
+SECONDS = 10  # to wait for an answer, and for more of a file
+TRIES = 5  # of a download, in a row, without a byte more
+PAUSE = 1.0  # seconds between them
+ETAG = re.compile(r"\w[\w.+=-]*", re.ASCII)  # it becomes the name of a file
+
+
+class HubError(UserError):
+    """A file that cannot be had. `reason` says why; `missing` is what there is not: "file", "repository",
+    "access" to it, or "network", which is any other fault.
+    """
+
+    def __init__(self, message: str, reason: str, missing: str):
+        super().__init__(message)
+        self.reason = reason
+        self.missing = missing
+
+
+def fetch(
+    repo_id: str,
+    filename: str,
+    repo_type: str = "model",
+    cache_dir: Path | None = None,
+    instead: str = "give a folder with --data-dir",
+) -> Path:
+    """The path of `filename` in the hub's cache, downloaded where it is missing or has changed.
+
+    What the cache has is good enough where no newer one can be had. HF_ENDPOINT, HF_HOME, HF_HUB_CACHE and
+    HF_HUB_OFFLINE are read at each call. Raises HubError where the file cannot be had, UserError where it
+    arrives damaged or HF_ENDPOINT is no address; `instead` says what else can be done.
+    """
+    hub = endpoint()  # first of all: the client cannot be imported beside an address that is none
+    from huggingface_hub.errors import EntryNotFoundError, HFValidationError, HTTPError, OfflineModeIsEnabled
+
+    cache = Path(cache_dir or cache_folder()).expanduser()
+    known = None
+    try:
+        known = cached(repo_id, filename, repo_type, cache)
+        if not offline():
+            return _fetch(repo_id, filename, repo_type, cache, instead)
+        if not known:
+            raise OfflineModeIsEnabled(f"it is not in the cache {cache}, and HF_HUB_OFFLINE forbids a download")
+    except (EntryNotFoundError, HFValidationError, HTTPError, OSError) as error:
+        if not known:
+            reason, missing = _explain(error)
+            source = f"{hub} ({repo_type} {repo_id})"
+            raise HubError(f"cannot get {filename} from {source}: {reason}; {instead}", reason, missing) from error
+    return known
+
+
+def cached(repo_id: str, filename: str, repo_type: str = "model", cache_dir: Path | None = None) -> Path | None:
+    """The path of a file in the hub's cache, without asking the hub; None where it is not there.
+
+    Raises UserError where HF_ENDPOINT is no address.
+    """
+    endpoint()
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repo_id, filename, cache_dir=cache_dir or cache_folder(), repo_type=repo_type)
+    return Path(found) if isinstance(found, str) else None
+
+
+def cache_folder() -> Path:
+    """Where the hub's client keeps its files. It reads the environment at its import; this, at each call."""
+    environment = os.environ
+    home = Path(environment.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+    home = Path(environment.get("HF_HOME") or home)
+    cache = environment.get("HF_HUB_CACHE") or environment.get("HUGGINGFACE_HUB_CACHE") or home / "hub"
+    return Path(os.path.expandvars(cache)).expanduser()
+
+
+def endpoint() -> str:
+    """The address of the hub, or of the mirror that is set. Raises UserError where that is no address."""
+    address = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+    try:
+        parts = urllib.parse.urlsplit(address)
+        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port or an IPv6 address that is none
+        valid = False
+    if not valid:
+        raise UserError(f"HF_ENDPOINT={address} is no address: give one such as https://huggingface.co, or unset it")
+    return address
+
+
+def offline() -> bool:
+    """Whether the environment forbids downloads."""
+    settings = (os.environ.get(name, "") for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
+    return any(setting.upper() in ("1", "ON", "YES", "TRUE") for setting in settings)
+
+
+def _fetch(repo_id: str, filename: str, repo_type: str, cache: Path, instead: str) -> Path:
+    """Puts the file's newest version into the cache, then has the client link it into its snapshot."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub.errors import FileMetadataError
+    from huggingface_hub.utils import WeakFileLock
+
+    url = hf_hub_url(repo_id, filename, repo_type=repo_type, endpoint=endpoint())
+    # asked once: without a network the client would ask for half a minute
+    metadata = get_hf_file_metadata(url, timeout=SECONDS, endpoint=endpoint())
+    etag = metadata.etag or ""
+    if not metadata.commit_hash or not ETAG.fullmatch(etag):
+        raise FileMetadataError("what answered is not a hub")
+
+    folder = f"{repo_type}s--{repo_id.replace('/', '--')}"
+    blob, lock = cache / folder / "blobs" / etag, cache / ".locks" / folder / f"{etag}.lock"
+    if not blob.exists():
+        for path in (blob, lock):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with WeakFileLock(lock):
+            if not blob.exists():  # another process may have brought it meanwhile
+                part = blob.with_name(f"{etag}.incomplete")
+                _complete(part, url, metadata.size, filename)
+                fault = _fault(part, etag, metadata.size)
+                if fault:
+                    part.unlink()
+                    raise UserError(
+                        f"{repo_id}/{filename} arrived damaged ({fault}) and was removed: try again, or {instead}"
+                    )
+                part.replace(blob)
+    return Path(hf_hub_download(repo_id, filename, repo_type=repo_type, cache_dir=cache, endpoint=endpoint()))
+
+
+def _complete(part: Path, url: str, size: int | None, name: str) -> None:
+    """Appends to `part` what it lacks of the file at `url`; goes on after a connection that broke.
+
+    Raises the hub's refusal at once, a fault of the network when TRIES of them brought nothing new.
+    """
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError
+
+    if size is None or (part.exists() and part.stat().st_size > size):
+        part.unlink(missing_ok=True)  # it cannot be told how much is missing
+    part.touch()
+    failures = 0
+    while (begin := part.stat().st_size) != size:
+        try:
+            _append(part, begin, url, size, name)
+            break
+        except HfHubHTTPError:
+            raise
+        except HTTPError:
+            failures = 0 if part.stat().st_size > begin else failures + 1
+            if failures == TRIES:
+                raise
+            time.sleep(PAUSE)
+
+
+def _append(part: Path, begin: int, url: str, size: int | None, name: str) -> None:
+    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff, tqdm
+
+    headers = build_hf_headers() | {"Accept-Encoding": "identity"}  # compressed bytes could not be counted
+    if begin:
+        headers["Range"] = f"bytes={begin}-"
+    with (
+        http_stream_backoff(
+            "GET", url, headers=headers, timeout=SECONDS, retry_on_exceptions=(), retry_on_status_codes=429
+        ) as response,
+        part.open("ab") as file,
+    ):
+        hf_raise_for_status(response)
+        if response.status_code != 206:  # all of it comes, whether the rest was asked for or not
+            begin = 0
+            file.truncate(0)
+        with tqdm(total=size, initial=begin, unit="B", unit_scale=True, desc=name, disable=None) as bar:
+            for block in response.iter_bytes():
+                file.write(block)
+                bar.update(len(block))
+
+
+def _fault(part: Path, etag: str, size: int | None) -> str:
+    """What is wrong with a file: its size, or its hash, where the hub's name for it is one."""
+    found = part.stat().st_size
+    if size is not None and found != size:
+        return f"{found} bytes, not {size}"
+    return f"checksum not {etag}" if _digest(part, etag) != etag else ""
+
+
+def _digest(part: Path, etag: str) -> str:
+    """The hash of a file, of the sort that its ETag is: a large file's SHA-256, else git's SHA-1.
+
+    A plain mirror's ETag may be neither; it is returned as it is.
+    """
+    if re.fullmatch("[0-9a-f]{64}", etag):
+        digest = hashlib.sha256()
+    elif re.fullmatch("[0-9a-f]{40}", etag):
+        digest = hashlib.sha1(b"blob %d\0" % part.stat().st_size)
+    else:
+        return etag
+    with part.open("rb") as stream:
+        while block := stream.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _explain(error: Exception) -> tuple[str, str]:
+    """Why a file cannot be had, in words, and what it is that is missing."""
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    if isinstance(error, LocalEntryNotFoundError):  # the client's words for any fault of the network
+        error = error.__cause__ or error
+    if isinstance(error, GatedRepoError):
+        return "its owner gives access on request only", "access"
+    if isinstance(error, RepositoryNotFoundError):
+        return "there is no such repository, or it is private", "repository"
+    if isinstance(error, EntryNotFoundError):
+        return "the repository has no such file", "file"
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code  # a plain mirror answers 404 without saying what is not there
+        return ("there is no such file", "file") if status == 404 else (f"the hub answered {status}", "network")
+    return str(error).strip().partition("\n")[0] or type(error).__name__, "network"

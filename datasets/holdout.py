@@ -1,0 +1,27 @@
+"""Setting examples apart where the publisher has not, by a key that must not stand on both sides.
+
+The order of the keys' hashes decides: the same choice on every machine, whatever order the file is in.
+"""
+
+import zlib
+from collections.abc import Sequence
+
+from common.errors import UserError
+from datasets.example import Example
+
+
+def part(examples: Sequence[Example], keys: Sequence[str], split: str, shares: dict[str, float]) -> list[Example]:
+    """The examples of `split`, in their order; `keys[i]` is the i-th example's.
+
+    `shares` says how much of the distinct keys each split but train gets, one key at least.
+    Raises UserError where there are too few keys for that.
+    """
+    distinct = sorted(set(keys), key=lambda key: (zlib.crc32(key.encode("utf-8", "surrogatepass")), key))
+    if len(distinct) <= len(shares):
+        raise UserError(f"{examples[0].source}: too little data to set some of it apart: give more")
+    splits, begin = {}, 0
+    for name, share in shares.items():
+        end = begin + max(1, round(share * len(distinct)))
+        splits |= dict.fromkeys(distinct[begin:end], name)
+        begin = end
+    return [example for example, key in zip(examples, keys, strict=True) if splits.get(key, "train") == split]

@@ -1,0 +1,121 @@
+"""Records of the usual formats (JSON lines, tab-separated, Parquet), each with the place it came from."""
+
+import json
+import re
+import reprlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from common.errors import UserError
+from datasets.read import read_text
+
+Record = tuple[str, dict]  # "file:line" and its fields
+SURROGATE = re.compile(r"[\ud800-\udfff]")  # half of a character: JSON can spell it, UTF-8 and tokenizers cannot
+BATCH = 1024  # rows of Parquet that are objects at the same time
+
+
+def find(data_dir: Path, names: Sequence[str], what: str) -> Path:
+    """`data_dir` itself where it is a file, else the first of `names` in it. Raises UserError where none is there."""
+    if data_dir.is_file():
+        return data_dir
+    for name in names:
+        if (data_dir / name).is_file():
+            return data_dir / name
+    raise UserError(f"{data_dir} has none of {', '.join(names)}: give {what}")
+
+
+def records(path: Path, columns: Sequence[str]) -> Iterator[Record]:
+    """The records of a file, read as its name says (.jsonl, .tsv, each also .gz, or .parquet), one at a time.
+
+    Raises UserError, naming file and line, where one is broken or lacks one of `columns`, and where there is none.
+    """
+    kind = Path(path.name.removesuffix(".gz")).suffix
+    readers = {".jsonl": _jsonl, ".tsv": _tsv, ".parquet": _parquet}
+    if kind not in readers:
+        raise UserError(f"{path} is none of {', '.join(readers)}: convert it, or give the publisher's file")
+    empty = True
+    for where, record in readers[kind](path, columns):
+        empty = False
+        yield where, record
+    if empty:
+        raise UserError(f"{path} is empty: give a file with records of {', '.join(columns)}")
+
+
+def text(record: dict, name: str, where: str, required: bool = True) -> str:
+    """A field that is text, stripped.
+
+    Raises UserError where it is not, cannot be written as UTF-8, or is empty although `required`.
+    """
+    value = record[name]
+    if not isinstance(value, str):
+        raise UserError(f"{where}: the field {name!r} must be text, not {reprlib.repr(value)}")
+    if half := SURROGATE.search(value):
+        raise UserError(f"{where}: the field {name!r} holds half of a character ({half[0]!r}): mend or remove the line")
+    if required and not value.strip():
+        raise UserError(f"{where}: the field {name!r} is empty")
+    return value.strip()
+
+
+def label(value: object, labels: Sequence[str], where: str) -> int:
+    """A class given by its name or by its number. Raises UserError for any other."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(labels):
+        return value
+    if isinstance(value, str) and value.strip() in labels:
+        return labels.index(value.strip())
+    raise UserError(f"{where}: there is no label {reprlib.repr(value)}: the labels are {', '.join(labels)}")
+
+
+def _check(fields: Iterable[str], columns: Sequence[str], where: str) -> None:
+    missing = [name for name in columns if name not in fields]
+    if missing:
+        raise UserError(f"{where}: the field {missing[0]!r} is missing: each record needs {', '.join(columns)}")
+
+
+def _jsonl(path: Path, columns: Sequence[str]) -> Iterator[Record]:
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:  # besides what is broken: too long a number, too deep a list
+            reason = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
+            raise UserError(f"{where}: this is not JSON ({reason}): mend or remove the line") from None
+        if not isinstance(record, dict):
+            raise UserError(f"{where}: a JSON object is needed, not {reprlib.repr(record)}")
+        _check(record, columns, where)
+        yield where, record
+
+
+def _tsv(path: Path, columns: Sequence[str]) -> Iterator[Record]:
+    """Tab-separated values under a header line. Quotes are plain characters, as in GLUE's files."""
+    lines = read_text(path).split("\n")
+    header = [name.strip() for name in lines[0].split("\t")]
+    if any(header):
+        _check(header, columns, f"{path}:1")
+    for number, line in enumerate(lines[1:], 2):
+        if not line.strip():
+            continue
+        values = line.split("\t")
+        if len(values) != len(header):
+            raise UserError(
+                f"{path}:{number}: {len(values)} fields where the header names {len(header)}: mend the line"
+            )
+        yield f"{path}:{number}", dict(zip(header, values, strict=True))
+
+
+def _parquet(path: Path, columns: Sequence[str]) -> Iterator[Record]:
+    import pyarrow  # only here: it takes half a second to import
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            _check(file.schema_arrow.names, columns, str(path))
+            number = 0
+            for batch in file.iter_batches(BATCH, columns=list(columns)):
+                for record in batch.to_pylist():
+                    number += 1
+                    yield f"{path}:row {number}", record
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{path} is not a sound Parquet file ({reason}): get it again") from error

@@ -1,0 +1,170 @@
+"""Beam search as transformers 5 does it: the same sequences, in the same order, with the same scores.
+
+A prompt's search never looks at its neighbours in the batch, so each is an object of its own; they share the model's
+work. Finished ones leave the batch, and so a prompt's result is that of the prompt alone.
+"""
+
+import numbers
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from common.errors import UserError
+from gpt2_jittor.cache import KVCache
+from gpt2_jittor.generation import Generated, evaluating, last_logits, pad_left, room
+from gpt2_jittor.model import GPT2LMHeadModel
+from gpt2_jittor.sampling import against_repetition, check_drawable, log_softmax
+
+NEVER = np.float32(-1e9)  # transformers' score of what must not be chosen; less probable than any text
+
+
+def beam_search(
+    model: GPT2LMHeadModel,
+    prompts: Sequence[Sequence[int]],
+    num_beams: int,
+    max_new_tokens: int,
+    end_id: int | None,
+    length_penalty: float = 1.0,
+    no_repeat_ngram_size: int = 0,
+    repetition_penalty: float = 1.0,
+    early_stopping: bool | str = False,
+    samples: int = 1,
+) -> list[list[Generated]]:
+    """Continues prompts of any lengths: for each its `samples` best continuations, the best first.
+
+    `beam_score`, which ranks them, is the sum of their tokens' log-probabilities after the penalties, divided by
+    length ** `length_penalty`: above 0 longer ones gain. The length is that of what was generated, the end token
+    included. The search ends with `num_beams` finished continuations (`early_stopping` True), when the running ones
+    are not likely to become better than those (False), or when they cannot ("never"); at the latest after
+    `max_new_tokens` or with the last position. The penalties see the prompt, as transformers' do, but no pads.
+    There are fewer than `samples` only where the penalties leave no more.
+
+    Raises UserError for options out of range and, as `stream`, for prompts.
+    """
+    options = _Options(num_beams, end_id, length_penalty, early_stopping)
+    _check(options, max_new_tokens, samples, model.config.vocab_size)
+    penalties = against_repetition(repetition_penalty, no_repeat_ngram_size)
+    limits = room(prompts, max_new_tokens, model.config.n_positions)
+    searches = [_Search(prompt, limit, options) for prompt, limit in zip(prompts, limits, strict=True)]
+    live, cache = searches, KVCache()
+    new, mask = pad_left(prompts)
+    with evaluating(model):
+        while live:
+            logits = last_logits(model, new, cache, mask)  # [rows, vocab], a row for each beam of each search
+            check_drawable(logits)
+            log_probs = log_softmax(logits)
+            scores = log_probs
+            for penalty in penalties:
+                scores = penalty(scores, [ids for search in live for ids in search.texts()])
+            rows = _advance(live, scores, log_probs)
+            live = [search for search in live if not search.done]
+            if live:
+                cache.select(rows)
+                new, mask = np.concatenate([search.ids[:, -1:] for search in live]), None
+    if not all(search.pool for search in searches):
+        raise UserError("no token is left to choose: use a less extreme --no-repeat-ngram or --repetition-penalty")
+    return [search.pool[:samples] for search in searches]
+
+
+@dataclass(frozen=True)
+class _Options:
+    num_beams: int
+    end_id: int | None
+    length_penalty: float
+    early_stopping: bool | str
+
+
+class _Search:
+    """One prompt's search: its running beams, the most probable first, and the pool of its best finished ones."""
+
+    def __init__(self, prompt: Sequence[int], limit: int, options: _Options):
+        self.prompt, self.limit, self.options = np.asarray(prompt, np.int64), limit, options
+        self.ids = np.zeros((1, 0), np.int64)  # [beams, generated]; the prompt itself is the only beam at first
+        self.scores = np.zeros(1, np.float32)  # [beams], after the penalties
+        self.log_probs = np.zeros(1)  # [beams], the model's own
+        self.pool: list[Generated] = []
+
+    def texts(self) -> list[np.ndarray]:
+        """Each beam's ids, the prompt's first."""
+        return [np.concatenate([self.prompt, ids]) for ids in self.ids]
+
+    def advance(self, scores: np.ndarray, log_probs: np.ndarray) -> np.ndarray:
+        """Makes the beams one token longer; returns which beam each of the new ones continues.
+
+        Takes log-probabilities of the next token, [beams, vocab]: after the penalties, and the model's own.
+        """
+        # Twice as many candidates as beams: of each beam only one is the end token, so enough of them run on.
+        beams, parents, tokens = _best(self.scores[:, None] + scores, 2 * self.options.num_beams)
+        log_probs = self.log_probs[parents] + log_probs[parents, tokens]
+        ids = np.concatenate([self.ids[parents], tokens[:, None]], axis=1)
+        finished = (tokens == self.options.end_id) | (ids.shape[1] == self.limit)
+        self._collect(ids, beams, log_probs, finished)
+        running = beams + NEVER * finished
+        chosen = np.argsort(-running, kind="stable")[: self.options.num_beams]
+        self.ids, self.scores, self.log_probs = ids[chosen], running[chosen], log_probs[chosen]
+        return parents[chosen]
+
+    def _collect(self, ids, scores, log_probs, finished) -> None:
+        """Takes the finished ones into the pool. The second half of the candidates is there only to run on."""
+        count, length = self.options.num_beams, ids.shape[1]
+        for i in np.flatnonzero(finished[:count] & (scores[:count] > NEVER / 2)):
+            ended = bool(ids[i, -1] == self.options.end_id)
+            text = ids[i, : length - ended].tolist()
+            score = float(self._per_length(scores[i], length))
+            self.pool.append(Generated(text, ended, float(log_probs[i]), length, beam_score=score))
+        self.pool = sorted(self.pool, key=lambda found: -found.beam_score)[:count]
+
+    @property
+    def done(self) -> bool:
+        length = self.ids.shape[1]
+        if length == self.limit or self.scores[0] < NEVER / 2:  # the penalties have left none to run on
+            return True
+        if len(self.pool) < self.options.num_beams:
+            return False
+        if self.options.early_stopping is True:
+            return True
+        # The best running beam is judged as if it ended here, though a positive penalty would let it gain by being
+        # longer; "never" assumes the length at which it gains most.
+        if self.options.early_stopping == "never" and self.options.length_penalty > 0:
+            length = self.limit
+        return bool(self._per_length(self.scores[0], length) <= np.float32(self.pool[-1].beam_score))
+
+    def _per_length(self, score: np.float32, length: int) -> np.float32:
+        return score / np.float32(length**self.options.length_penalty)
+
+
+def _advance(live: list[_Search], scores: np.ndarray, log_probs: np.ndarray) -> np.ndarray:
+    """Advances each search by its rows of the batch; returns the rows that those not done go on from."""
+    rows, start = [], 0
+    for search in live:
+        part = slice(start, start + len(search.ids))
+        parents = start + search.advance(scores[part], log_probs[part])
+        if not search.done:
+            rows.append(parents)
+        start = part.stop
+    return np.concatenate(rows) if rows else np.array([], np.int64)
+
+
+def _best(scores: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The `count` best of [beams, vocab], in order: their scores, their beams and their tokens."""
+    flat = scores.reshape(-1)
+    places = np.argpartition(-flat, count - 1)[:count]
+    places = places[np.argsort(-flat[places], kind="stable")]
+    return flat[places], places // scores.shape[1], places % scores.shape[1]
+
+
+def _check(options: _Options, max_new_tokens: int, samples: int, vocab: int) -> None:
+    beams = options.num_beams
+    if not isinstance(beams, numbers.Integral) or beams < 2:
+        raise UserError(f"--num-beams must be a whole number, 2 or more (1 is --greedy), not {beams}")
+    if 2 * beams > vocab:
+        raise UserError(f"--num-beams must be at most half of the vocabulary's {vocab} tokens, not {beams}")
+    if max_new_tokens < 1:
+        raise UserError(f"--max-new-tokens must be at least 1, not {max_new_tokens}")
+    if not isinstance(samples, numbers.Integral) or not 1 <= samples <= beams:
+        raise UserError(f"--samples must be between 1 and the {beams} beams, not {samples}")
+    if not np.isfinite(options.length_penalty):
+        raise UserError(f"--length-penalty must be a number, not {options.length_penalty}")
+    if options.early_stopping not in (True, False, "never"):
+        raise UserError(f'--early-stopping must be True, False or "never", not {options.early_stopping}')

@@ -1,0 +1,1 @@
+"""Using what was trained: answers, classes, measures."""

@@ -1,0 +1,132 @@
+"""Answers to many prompts: left-padded batches of similar lengths, all decoded the same way."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from common.errors import UserError
+from datasets.example import Example, Task
+from gpt2_jittor.sampling import Sampler, make_sampler
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How tokens are chosen. `best_of` answers are drawn, and the `samples` likeliest of them kept."""
+
+    max_new_tokens: int = 80
+    greedy: bool = True
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    no_repeat_ngram: int = 0
+    num_beams: int = 1
+    length_penalty: float = 1.0
+    stop: tuple[str, ...] = ()
+    samples: int = 1
+    best_of: int = 1
+    seed: int | None = None
+    batch_size: int = 16
+
+    def sampler(self) -> Sampler:
+        """What chooses the next token. Raises UserError for an option out of range."""
+        return make_sampler(
+            greedy=self.greedy,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            min_p=self.min_p,
+            repetition_penalty=self.repetition_penalty,
+            no_repeat_ngram_size=self.no_repeat_ngram,
+            seed=self.seed,
+        )
+
+    @property
+    def streams(self) -> bool:
+        """Whether an answer can be shown while it is made: nothing is chosen among several."""
+        return self.num_beams == self.samples == self.best_of == 1
+
+    def room(self, positions: int) -> int:
+        """How long a prompt may be, so that the longest answer still fits, or half of the positions at least."""
+        return max(1, positions - min(self.max_new_tokens, positions // 2))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer; `score` is the mean log-probability of its tokens, `tokens` counts them, end token included."""
+
+    text: str
+    score: float
+    tokens: int
+
+
+class Answers:
+    """A model that answers. The sampler lives as long as this, so a seed gives the same answers in the same order."""
+
+    def __init__(self, model, tokenizer, task: Task, decoding: Decoding):
+        self.model, self.tokenizer, self.task, self.decoding = model, tokenizer, task, decoding
+        self.sample = decoding.sampler()
+        self.room = decoding.room(model.config.n_positions)
+
+    def prompts(self, example: Example) -> list[np.ndarray]:
+        """The ids that answer it when they are continued. Raises UserError for what is too long."""
+        return self.task.encode_prompt(example, self.tokenizer, self.room)
+
+    def to(self, examples: Sequence[Example], progress: bool = False) -> list[list[Answer]]:
+        """The answers to each example, `samples` of them. Where one is read in several windows, the likeliest.
+
+        With `progress`, a bar shows prompts done, tokens a second and the time left.
+        Raises UserError, naming the example, for a prompt that is too long.
+        """
+        windows = [(index, ids) for index, example in enumerate(examples) for ids in self._windows(example)]
+        order = sorted(range(len(windows)), key=lambda place: len(windows[place][1]))
+        size = max(1, self.decoding.batch_size // max(self.decoding.num_beams, self._draws))
+        found: list[list] = [[] for _ in examples]
+        with tqdm(total=len(windows), desc="answer", unit="prompt", disable=not progress, dynamic_ncols=True) as bar:
+            tokens = 0
+            for start in range(0, len(order), size):
+                chosen = [windows[place] for place in order[start : start + size]]
+                for (index, _), several in zip(chosen, self._generate([ids for _, ids in chosen]), strict=True):
+                    found[index] += several
+                    tokens += sum(each.tokens for each in several)
+                bar.set_postfix_str(f"{tokens / max(bar.format_dict['elapsed'], 1e-3):,.0f} tokens/s", refresh=False)
+                bar.update(len(chosen))
+        return [self._kept(several) for several in found]
+
+    @property
+    def _draws(self) -> int:
+        return max(self.decoding.best_of, self.decoding.samples)
+
+    def _windows(self, example: Example) -> list[np.ndarray]:
+        try:
+            return self.prompts(example)
+        except UserError as error:
+            raise UserError(f"{example.source}: {error}" if example.source else str(error)) from None
+
+    def _generate(self, prompts: list[np.ndarray]) -> list[list]:
+        from gpt2_jittor.beam import beam_search
+        from gpt2_jittor.generation import generate
+        from gpt2_jittor.stopping import StopStrings
+
+        given, end = self.decoding, self.tokenizer.eos_token_id
+        if given.num_beams > 1:
+            penalties = (given.length_penalty, given.no_repeat_ngram, given.repetition_penalty)
+            return beam_search(
+                self.model, prompts, given.num_beams, given.max_new_tokens, end, *penalties, samples=given.samples
+            )
+        stop = StopStrings(self.tokenizer, given.stop) if given.stop else None
+        repeated = [ids for ids in prompts for _ in range(self._draws)]
+        drawn = generate(self.model, repeated, self.sample, given.max_new_tokens, end, stop)
+        return [drawn[start : start + self._draws] for start in range(0, len(drawn), self._draws)]
+
+    def _kept(self, several: list) -> list[Answer]:
+        if len(several) > self.decoding.samples:
+            several = sorted(several, key=lambda generated: -generated.score)[: self.decoding.samples]
+        return [Answer(self._text(generated), generated.score, generated.tokens) for generated in several]
+
+    def _text(self, generated) -> str:
+        text = self.tokenizer.decode(generated.ids) if generated.text is None else generated.text
+        return text.strip()

@@ -1,0 +1,82 @@
+"""What a finished run tells those who use it: its base model, its adapter, the task it was trained on."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.errors import UserError
+from common.files import read_json
+from datasets.example import Task
+from gpt2_jittor.config import GPT2Config
+from gpt2_jittor.hub import locate
+from gpt2_jittor.tokenizer import check_sizes, load_tokenizer
+from lora.files import read_adapter
+from lora.merging import base_of
+from training.arguments import read_recipe
+from training.setup import read_model
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A model to use: a folder, its tokenizer, maybe an adapter, and the arguments of its training, if known.
+
+    `classifies`: it tells classes apart; else it is a language model.
+    """
+
+    directory: Path
+    config: GPT2Config
+    tokenizer: object
+    adapter: Path | None
+    arguments: dict[str, Any]
+    classifies: bool
+
+
+def find(model: str | None, adapter: Path | None) -> Finished:
+    """Settles what `--model` and `--adapter` mean together, without importing Jittor.
+
+    An adapter names its base model; `--model` overrides that. A tokenizer in the adapter's folder, where tokens were
+    added to it, comes before the model's. Raises UserError for what is missing.
+    """
+    folder = adapter or (Path(model) if model else None)
+    recipe = folder / "arguments.yaml" if folder else None
+    values = read_recipe(recipe) if recipe and recipe.is_file() else {}
+    stored = read_adapter(adapter) if adapter else None
+    directory = base_of(adapter, stored, model) if stored else locate(model or "nano")
+    config = GPT2Config.from_pretrained(directory)
+    if stored and (adapter / "tokenizer_config.json").is_file():
+        tokenizer = load_tokenizer(adapter)
+        config = dataclasses.replace(config, vocab_size=max(config.vocab_size, stored.rows_needed, len(tokenizer)))
+    else:
+        tokenizer = load_tokenizer(directory)
+    check_sizes(tokenizer, config)
+    architectures = read_json(directory / "config.json").get("architectures") or []
+    classifies = stored is not None and stored.config.task_type == "SEQ_CLS"
+    classifies = classifies or any("Classification" in str(name) for name in architectures)
+    return Finished(directory, config, tokenizer, adapter, values, classifies)
+
+
+def check_kind(finished: Finished, task: Task, bare: bool = False) -> None:
+    """Raises UserError where what was trained cannot do the task: a classifier cannot talk, nor a talker classify.
+
+    `bare`: a language model may stand under a classifier's head that was never trained, to be measured as it is.
+    """
+    trained = finished.arguments.get("task")
+    what = f"{finished.adapter or finished.directory}" + (f" (trained on {trained})" if trained else "")
+    if finished.classifies and task.kind != "classify":
+        raise UserError(f"{what} is a classifier: {task.name} needs a language model; give another")
+    if task.kind == "classify" and not finished.classifies and (finished.adapter or not bare):
+        raise UserError(f"{what} is no classifier, which {task.name} needs: train one, or give its run")
+    if task.kind == "classify" and finished.classifies and trained not in (None, task.name):
+        raise UserError(f"{what} tells other classes apart than {task.name}'s; give another")
+
+
+def load(finished: Finished, task: Task):
+    """The model, ready for use: base weights with the adapter merged into them."""
+    from lora import load_adapter, merge
+
+    model = read_model(task, finished.directory, finished.config.vocab_size)
+    if finished.adapter is not None:
+        load_adapter(model, finished.adapter)
+        merge(model)
+    return model

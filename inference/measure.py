@@ -1,0 +1,131 @@
+"""A model measured on a task: figures with their 95 % intervals, and what it said."""
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from common.errors import UserError
+from datasets.encode import IGNORED, EncodedSet
+from datasets.example import Dataset, Example, Task
+from inference import metrics
+from inference.answers import Answers, Decoding
+from training.evaluation import Losses, losses
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A measured value and the interval that holds it in 95 % of resamples of the examples."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass
+class Measured:
+    """Figures by name. `predictions`, as asked: a class or a text for each example; `gold` classes beside them."""
+
+    figures: dict[str, Figure] = field(default_factory=dict)
+    predictions: list = field(default_factory=list)
+    gold: list[int] = field(default_factory=list)
+    unasked: int = 0  # prompts that are too long: their answer counts as empty
+
+
+def measure(
+    model, tokenizer, task: Task, dataset: Dataset, data: EncodedSet, batch_size: int, decoding: Decoding | None
+) -> Measured:
+    """Loss and perplexity, and what else the task is measured by; without `decoding`, nothing is generated."""
+    result = Measured()
+    each = losses(model, data, batch_size, tokenizer.pad_token_id)
+    result.figures |= loss_figures(each)
+    if task.kind == "classify":
+        result.gold = [item.label for item in data.items]
+        result.predictions = each.logits.argmax(axis=1).tolist()
+        result.figures |= class_figures(result.gold, result.predictions, len(task.labels))
+    elif task.kind != "text" and decoding is not None:
+        answers = Answers(model, tokenizer, task, decoding)
+        prompts = [example.given for example in dataset.examples]
+        asked = [index for index, prompt in enumerate(prompts) if _fits(answers, prompt)]
+        result.unasked = len(prompts) - len(asked)
+        result.predictions = [""] * len(prompts)
+        for index, found in zip(asked, answers.to([prompts[index] for index in asked], progress=True), strict=True):
+            result.predictions[index] = found[0].text
+        result.figures |= text_figures(task, dataset.examples, result.predictions)
+    return result
+
+
+def loss_figures(each: Losses) -> dict[str, Figure]:
+    """The mean loss over all that is scored, in nats, and its exponential."""
+    low, high = metrics.bootstrap(len(each.sums), metrics.ratio_of(each.sums, each.counts))
+    mean = float(each.sums.sum() / each.counts.sum())
+    perplexities = (math.exp(min(loss, 700.0)) for loss in (mean, low, high))
+    return {"loss": Figure(mean, low, high), "perplexity": Figure(*perplexities)}
+
+
+def class_figures(gold: list[int], predicted: list[int], classes: int) -> dict[str, Figure]:
+    """Accuracy and macro F1, in percent."""
+    right, guessed = np.array(gold), np.array(predicted)
+
+    def accuracy(indexes: np.ndarray) -> float:
+        return 100 * metrics.accuracy(right[indexes], guessed[indexes])
+
+    def macro_f1(indexes: np.ndarray) -> float:
+        return 100 * metrics.macro_f1(right[indexes], guessed[indexes], classes)
+
+    return {"accuracy": _resampled(len(gold), accuracy), "macro_f1": _resampled(len(gold), macro_f1)}
+
+
+def text_figures(task: Task, examples: list[Example], predictions: list[str]) -> dict[str, Figure]:
+    """Exact match and F1 of answers, in percent; BLEU and the diversity of replies."""
+    if task.kind == "qa":
+        pairs = [(prediction, e.references) for prediction, e in zip(predictions, examples, strict=True)]
+        each = {"exact_match": [100 * metrics.exact_match(*pair) for pair in pairs]}
+        each["f1"] = [100 * metrics.f1(*pair) for pair in pairs]
+        return {name: _resampled(len(values), metrics.mean_of(values)) for name, values in each.items()}
+    figures = {"bleu": _resampled(len(predictions), metrics.bleu_of(predictions, [_said(e) for e in examples]))}
+    for n in (1, 2):
+        interval = metrics.distinct_interval(predictions, n)
+        figures[f"distinct_{n}"] = Figure(metrics.distinct(predictions, n), *interval)
+    return figures
+
+
+def trivial(task: Task, dataset: Dataset, data: EncodedSet) -> tuple[str, dict[str, Figure]]:
+    """What it takes no model to reach, and how: the best constant guess on these very examples."""
+    if task.kind == "classify":
+        gold = [item.label for item in data.items]
+        ((most, _),) = Counter(gold).most_common(1)
+        return f"always {task.labels[most]}", class_figures(gold, [most] * len(gold), len(task.labels))
+    figures = _unigram(data)
+    if task.kind != "qa":
+        return "each token by its frequency here", figures
+    contexts = [next(segment.text for segment in e.segments if segment.cut) for e in dataset.examples]
+    how = "each token by its frequency here; answering with the whole context"
+    return how, figures | text_figures(task, dataset.examples, contexts)
+
+
+def _unigram(data: EncodedSet) -> dict[str, Figure]:
+    """The loss of a model that knows how often each scored token occurs in these examples, and nothing else."""
+    scored = [item.labels[1:][item.labels[1:] != IGNORED] for item in data.items]
+    tokens, counts = np.unique(np.concatenate(scored), return_counts=True)
+    nats = -np.log(counts / counts.sum())
+    sums = np.array([nats[np.searchsorted(tokens, ids)].sum() for ids in scored])
+    return loss_figures(Losses(sums, np.array([len(ids) for ids in scored])))
+
+
+def _said(example: Example) -> str:
+    """The answer that the example gives: its last scored segment."""
+    return next(segment.text for segment in reversed(example.segments) if segment.scored).strip()
+
+
+def _resampled(count: int, statistic: metrics.Statistic) -> Figure:
+    return Figure(statistic(np.arange(count)), *metrics.bootstrap(count, statistic))
+
+
+def _fits(answers: Answers, prompt: Example) -> bool:
+    try:
+        answers.prompts(prompt)
+    except UserError:
+        return False
+    return True

@@ -1,0 +1,98 @@
+"""What can be done with a finished adapter, PEFT's or one of ours.
+
+python -m lora merge --adapter runs/mine --output merged          # one folder for transformers
+python -m lora inspect --adapter runs/mine                        # what is in it, and how far it moved the weights
+python -m lora combine --adapter runs/a runs/b --weights 0.7 0.3 --output both    # a weighted sum, exactly
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from common.command import Parser, run_command
+from common.errors import UserError
+
+
+def parse() -> argparse.Namespace:
+    parser = Parser(prog="python -m lora", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="merge | inspect | combine")
+    model_help = "the base model, instead of the one that the adapter names"
+
+    merge = commands.add_parser("merge", help="write base and adapter as one model for transformers")
+    merge.add_argument("--adapter", type=Path, required=True, metavar="FOLDER")
+    merge.add_argument("--model", metavar="BASE", help=model_help)
+    merge.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="new, or empty")
+    merge.add_argument("--dtype", choices=("float32", "float16"), default="float32")
+    merge.add_argument("--labels", metavar="A,B,C", help="a classifier's classes (LABEL_0, LABEL_1 …)")
+    merge.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cpu")
+
+    inspect = commands.add_parser("inspect", help="show settings, sizes and norms")
+    inspect.add_argument("--adapter", type=Path, required=True, metavar="FOLDER")
+    inspect.add_argument("--model", metavar="BASE", help=model_help)
+    inspect.add_argument("--json", action="store_true", help="as JSON")
+
+    combine = commands.add_parser("combine", help="write a weighted sum of adapters as one adapter")
+    combine.add_argument("--adapter", type=Path, nargs="+", required=True, metavar="FOLDER")
+    combine.add_argument("--weights", type=float, nargs="+", required=True, metavar="W", help="one for each adapter")
+    combine.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="new, or empty")
+    return parser.parse_args()
+
+
+def merge(arguments: argparse.Namespace) -> None:
+    from gpt2_jittor import runtime
+    from lora import merging
+
+    merging.check_empty(arguments.output)
+    labels = None if arguments.labels is None else [label.strip() for label in arguments.labels.split(",")]
+    plan = merging.plan(arguments.adapter, arguments.model, labels)
+    runtime.prepare(arguments.device)
+    merging.write(plan, arguments.output, arguments.dtype)
+    print(f"{arguments.output}: {plan.base} with {arguments.adapter} merged into it, {arguments.dtype}")
+
+
+def inspect(arguments: argparse.Namespace) -> None:
+    from gpt2_jittor.hub import locate
+    from lora.files import read_adapter
+    from lora.inspection import describe
+    from lora.inspection import inspect as look
+
+    base = locate(arguments.model) if arguments.model else None
+    if base is None:
+        os.environ["HF_HUB_OFFLINE"] = "1"  # a look at an adapter downloads nothing
+        named = read_adapter(arguments.adapter).config.base_model_name_or_path
+        try:
+            base = locate(named) if named else None
+        except UserError:
+            base = None
+    summary = look(arguments.adapter, base)
+    print(json.dumps(summary, indent=2, ensure_ascii=False) if arguments.json else describe(summary))
+
+
+def combine(arguments: argparse.Namespace) -> None:
+    from lora import combination
+    from lora.files import read_adapter, write_adapter
+    from lora.merging import check_empty
+
+    names = [str(folder) for folder in arguments.adapter]
+    if len(set(names)) < len(names):
+        raise UserError("--adapter: a folder is given twice; add its weights up")
+    if len(arguments.weights) != len(names):
+        raise UserError(f"--weights: {len(names)} adapters need {len(names)} weights, not {len(arguments.weights)}")
+    check_empty(arguments.output)
+    adapters = {name: read_adapter(name) for name in names}
+    together = combination.combine(adapters, dict(zip(names, arguments.weights, strict=True)))
+    if together.config.base_model_name_or_path is None:
+        print("note: the adapters name no common base model; give it with --model", file=sys.stderr)
+    write_adapter(arguments.output, together.config, together.tensors)
+    print(f"{arguments.output}: {len(names)} adapters as one of rank {together.config.r}")
+
+
+def main() -> None:
+    arguments = parse()
+    {"merge": merge, "inspect": inspect, "combine": combine}[arguments.command](arguments)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,95 @@
+"""Several adapters as one, exactly: factors side by side, so that the product is the weighted sum of products.
+
+    Σ wᵢ sᵢ Bᵢ Aᵢ  =  [B₁ B₂ …] · [w₁ s₁ A₁ ; w₂ s₂ A₂ ; …]        (PEFT's combination_type "cat")
+
+A projection that only some of them target has zeros in the other rows. Nothing here needs Jittor.
+"""
+
+import dataclasses
+import math
+import numbers
+from collections.abc import Mapping
+
+import numpy as np
+
+from common.errors import UserError
+from lora.files import PREFIX, Adapter
+
+A, B = ".lora_A.weight", ".lora_B.weight"
+
+
+def combine(adapters: Mapping[str, Adapter], weights: Mapping[str, float]) -> Adapter:
+    """One adapter for the weighted sum of those that `weights` names. Ranks, alphas and targets may differ.
+
+    Raises UserError for weights that are no numbers, for adapters that train more than LoRA's factors, and
+    where they are not of one model.
+    """
+    _check(adapters, weights)
+    parts = [(adapters[name], weight) for name, weight in weights.items()]
+    rank = sum(adapter.config.r for adapter, _ in parts)
+    tensors: dict[str, np.ndarray] = {}
+    start = 0
+    for adapter, weight in parts:
+        end = start + adapter.config.r
+        for key, values in adapter.tensors.items():
+            if not key.endswith((A, B)) or values.ndim != 2:
+                raise UserError(f"{key} {list(values.shape)} is no factor of LoRA's: this adapter cannot be combined")
+            if key.endswith(A):
+                whole = tensors.setdefault(key, np.zeros((rank, values.shape[1]), np.float32))
+                place, factor = whole[start:end], np.float32(weight * adapter.config.scaling)
+            else:
+                whole = tensors.setdefault(key, np.zeros((values.shape[0], rank), np.float32))
+                place, factor = whole[:, start:end], np.float32(1)
+            if place.shape != values.shape:
+                raise UserError(f"these adapters are of different models: {key} is {list(values.shape)} in one of them")
+            place[:] = values * factor
+        start = end
+    # α = r: the factor of the product is 1, since each adapter's own is in its A
+    bases = {adapter.config.base_model_name_or_path for adapter, _ in parts}
+    config = dataclasses.replace(
+        parts[0][0].config,
+        r=rank,
+        lora_alpha=rank,
+        use_rslora=False,
+        target_modules=_targets(parts),
+        base_model_name_or_path=bases.pop() if len(bases) == 1 else None,
+    )
+    return Adapter(config, tensors)
+
+
+def _check(adapters: Mapping[str, Adapter], weights: Mapping[str, float]) -> None:
+    if not weights:
+        raise UserError("a combination needs at least one adapter and its weight")
+    for name, weight in weights.items():
+        if name not in adapters:
+            raise UserError(f"there is no adapter {name!r}; loaded are {', '.join(adapters) or 'none'}")
+        if isinstance(weight, bool) or not isinstance(weight, numbers.Real) or not math.isfinite(weight):
+            raise UserError(f"the weight of adapter {name!r} must be a number, not {weight!r}")
+        more = [kind for kind, there in _more(adapters[name]) if there]
+        if more:
+            raise UserError(f"adapter {name!r} trains {' and '.join(more)} besides its factors: it cannot be combined")
+    tasks = {adapters[name].config.task_type for name in weights}
+    if len(tasks) > 1:
+        raise UserError(f"these adapters are for different tasks: {', '.join(sorted(map(str, tasks)))}")
+
+
+def _more(adapter: Adapter):
+    """What an adapter holds besides factors, of which no sum can be made."""
+    config = adapter.config
+    yield "whole layers (modules_to_save)", config.saved_names
+    yield "tokens (trainable_token_indices)", config.trainable_token_indices
+    yield f"biases ({config.bias})", config.bias != "none"
+    yield "embeddings (a resized vocabulary)", adapter.embeddings
+
+
+def _targets(parts: list[tuple[Adapter, float]]) -> list[str]:
+    """Names that match what any part targets: all names of all of them, or whole paths where one has an expression."""
+    named = [adapter.config.target_modules for adapter, _ in parts]
+    if any(isinstance(names, str) for names in named):
+        return sorted({path for adapter, _ in parts for path in paths(adapter)})
+    return sorted({name for names in named for name in names})
+
+
+def paths(adapter: Adapter) -> list[str]:
+    """The projections that the adapter's factors stand beside, by their dotted paths."""
+    return [key.removeprefix(PREFIX).removesuffix(A) for key in adapter.tensors if key.endswith(A)]

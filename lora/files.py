@@ -1,0 +1,71 @@
+"""An adapter's two files, PEFT's own, and what they hold. Nothing here needs Jittor."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+
+from common.errors import UserError
+from common.files import replacing, write_json
+from gpt2_jittor.weights import read_safetensors
+from lora.config import LoraConfig
+
+PREFIX = "base_model.model."
+WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
+ROWS = "transformer.wte.token_adapter.trainable_tokens_delta"
+
+# with bias "all", PEFT stores the biases of modules_to_save again, under names of its own wrapper
+DUPLICATES = (".original_module.", ".modules_to_save.")
+TIED_ROWS = f"{PREFIX}lm_head.token_adapter.trainable_tokens_delta"
+EMBEDDING = re.compile(r"(transformer\.wte|lm_head)(\.token_adapter)?(\.base_layer)?\.weight")
+
+
+@dataclass
+class Adapter:
+    """What an adapter's folder holds: its settings, its float32 tensors by PEFT's keys, and whole embeddings.
+
+    `embeddings`, by our names: PEFT adds those of a model whose vocabulary was resized.
+    """
+
+    config: LoraConfig
+    tensors: dict[str, np.ndarray]
+    embeddings: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def rows_needed(self) -> int:
+        """The vocabulary's entries that this adapter speaks of: those of its embedding, or up to its last token."""
+        if "transformer.wte.weight" in self.embeddings:
+            return len(self.embeddings["transformer.wte.weight"])
+        return max(self.config.trainable_token_indices or (-1,)) + 1
+
+
+def read_adapter(directory: str | Path) -> Adapter:
+    """Reads a folder that PEFT or `save_adapter` wrote. Raises UserError where files are missing or damaged."""
+    directory = Path(directory)
+    if not (directory / SETTINGS).is_file():
+        raise UserError(f"{directory} holds no adapter ({SETTINGS}); give the folder of a finished run")
+    config = LoraConfig.from_pretrained(directory)
+    if not (directory / WEIGHTS).is_file():
+        raise UserError(f"{directory / WEIGHTS} is missing; save the adapter as safetensors")
+    adapter = Adapter(config, {})
+    stored = read_safetensors(directory / WEIGHTS)
+    for key, tensor in stored.items():
+        found = EMBEDDING.fullmatch(key.removeprefix(PREFIX))
+        if found and not config.saves(found[1]):
+            adapter.embeddings[f"{found[1]}.weight"] = tensor
+        elif not any(part in key for part in DUPLICATES):
+            adapter.tensors[key] = tensor
+    tied = adapter.tensors.get(TIED_ROWS)
+    if tied is not None and np.array_equal(tied, adapter.tensors.get(PREFIX + ROWS)):
+        del adapter.tensors[TIED_ROWS]  # PEFT writes a tied head's rows again
+    return adapter
+
+
+def write_adapter(directory: str | Path, config: LoraConfig, tensors: dict[str, np.ndarray]) -> None:
+    """Writes the two files of an adapter."""
+    directory = Path(directory)
+    with replacing(directory / WEIGHTS) as temporary:
+        safetensors.numpy.save_file(tensors, temporary, metadata={"format": "pt"})
+    write_json(directory / SETTINGS, config.to_dict())

@@ -1,0 +1,115 @@
+"""What an adapter's folder holds, in numbers: settings, sizes, and how far each projection was moved.
+
+The product is never formed: ‖B A‖² = Σ (BᵀB) ∘ (A Aᵀ), two matrices of r × r. Nothing here needs Jittor.
+"""
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.errors import UserError
+from gpt2_jittor.weights import read_tensors
+from lora.combination import A, B, paths
+from lora.files import PREFIX, WEIGHTS, Adapter, read_adapter
+
+
+def inspect(directory: Path, base: Path | None = None) -> dict[str, Any]:
+    """A summary that JSON can hold. With the base model's folder, changes are also told relative to its weights.
+
+    Raises UserError where files are missing or damaged, or where the adapter is not of this base.
+    """
+    adapter = read_adapter(directory)
+    config = adapter.config
+    values = (*adapter.tensors.values(), *adapter.embeddings.values())
+    return {
+        "adapter": str(directory),
+        "base_model": config.base_model_name_or_path,
+        "task_type": config.task_type,
+        "r": config.r,
+        "lora_alpha": config.lora_alpha,
+        "scaling": config.scaling,
+        "lora_dropout": config.lora_dropout,
+        "bias": config.bias,
+        "target_modules": config.to_dict()["target_modules"],
+        "modules_to_save": config.to_dict()["modules_to_save"],
+        "trained_tokens": config.to_dict()["trainable_token_indices"],
+        "whole_embeddings": sorted(adapter.embeddings),
+        "parameters": sum(array.size for array in values),
+        "bytes": (directory / WEIGHTS).stat().st_size,
+        "projections": _projections(adapter, base),
+    }
+
+
+def product_norm(a: np.ndarray, b: np.ndarray) -> float:
+    """The Frobenius norm of B A, from A [r, in] and B [out, r]."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    return math.sqrt(max(np.sum((b.T @ b) * (a @ a.T)), 0.0))  # rounding may leave less than nothing
+
+
+def describe(summary: dict[str, Any]) -> str:
+    """The summary for people: a line for each setting, then a table of the projections."""
+    lines = []
+    for name, value in summary.items():
+        if name == "projections" or value in (None, []):
+            continue
+        if isinstance(value, list):
+            value = ", ".join(map(str, value))
+        elif name in ("parameters", "bytes"):
+            value = f"{value:,}"
+        elif isinstance(value, float):
+            value = f"{value:g}"
+        lines.append(f"{name.replace('_', ' '):<17} {value}")
+    rows = summary["projections"]
+    if not rows:
+        return "\n".join(lines)
+    columns = [("A", "‖A‖"), ("B", "‖B‖"), ("change", "‖ΔW‖"), ("weight", "‖W‖"), ("relative", "‖ΔW‖/‖W‖")]
+    columns = [(name, title) for name, title in columns if name in rows[0]]
+    width = max(len("projection"), *(len(row["path"]) for row in rows))
+    lines += ["", "  ".join([f"{'projection':<{width}}", *(f"{title:>9}" for _, title in columns)])]
+    for row in rows:
+        lines.append("  ".join([f"{row['path']:<{width}}", *(f"{row[name]:>9.4g}" for name, _ in columns)]))
+    return "\n".join(lines)
+
+
+def _projections(adapter: Adapter, base: Path | None) -> list[dict[str, Any]]:
+    rows = []
+    for path in sorted(paths(adapter), key=_by_layer):
+        a, b = (adapter.tensors.get(f"{PREFIX}{path}{kind}", np.zeros(0)) for kind in (A, B))
+        if a.ndim != 2 or b.ndim != 2 or not a.shape[0] == b.shape[1] == adapter.config.r:
+            raise UserError(f"{path}: the adapter's file does not hold two factors of rank {adapter.config.r}")
+        change = adapter.config.scaling * product_norm(a, b)
+        rows.append({"path": path, "A": _norm(a), "B": _norm(b), "change": change})
+    if base is not None:
+        shapes = {f"{path}.weight": _shape(adapter, path) for path in paths(adapter)}
+        norms = _weights(base, shapes)
+        for row in rows:
+            row["weight"] = norms[f"{row['path']}.weight"]
+            row["relative"] = row["change"] / row["weight"] if row["weight"] else math.inf
+    return rows
+
+
+def _shape(adapter: Adapter, path: str) -> tuple[int, int]:
+    """[in, out] of the projection that the factors stand beside."""
+    return adapter.tensors[f"{PREFIX}{path}{A}"].shape[1], adapter.tensors[f"{PREFIX}{path}{B}"].shape[0]
+
+
+def _weights(base: Path, shapes: dict[str, tuple[int, int]]) -> dict[str, float]:
+    norms = {}
+    for name, array in read_tensors(base):
+        if name in shapes and array.shape == shapes[name]:
+            norms[name] = _norm(array)
+    if missing := [name for name in shapes if name not in norms]:
+        raise UserError(f"{base} is not this adapter's base: it has no {missing[0]} {list(shapes[missing[0]])}")
+    return norms
+
+
+def _norm(array: np.ndarray) -> float:
+    return float(np.linalg.norm(array.astype(np.float64)))
+
+
+def _by_layer(path: str) -> list:
+    """Layer 10 after layer 9."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path)]

@@ -1,0 +1,129 @@
+"""An adapter and its base as one folder for transformers: merged weights, configuration, tokenizer.
+
+`plan` finds everything that can be wrong without Jittor; `write` then does it.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from common.errors import UserError
+from datasets.registry import TASKS
+from gpt2_jittor.config import GPT2Config
+from gpt2_jittor.hub import locate
+from gpt2_jittor.tokenizer import check_sizes, load_tokenizer, save_tokenizer
+from gpt2_jittor.weights import open_tensors
+from lora.files import PREFIX, Adapter, read_adapter
+
+SCORE = "score.weight"
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is merged with what. `labels`: None for a language model, and for a base that names its classes."""
+
+    directory: Path
+    adapter: Adapter
+    base: Path
+    config: GPT2Config  # the base's, with the vocabulary and the end token of the adapter's own tokenizer
+    tokenizer: object
+    labels: tuple[str, ...] | None
+
+    @property
+    def is_classifier(self) -> bool:
+        return self.adapter.config.task_type == "SEQ_CLS" or PREFIX + SCORE in self.adapter.tensors
+
+
+def plan(directory: Path, model: str | None = None, labels: Sequence[str] | None = None) -> Plan:
+    """Settles base, tokenizer, vocabulary and classes. Raises UserError for what is missing or does not fit."""
+    adapter = read_adapter(directory)
+    base = base_of(directory, adapter, model)
+    config = GPT2Config.from_pretrained(base)
+    own = any((directory / name).is_file() for name in ("tokenizer.json", "vocab.json"))
+    tokenizer = load_tokenizer(directory if own else base)
+    rows = max(config.vocab_size, adapter.rows_needed, len(tokenizer) if own and not adapter.embeddings else 0)
+    config = dataclasses.replace(config, vocab_size=rows)
+    if own:
+        config = dataclasses.replace(config, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    check_sizes(tokenizer, config)
+    found = Plan(directory, adapter, base, config, tokenizer, None)
+    if not found.is_classifier:
+        if labels is not None:
+            raise UserError(f"--labels: {directory} is a language model's adapter, which has no classes")
+        return found
+    if config.pad_token_id is None:  # with which transformers finds a row's last token
+        config = dataclasses.replace(config, pad_token_id=tokenizer.pad_token_id)
+    return dataclasses.replace(found, config=config, labels=_labels(found, labels))
+
+
+def write(plan: Plan, output: Path, dtype: str = "float32") -> None:
+    """Merges, and writes the folder. Raises UserError where a tensor does not fit."""
+    from gpt2_jittor import GPT2ForSequenceClassification, GPT2LMHeadModel
+    from lora import load_adapter, merge
+
+    if plan.is_classifier:
+        model = GPT2ForSequenceClassification.from_pretrained(plan.base, plan.labels)
+    else:
+        model = GPT2LMHeadModel.from_pretrained(plan.base)
+    model.resize_token_embeddings(plan.config.vocab_size)
+    load_adapter(model, plan.directory)
+    merge(model)
+    ids = {name: getattr(plan.config, name) for name in ("eos_token_id", "pad_token_id")}
+    model.config = dataclasses.replace(model.config, **ids)
+    model.save_pretrained(output, dtype)
+    save_tokenizer(plan.tokenizer, output)
+
+
+def base_of(directory: Path, adapter: Adapter, given: str | None) -> Path:
+    """The base model's folder: what was given, else what the adapter names, else what its run was told.
+
+    A folder that the adapter names may have stayed on another machine. Raises UserError where there is none.
+    """
+    if given is not None:
+        return locate(given)
+    named, typed = adapter.config.base_model_name_or_path, run_arguments(directory).get("model")
+    base = named if named and Path(named).is_dir() else typed or named
+    if not isinstance(base, str) or not base:
+        raise UserError(f"{directory} does not name its base model; give it with --model")
+    try:
+        return locate(base)
+    except UserError as error:
+        raise UserError(f"{directory} names a base that cannot be had: {error}; or give it with --model") from None
+
+
+def run_arguments(directory: Path) -> dict:
+    """What a run's folder says of its training, nothing for an adapter from elsewhere."""
+    try:
+        values = yaml.safe_load((directory / "arguments.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def check_empty(output: Path) -> None:
+    """Raises UserError where a result's folder would be written among other files."""
+    if output.is_dir() and any(output.iterdir()):
+        raise UserError(f"{output} is not empty; choose another --output")
+    if output.exists() and not output.is_dir():
+        raise UserError(f"{output} is a file; choose another --output")
+
+
+def _labels(found: Plan, labels: Sequence[str] | None) -> tuple[str, ...] | None:
+    """The classes' names: those given, else the task's, else the base's own (None), else LABEL_0, LABEL_1 …."""
+    score = found.adapter.tensors.get(PREFIX + SCORE)
+    if score is None:
+        raise UserError(f"{found.directory}: a classifier's adapter must hold its head, {PREFIX}{SCORE}")
+    if labels is not None:
+        if len(labels) != len(score) or len(set(labels)) < len(labels) or not all(labels):
+            raise UserError(
+                f"--labels must name the {len(score)} classes of {found.directory}, each once, not {','.join(labels)}"
+            )
+        return tuple(labels)
+    task = TASKS.get(run_arguments(found.directory).get("task"))
+    if task is not None and len(task.labels) == len(score):
+        return task.labels
+    if SCORE in open_tensors(found.base):
+        return None
+    return tuple(f"LABEL_{index}" for index in range(len(score)))

@@ -1,0 +1,76 @@
+"""A token embedding of which some rows are trained (PEFT's `trainable_token_indices`):
+
+    weight [vocab, width] (frozen) ──┐
+                                     ├── a listed id reads its trained row, every other id its row of the weight
+    rows   [k, width]   (trained)  ──┘
+
+and the same for the columns of a head that is tied to it. Neither product nor gradient ever has the size of the
+whole table. The path of the rows is PEFT's key, in which they are called a delta, though they are whole values.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from gpt2_jittor.backend import jt
+from gpt2_jittor.layers import Embedding
+
+
+class Rows(jt.nn.Module):
+    """The trained rows, under PEFT's name."""
+
+    def __init__(self, values: np.ndarray):
+        self.trainable_tokens_delta = jt.array(values)
+
+
+class TrainedTokens(jt.nn.Module):
+    """A wrapped embedding. `merged`: the rows stand in `weight`, which is then all that is read."""
+
+    @classmethod
+    def from_base(cls, base: Embedding, tokens: Sequence[int]) -> "TrainedTokens":
+        """Wraps `base`, sharing its weight; the rows of `tokens` start as they are there."""
+        layer = cls()
+        layer.weight = base.weight
+        layer._tokens = jt.array(np.array(tokens, np.int32))
+        slots = np.full(base.weight.shape[0], -1, np.int32)
+        slots[list(tokens)] = np.arange(len(tokens))
+        layer._slots = jt.array(slots)  # token id → row among the trained ones, −1: none
+        layer.token_adapter = Rows(layer.weight[layer._tokens].numpy())
+        layer.merged = False
+        return layer
+
+    @property
+    def rows(self):
+        """The trained rows [k, width]."""
+        return self.token_adapter.trainable_tokens_delta
+
+    def execute(self, ids):
+        x = self.weight[ids]
+        if self.merged:
+            return x
+        slots = self._slots[ids].unsqueeze(-1)
+        trained = self.rows[jt.maximum(slots.squeeze(-1), 0)]
+        return jt.ternary(slots.broadcast(x.shape) >= 0, trained, x)
+
+    def logits(self, x):
+        """The tied head: hidden states [tokens, width] → [tokens, vocab]."""
+        logits = jt.nn.matmul_transpose(x, self.weight)
+        if self.merged:
+            return logits
+        return logits.setitem((slice(None), self._tokens), jt.nn.matmul_transpose(x, self.rows))
+
+    def merge(self) -> None:
+        if not self.merged:
+            self._originals = self.weight[self._tokens].numpy()
+            self._write(self.rows.numpy())
+
+    def unmerge(self) -> None:
+        if self.merged:
+            self._write(self._originals)
+
+    def _write(self, rows: np.ndarray) -> None:
+        weight = np.array(self.weight.numpy())
+        weight[self._tokens.numpy()] = rows
+        self.weight.assign(weight)
+        self.weight.stop_grad()
+        self.merged = not self.merged

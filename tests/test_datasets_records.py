@@ -1,0 +1,277 @@
+"""Records of every format, where they come from, what is wrong with broken ones, and setting some apart."""
+
+import gzip
+import json
+
+import pytest
+
+from common.errors import UserError
+from datasets.example import Example, Segment
+from datasets.holdout import part
+from datasets.read import read_text
+from datasets.records import BATCH, find, label, records, text
+
+ROWS = [{"text": "one", "label": 0}, {"text": 'two; ünd "3"', "label": 1}]
+COLUMNS = ("text", "label")
+
+
+def write(path, content: str | bytes):
+    data = content.encode() if isinstance(content, str) else content
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return path
+
+
+def write_parquet(path, rows):
+    from pyarrow import Table, parquet
+
+    parquet.write_table(Table.from_pylist(rows), path)
+    return path
+
+
+def lines(rows) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def read(path, columns=COLUMNS) -> list:
+    return list(records(path, columns))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
+def test_json_lines_are_read_packed_or_not_and_know_their_line(tmp_path, name):
+    path = write(tmp_path / name, "\ufeff" + lines(ROWS[:1]) + "\r\n" + lines(ROWS[1:]))
+    assert read(path) == [(f"{path}:1", ROWS[0]), (f"{path}:3", ROWS[1])]
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.tsv.gz"])
+def test_tab_separated_values_are_named_by_the_header_and_quotes_are_plain_characters(tmp_path, name):
+    path = write(tmp_path / name, 'index\ttext\tlabel\r\n0\t"one\tx\r\n\r\n1\ttwo "2"\ty\r\n')
+    assert read(path) == [
+        (f"{path}:2", {"index": "0", "text": '"one', "label": "x"}),
+        (f"{path}:4", {"index": "1", "text": 'two "2"', "label": "y"}),
+    ]
+
+
+def test_parquet_gives_the_wanted_columns_of_every_row_and_its_number(tmp_path):
+    rows = [{"text": f"text {number}", "label": number % 3, "other": b"\xff"} for number in range(BATCH + 2)]
+    path = write_parquet(tmp_path / "a.parquet", rows)
+    found = read(path)
+    assert found[-1] == (f"{path}:row {BATCH + 2}", {"text": f"text {BATCH + 1}", "label": (BATCH + 1) % 3})
+    assert [record["text"] for _, record in found] == [row["text"] for row in rows]
+
+
+def test_a_file_of_another_kind_is_the_users_error(tmp_path):
+    with pytest.raises(UserError, match=r"a\.csv is none of \.jsonl, \.tsv, \.parquet: convert it"):
+        read(write(tmp_path / "a.csv", "text,label\n"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.jsonl", ""), ("a.jsonl", "\n \n"), ("a.tsv", ""), ("a.tsv", "text\tlabel\n"), ("a.jsonl.gz", "")],
+)
+def test_a_file_without_a_record_is_the_users_error(tmp_path, name, content):
+    with pytest.raises(UserError, match=rf"{name} is empty: give a file with records of text, label"):
+        read(write(tmp_path / name, content))
+
+
+def test_a_parquet_file_without_a_row_is_the_users_error(tmp_path):
+    from pyarrow import parquet, schema, string
+
+    parquet.write_table(schema([("text", string()), ("label", string())]).empty_table(), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"a\.parquet is empty"):
+        read(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"text": "two", "label": 1', "Expecting ',' delimiter, column 27"),
+        ('{"text": "two", "label": 01}', "Expecting ',' delimiter"),
+        ("text: two", "Expecting value, column 1"),
+        ("[" * 100_000 + "]" * 100_000, "recursion"),
+        ('{"text": "two", "label": ' + "1" * 5000 + "}", "digits"),
+    ],
+)
+def test_broken_json_in_the_middle_is_the_users_error_with_its_line(tmp_path, line, reason):
+    path = write(tmp_path / "a.jsonl", lines(ROWS[:1]) + line + "\n" + lines(ROWS[1:]))
+    with pytest.raises(UserError, match=rf"{path}:2: this is not JSON \(.*{reason}.*: mend or remove the line"):
+        read(path)
+
+
+@pytest.mark.parametrize("line", ["17", "null", '"text"', '[{"text": "one"}]'])
+def test_a_json_line_that_is_no_object_is_the_users_error(tmp_path, line):
+    path = write(tmp_path / "a.jsonl", lines(ROWS) + line)
+    with pytest.raises(UserError, match=rf"{path}:3: a JSON object is needed"):
+        read(path)
+
+
+def test_a_missing_field_is_the_users_error_and_says_where_it_should_be(tmp_path):
+    need = "the field 'label' is missing: each record needs text, label"
+    path = write(tmp_path / "a.jsonl", lines(ROWS) + '{"text": "three"}\n')
+    with pytest.raises(UserError, match=rf"{path}:3: {need}"):
+        read(path)
+    path = write(tmp_path / "a.tsv", "index\ttext\n0\tone\n")
+    with pytest.raises(UserError, match=rf"{path}:1: {need}"):
+        read(path)
+    path = write_parquet(tmp_path / "a.parquet", [{"text": "one", "other": 1}])
+    with pytest.raises(UserError, match=rf"{path}: {need}"):
+        read(path)
+
+
+@pytest.mark.parametrize(("line", "fields"), [("1\ttwo", 2), ("1\ttwo\tx\ty", 4)])
+def test_a_tab_separated_line_with_too_few_or_too_many_fields_is_the_users_error(tmp_path, line, fields):
+    path = write(tmp_path / "a.tsv", f"index\ttext\tlabel\n0\tone\tx\n{line}\n")
+    with pytest.raises(UserError, match=rf"{path}:3: {fields} fields where the header names 3: mend the line"):
+        read(path)
+
+
+@pytest.mark.parametrize("keep", [0, 3, 200, -10])
+def test_a_parquet_file_that_is_cut_or_none_is_the_users_error(tmp_path, keep):
+    whole = write_parquet(tmp_path / "whole.parquet", ROWS * 100).read_bytes()
+    path = write(tmp_path / "a.parquet", whole[:keep])
+    with pytest.raises(UserError, match=r"a\.parquet is not a sound Parquet file \(.*\): get it again"):
+        read(path)
+    with pytest.raises(UserError, match="is not a sound Parquet file"):
+        read(write(path, lines(ROWS)))
+
+
+def test_parquet_with_damaged_pages_or_text_that_is_not_utf8_is_the_users_error(tmp_path):
+    from pyarrow import StringArray, Table, array, parquet, py_buffer
+
+    whole = bytearray(
+        write_parquet(tmp_path / "a.parquet", [{"text": str(n), "label": n} for n in range(999)]).read_bytes()
+    )
+    whole[4:400] = bytes(396)
+    with pytest.raises(UserError, match="is not a sound Parquet file"):
+        read(write(tmp_path / "a.parquet", bytes(whole)))
+    offsets = array([0, 2], type="int32").buffers()[1]
+    broken = StringArray.from_buffers(1, offsets, py_buffer(b"\xff\xfe"))
+    parquet.write_table(Table.from_arrays([broken, array([0])], COLUMNS), tmp_path / "b.parquet")
+    with pytest.raises(UserError, match=r"b\.parquet is not a sound Parquet file \(.*utf-8"):
+        read(tmp_path / "b.parquet")
+
+
+def test_a_gzip_file_that_is_cut_or_damaged_or_none_is_the_users_error(tmp_path, rng):
+    content = lines({"text": rng.bytes(9).hex(), "label": 1} for _ in range(500)).encode()
+    whole, path = gzip.compress(content), tmp_path / "a.jsonl.gz"
+    assert len(read(write(path, content))) == 500
+    middle = len(whole) // 2
+    for damaged in (content, whole[:-9], whole[:middle], whole[:middle] + b"\xff" * 9 + whole[middle + 9 :]):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=rf"{path} is not a sound gzip file \(.*\): get it again"):
+            read(path)
+
+
+def test_a_file_that_holds_or_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.read.LIMIT", 1000)
+    for name in ("a.txt", "a.txt.gz"):
+        assert read_text(write(tmp_path / name, "x" * 1000)) == "x" * 1000
+        with pytest.raises(UserError, match=rf"{name} holds more than 1,000 bytes"):
+            read_text(write(tmp_path / name, "x" * 1001))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.tsv"])
+def test_bytes_that_are_not_utf8_are_reported_with_their_line(tmp_path, name):
+    path = write(tmp_path / name, lines(ROWS).encode() + b'{"text": "caf\xe9"}\n')
+    with pytest.raises(UserError, match=rf"{path}:3: this is not UTF-8 text"):
+        read(path)
+
+
+@pytest.mark.parametrize("what", ["missing.txt", "."])
+def test_what_cannot_be_opened_is_the_users_error(tmp_path, what):
+    with pytest.raises(UserError, match="cannot read .*: (No such file|Is a directory)"):
+        read_text(tmp_path / what)
+
+
+def test_the_first_name_that_is_there_is_found_and_a_file_is_taken_as_it_is(tmp_path):
+    for name in ("b", "c"):
+        write(tmp_path / name, "x")
+    assert find(tmp_path, ["a", "b", "c"], "it") == tmp_path / "b"
+    assert find(tmp_path / "c", ["a", "b"], "it") == tmp_path / "c"
+    with pytest.raises(UserError, match=rf"{tmp_path} has none of x/y, z: give that file"):
+        find(tmp_path, ["x/y", "z"], "that file")
+
+
+def test_text_is_stripped_and_may_be_empty_only_where_it_is_not_required():
+    assert text({"t": " ünd \n"}, "t", "a:1") == "ünd"
+    assert text({"t": " "}, "t", "a:1", required=False) == ""
+    with pytest.raises(UserError, match="a:1: the field 't' is empty"):
+        text({"t": " "}, "t", "a:1")
+
+
+@pytest.mark.parametrize("value", [None, 3, 0.5, True, ["one"], {"a": "one"}, b"one", ["x" * 1000] * 1000])
+def test_a_field_that_is_no_text_is_the_users_error_and_named_in_short(value):
+    with pytest.raises(UserError, match="a:1: the field 't' must be text, not ") as caught:
+        text({"t": value}, "t", "a:1", required=False)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("value", [r"\ud800", r"fine\udfff", r"\udc00\ud83d"])
+def test_half_a_character_that_json_spells_is_the_users_error_for_it_cannot_be_tokenised(tmp_path, value):
+    ((where, record),) = read(write(tmp_path / "a.jsonl", f'{{"text": "{value}"}}'), ["text"])
+    with pytest.raises(UserError, match=r"a\.jsonl:1: the field 'text' holds half of a character \('\\ud"):
+        text(record, "text", where)
+    both = json.loads(r'{"text": "\ud83d\ude42"}')
+    assert text(both, "text", where) == "🙂"
+
+
+def test_a_value_as_deep_as_json_can_be_read_is_still_named(tmp_path):
+    for depth in (10, 300, 900, 950, 990):
+        try:
+            ((where, record),) = read(
+                write(tmp_path / "a.jsonl", '{"text": ' + "[" * depth + "]" * depth + "}"), ["text"]
+            )
+        except UserError as error:
+            assert "recursion" in str(error)
+        else:
+            with pytest.raises(UserError, match="must be text"):
+                text(record, "text", where)
+
+
+def test_a_label_is_given_by_its_name_or_its_number():
+    assert [label(value, ("no", "yes"), "a:1") for value in ("no", " yes ", 0, 1)] == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize("value", ["maybe", "", "0", -1, 2, 1.0, True, None, ["no"], "x" * 10_000, "\ud800"])
+def test_any_other_label_is_the_users_error(value):
+    with pytest.raises(UserError, match="a:1: there is no label .*: the labels are no, yes") as caught:
+        label(value, ("no", "yes"), "a:1")
+    assert len(str(caught.value).encode()) < 300
+
+
+def example(name: str) -> Example:
+    return Example((Segment(name, scored=True),), "file:1")
+
+
+def names(examples) -> list[str]:
+    return [item.segments[0].text for item in examples]
+
+
+def test_setting_apart_covers_everything_once_and_no_key_stands_on_both_sides(rng):
+    keys = [f"key {number}" for number in rng.integers(0, 200, 500)]
+    items, shares = [example(str(number)) for number in range(500)], {"validation": 0.1, "test": 0.05}
+    parts = {split: names(part(items, keys, split, shares)) for split in ("train", "validation", "test")}
+    assert sorted(sum(parts.values(), []), key=int) == [str(number) for number in range(500)]
+    held = {split: {keys[int(name)] for name in found} for split, found in parts.items()}
+    assert sum(map(len, held.values())) == len(set(keys))
+    assert len(held["validation"]) == round(0.1 * len(set(keys)))
+    assert parts["train"] == sorted(parts["train"], key=int), "in the file's order"
+
+
+def test_what_is_set_apart_does_not_depend_on_the_order_of_the_file(rng):
+    keys = [f"clé {number}" for number in range(300)]
+    shuffled = [keys[index] for index in rng.permutation(300)]
+    one, other = (part([example(key) for key in order], order, "test", {"test": 0.1}) for order in (keys, shuffled))
+    assert sorted(names(one)) == sorted(names(other))
+
+
+def test_the_same_keys_are_set_apart_on_every_machine_and_each_share_gets_one_at_least():
+    # zlib.crc32: "1" 0x83DCEFB7, "2" 0x1AD5BE0D, "3" 0x6DD28E9B, "4" 0xF3B61B38; so the order is 2, 3, 1, 4
+    keys = ["1", "2", "3", "4"]
+    shares = {"validation": 0.01, "test": 0.01}
+    found = {split: names(part([example(key) for key in keys], keys, split, shares)) for split in (*shares, "train")}
+    assert found == {"validation": ["2"], "test": ["3"], "train": ["1", "4"]}
+
+
+def test_too_few_keys_to_set_some_apart_are_the_users_error():
+    with pytest.raises(UserError, match="file:1: too little data to set some of it apart"):
+        part([example("a")] * 9, ["the same"] * 9, "train", {"validation": 0.1})
