@@ -1,0 +1,130 @@
+"""Measures this project beside transformers + PEFT, torch.compile, CTranslate2 and the machine's own floor.
+
+python benchmark.py train                        # LoRA updates, GPT-2 small, 8 x 128 tokens
+python benchmark.py decode                       # greedy, prompt 32 + 128 new tokens, one prompt and eight
+python benchmark.py epoch --data-dir data/dailydialog --dialogues 1000
+python benchmark.py scale                        # an update over sequence lengths, and over model sizes
+Nothing else should run meanwhile. Needs what `make test` installs; `pip install ctranslate2` for its rows.
+"""
+
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+
+from common.command import Parser, run_command
+from common.errors import UserError
+
+EAGER, FLOOR = "transformers + PEFT", "floor: the products alone"
+LENGTHS = (128, 256, 512, 1024)
+SCALE_TOKENS = 1024
+LORA_DROPOUT = 0.05
+
+
+def parse():
+    parser = Parser(prog="benchmark.py", description=__doc__)
+    parser.add_argument("race", choices=("train", "decode", "epoch", "scale"))
+    parser.add_argument("--size", default="gpt2", choices=("tiny", "gpt2", "gpt2-medium"), help="(default: gpt2)")
+    parser.add_argument("--rounds", type=int, default=5, help="(default: 5)")
+    parser.add_argument("--repeat", type=int, default=1, help="units of work in a round (default: 1)")
+    parser.add_argument("--batch-size", type=int, default=8, help="of an update (default: 8)")
+    parser.add_argument("--time", type=int, default=128, help="tokens of a sequence (default: 128)")
+    parser.add_argument("--new", type=int, default=128, help="tokens to decode (default: 128)")
+    parser.add_argument("--dialogues", type=int, default=1000, help="of an epoch (default: 1000)")
+    parser.add_argument("--data-dir", help="DailyDialog's files, or `sample`; else the hub's copy")
+    parser.add_argument("--only", nargs="+", metavar="TEXT", help="contestants whose names hold one of these")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw bars")
+    given = parser.parse_args()
+    for name in ("rounds", "repeat", "batch_size", "time", "new", "dialogues"):
+        if getattr(given, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(given, name)}")
+    return given
+
+
+def trainers(task: str, model: Path, data: Path, theirs: Path | None = None, repeat: int = 1, **more) -> list:
+    """Who trains: the same settings for all, but for the batches where padding is the point."""
+    from benchmarks.race import Contestant
+
+    settings = {"task": task, "model": str(model), "repeat": repeat, "lora_dropout": LORA_DROPOUT, **more}
+    ours, others = settings | {"data": str(data)}, settings | {"data": str(theirs or data)}
+    found = [
+        Contestant("this project", "benchmarks.ours", ours),
+        Contestant("this project, composed", "benchmarks.ours", ours | {"fused": False}),
+        Contestant(EAGER, "torch_side.py", others),
+        Contestant("the same, torch.compile", "torch_side.py", others | {"compile": True}),
+    ]
+    return found if task == "epoch" else [*found, Contestant(FLOOR, "floor.py", others)]
+
+
+def decoders(model: Path, data: Path, batch: int, new: int, repeat: int) -> list:
+    """Who decodes."""
+    import os
+
+    from benchmarks.race import Contestant
+
+    settings = {"task": "decode", "model": str(model), "data": str(data), "batch": batch, "new": new, "repeat": repeat}
+    translate = settings | {"threads": len(os.sched_getaffinity(0))}
+    return [
+        Contestant("this project", "benchmarks.ours", settings),
+        Contestant(EAGER, "torch_side.py", settings),
+        Contestant("CTranslate2, float32", "ctranslate.py", translate | {"compute_type": "float32"}),
+        Contestant("CTranslate2, int8", "ctranslate.py", translate | {"compute_type": "int8"}),
+        Contestant(FLOOR, "floor.py", settings),
+    ]
+
+
+def races(given, folder: Path):
+    """Yields (title, contestants, tokens of a unit of work)."""
+    from benchmarks import inputs
+
+    model = inputs.random_model(given.size, folder / given.size)
+    vocab = inputs.SIZES[given.size].get("vocab_size", 50257)
+    if given.race == "train":
+        batch, time = given.batch_size, given.time
+        data = inputs.random_batches(folder / "batches.npz", vocab, batch, time)
+        title = f"LoRA update, {given.size}, {batch} x {time} tokens"
+        yield title, trainers("train", model, data, repeat=given.repeat, batch=batch, time=time), batch * time
+    elif given.race == "decode":
+        for batch in (1, 8):
+            data = inputs.random_prompts(folder / f"prompts{batch}.npz", vocab, batch, 32)
+            title = f"greedy decoding, {given.size}, batch {batch}, 32 + {given.new} tokens"
+            yield title, decoders(model, data, batch, given.new, given.repeat), batch * given.new
+    elif given.race == "epoch":
+        nano = Path(__file__).resolve().parent / "checkpoints" / "gpt2-nano"
+        data = inputs.dialogues(folder, given.data_dir, nano, given.dialogues, given.batch_size)
+        title = f"{given.dialogues:,} dialogues once, {given.size}, batch {given.batch_size}"
+        contestants = trainers("epoch", model, data["grouped"], data["shuffled"], given.repeat)
+        yield title, contestants, data["tokens"]
+    else:
+        for time in LENGTHS:
+            batch = SCALE_TOKENS // time
+            data = inputs.random_batches(folder / f"batches{time}.npz", vocab, batch, time)
+            title = f"LoRA update, {given.size}, {batch} x {time} tokens"
+            yield title, trainers("train", model, data, repeat=given.repeat, batch=batch, time=time), SCALE_TOKENS
+
+
+def main() -> None:
+    given = parse()
+    from benchmarks import report
+    from benchmarks.race import race
+
+    command = shlex.join(["python", *sys.argv])
+    tables = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for title, contestants, tokens in races(given, Path(folder)):
+            chosen = [c for c in contestants if not given.only or any(text in c.name for text in given.only)]
+            if not chosen:
+                raise UserError(f"--only: no contestant is called so; {', '.join(c.name for c in contestants)}")
+            results = race(chosen, given.rounds, lambda text: print(text, file=sys.stderr))
+            tables[title] = report.rows(results, tokens, EAGER, FLOOR)
+            print(f"\n{report.show(title, tables[title])}", flush=True)
+    print(f"\n{report.machine()}; `{command}`")
+    if given.json:
+        report.write(given.json, tables, command)
+    if given.plot:
+        report.draw(given.plot, tables)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,30 @@
+"""CTranslate2 as a contestant, for decoding only: its own engine, in float32 or with int8 weights."""
+
+import tempfile
+
+import ctranslate2
+import numpy as np
+from worker import serve
+
+
+def prepare(settings: dict):
+    """`new` greedy tokens after each of `batch` prompts, a unit."""
+    kind = settings["compute_type"]
+    with tempfile.TemporaryDirectory() as folder:
+        converter = ctranslate2.converters.TransformersConverter(settings["model"])
+        converter.convert(folder, quantization=kind, force=True)
+        generator = ctranslate2.Generator(folder, compute_type=kind, intra_threads=settings["threads"])
+    # it takes tokens by name; a random model's vocabulary is numbered, see benchmarks/inputs.py
+    prompts = [[f"t{token}" for token in row] for row in np.load(settings["data"])["prompts"].tolist()]
+    length = len(prompts[0]) + settings["new"]
+    options = {"max_length": length, "min_length": length, "sampling_topk": 1, "include_prompt_in_result": True}
+
+    def continuation() -> float:
+        results = generator.generate_batch(prompts, **options)
+        return float(sum(len(result.sequences_ids[0]) - len(prompts[0]) for result in results))
+
+    return continuation
+
+
+if __name__ == "__main__":
+    serve(prepare)

@@ -1,0 +1,88 @@
+"""This project as a contestant: LoRA training steps and greedy decoding."""
+
+import contextlib
+
+import numpy as np
+
+from benchmarks.worker import serve
+from gpt2_jittor import runtime
+
+composed_for_good = contextlib.ExitStack()  # never closed: the process ends with it
+
+
+def train(settings: dict):
+    """One update a unit: forward, backward, clipping, AdamW, as training/trainer.py does it."""
+    from gpt2_jittor.backend import jt
+    from gpt2_jittor.ops.dropout import seeds
+    from lora import LoraConfig, inject, trainable
+    from training.optimizer import AdamW, clip_factor, global_norm
+
+    model = _model(settings)
+    targets = ["c_attn", "c_proj", "c_fc"]
+    inject(model, LoraConfig(r=8, lora_alpha=16, lora_dropout=settings["lora_dropout"], target_modules=targets))
+    model.train()
+    optimizer = AdamW(trainable(model), weight_decay=0.01)
+    batches = _batches(settings)
+    state = {"step": 0}
+
+    def update() -> float:
+        step = state["step"]
+        state["step"] += 1
+        seeds.restart(0, step)
+        ids, labels, mask = batches[step % len(batches)]
+        loss = model.losses(ids, labels, mask).mean()
+        gradients = jt.grad(loss, optimizer.parameters)
+        norm = global_norm(gradients)
+        optimizer.step(gradients, 1e-4, clip_factor(norm, 1.0))
+        jt.sync_all()
+        return float(loss.item())
+
+    return _all_of(update, batches) if settings["task"] == "epoch" else update
+
+
+def decode(settings: dict):
+    """`new` greedy tokens after each of `batch` prompts, a unit."""
+    from gpt2_jittor.generation import generate
+    from gpt2_jittor.sampling import make_sampler
+
+    model = _model(settings)
+    prompts = np.load(settings["data"])["prompts"]
+
+    def continuation() -> float:
+        results = generate(model, list(prompts), make_sampler(greedy=True), settings["new"], end_id=None)
+        return float(sum(result.tokens for result in results))
+
+    return continuation
+
+
+def _model(settings: dict):
+    from gpt2_jittor import GPT2LMHeadModel
+
+    return GPT2LMHeadModel.from_pretrained(settings["model"])
+
+
+def _batches(settings: dict) -> list[tuple]:
+    """What the race wrote: (ids, labels, mask) of each batch."""
+    data = np.load(settings["data"])
+    return [tuple(data[f"{name}{index}"] for name in ("ids", "labels", "mask")) for index in range(int(data["count"]))]
+
+
+def _all_of(update, batches):
+    def epoch() -> float:
+        return [update() for _ in batches][-1]
+
+    return epoch
+
+
+def prepare(settings: dict):
+    """The unit of work that the settings name."""
+    runtime.prepare("cpu")
+    from gpt2_jittor.ops import fused
+
+    if not settings.get("fused", True):
+        composed_for_good.enter_context(fused.composed_only())
+    return {"train": train, "epoch": train, "decode": decode}[settings["task"]](settings)
+
+
+if __name__ == "__main__":
+    serve(prepare)

@@ -1,0 +1,84 @@
+"""A race's outcome: a table with ratios, JSON, and bars."""
+
+import datetime
+import math
+import platform
+from pathlib import Path
+
+from benchmarks.race import Result
+from common.files import replacing, write_json
+
+COLUMNS = ("median s", "min … max", "÷ eager", "÷ floor", "per second", "peak MB", "first s")
+
+
+def machine() -> str:
+    """The processor's name, its cores, and the day."""
+    import os
+
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        lines = [line for line in cpuinfo.read_text(encoding="utf-8").splitlines() if line.startswith("model name")]
+        name = lines[0].partition(":")[2].strip() if lines else name
+    return f"{name}, {len(os.sched_getaffinity(0))} cores, {datetime.date.today()}"
+
+
+def rows(results: dict[str, Result], units: float, eager: str, floor: str) -> list[dict]:
+    """A row for each contestant; `units` are the tokens of one unit of work."""
+    table = []
+    for name, result in results.items():
+        if result.failure:
+            table.append({"name": name, "failure": result.failure})
+            continue
+        all_seconds = [second for units_of_round in result.seconds for second in units_of_round]
+        row = {"name": name, "seconds": result.median, "min": min(all_seconds), "max": max(all_seconds)}
+        row["tokens_per_second"] = units / result.median
+        for key, other in (("of_eager", eager), ("of_floor", floor)):
+            there = other in results and not results[other].failure
+            row[key] = result.median / results[other].median if there else math.nan
+        row |= {"peak_mb": result.peak_mb, "first_unit": result.first_unit, "ready": result.ready}
+        table.append(row | {"outcome": result.outcome})
+    return table
+
+
+def show(title: str, table: list[dict]) -> str:
+    """The table as text: it can stand in a README as it is."""
+    head = "| " + " | ".join([title, *COLUMNS]) + " |"
+    lines = [head, "|" + "---|" * (len(COLUMNS) + 1)]
+    for row in table:
+        if "failure" in row:
+            lines.append(f"| {row['name']} | not measured: {row['failure'][:80]} |" + " |" * (len(COLUMNS) - 1))
+            continue
+        cells = [f"{row['seconds']:.3f}", f"{row['min']:.3f} … {row['max']:.3f}"]
+        cells += ["" if math.isnan(row[key]) else f"{row[key]:.2f}" for key in ("of_eager", "of_floor")]
+        cells += [f"{row['tokens_per_second']:,.1f}", f"{row['peak_mb']:,.0f}", f"{row['first_unit']:.1f}"]
+        lines.append("| " + " | ".join([row["name"], *cells]) + " |")
+    return "\n".join(lines)
+
+
+def write(path: Path, tables: dict[str, list[dict]], command: str) -> None:
+    """All tables as JSON, with machine and command."""
+    write_json(path, {"machine": machine(), "command": command, "races": tables})
+
+
+def draw(path: Path, tables: dict[str, list[dict]]) -> None:
+    """Tokens per second as bars, a panel a race."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    from training.curves import COLOURS, STYLE
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(8, 1 + sum(0.4 * len(table) + 0.8 for table in tables.values())), layout="constrained")
+        panels = figure.subplots(len(tables), 1, squeeze=False)[:, 0]
+        for axes, (title, table) in zip(panels, tables.items(), strict=True):
+            measured = [row for row in table if "failure" not in row][::-1]
+            speeds = [row["tokens_per_second"] for row in measured]
+            ours = [COLOURS[1] if row["name"].startswith("this") else COLOURS[0] for row in measured]
+            bars = axes.barh([row["name"] for row in measured], speeds, color=ours)
+            axes.bar_label(bars, [f"{speed:,.0f}" for speed in speeds], padding=3)
+            axes.set_title(title, loc="left", fontsize=10)
+            axes.grid(False)
+            axes.set_xlabel("tokens per second")
+        with replacing(path) as temporary:
+            figure.savefig(temporary, dpi=150)

@@ -1,0 +1,51 @@
+"""A contestant's process: it gets ready, then does a round of its work whenever the race asks for one.
+
+It reads its settings as JSON from the command line and answers in JSON lines; whatever libraries print goes to
+stderr.
+"""
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+
+
+def serve(prepare: Callable[[dict], Callable[[], float]]) -> None:
+    """Runs a contestant: `prepare(settings)` gives the function that does one unit of work and returns its loss.
+
+    A round is settings["repeat"] units, each timed. The first unit, compilation and all, is reported apart, counted
+    from the start of the process.
+    """
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+
+    def say(**message) -> None:
+        print(json.dumps(message), file=answers, flush=True)
+
+    settings = json.loads(sys.argv[1])
+    work = prepare(settings)
+    begun = time.time()
+    work()
+    say(ready=time.time() - _process_start(), first_unit=time.time() - begun)
+    work()  # what a second unit still compiles or allocates is no part of a round either
+    for line in sys.stdin:
+        if line.strip() != "run":
+            break
+        seconds, result = [], None
+        for _ in range(settings["repeat"]):
+            started = time.perf_counter()
+            result = work()
+            seconds.append(time.perf_counter() - started)
+        say(seconds=seconds, result=result)
+    say(peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def _process_start() -> float:
+    """When this process was started, in seconds of `time.time`; Linux tells it in ticks since the boot."""
+    with open("/proc/self/stat", encoding="utf-8") as file:  # noqa: PTH123 - a pseudo-file
+        ticks = int(file.read().rpartition(")")[2].split()[19])
+    with open("/proc/uptime", encoding="utf-8") as file:  # noqa: PTH123
+        uptime = float(file.read().split()[0])
+    return time.time() - uptime + ticks / os.sysconf("SC_CLK_TCK")
