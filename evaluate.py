@@ -8,6 +8,7 @@ python evaluate.py --task dailydialog --model nano --loss-only --json
 
 import dataclasses
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -72,13 +73,14 @@ def main() -> None:
     for name, contestant in contestants(found).items():
         started = time.perf_counter()
         model = finished.load(contestant, task)
-        measured = measure(model, found.tokenizer, task, dataset, data, given.batch_size, decoding(given, task))
+        how_to_answer = decoding(given, task)
+        measured = measure(model, found.tokenizer, task, dataset, data, given.batch_size, how_to_answer, length)
         rows[name], seconds[name] = measured.figures, time.perf_counter() - started
     if measured.unasked:
         print(f"{measured.unasked:,} prompts are too long; their answer counts as empty", file=sys.stderr)
     how, rows["trivial"] = trivial(task, dataset, data)
     show(given, task, dataset, data, rows, seconds, how)
-    write_predictions(given, task, dataset, measured)
+    write_predictions(given, task, measured)
     draw_confusion(given, found, task, measured)
 
 
@@ -105,6 +107,11 @@ def check_outputs(given, task: Task) -> None:
         raise UserError(f"--confusion needs classes, {task.name} has none: leave it out")
     if given.predictions and (task.kind == "text" or (given.loss_only and task.kind != "classify")):
         raise UserError(f"--predictions: nothing is predicted for {task.name} here: leave it out")
+    if given.confusion and given.confusion.suffix.lower() not in (".png", ".pdf", ".svg"):
+        raise UserError(f"--confusion must be a .png, .pdf or .svg file, unlike {given.confusion}")
+    for option, path in (("--predictions", given.predictions), ("--confusion", given.confusion)):
+        if path is not None and path.is_dir():
+            raise UserError(f"{option} {path} is a folder: name a file in it")
 
 
 def show(given, task: Task, dataset: Dataset, data, rows: dict, seconds: dict, how: str) -> None:
@@ -113,33 +120,58 @@ def show(given, task: Task, dataset: Dataset, data, rows: dict, seconds: dict, h
         told = {"task": task.name, "split": given.split, "examples": len(dataset), "scored_tokens": data.scored}
         for name, figures in rows.items():
             told[name] = {key: round(figure.value, 5) for key, figure in figures.items()}
-            told[name]["intervals"] = {key: [round(f.low, 5), round(f.high, 5)] for key, f in figures.items()}
+            told[name]["intervals"] = {key: _interval(figure) for key, figure in figures.items()}
             if name in seconds:
                 told[name]["seconds"] = round(seconds[name], 1)
-        print(json.dumps(told | {"trivial_is": how}, ensure_ascii=False))
+        print(json.dumps(told | {"trivial_is": how, "notes": notes(rows)}, ensure_ascii=False))
         return
-    print(f"{task.name} {given.split}, {len(dataset):,} examples; in brackets, the 95 % interval")
-    print("".join([f"{'':<12}", *(f"{name:>28}" for name in rows)]))
-    for key in dict.fromkeys(key for figures in rows.values() for key in figures):
-        cells = [f"{_cell(figures[key]) if key in figures else '':>28}" for figures in rows.values()]
-        print("".join([f"{key:<12}", *cells]))
-    print("".join([f"{'seconds':<12}", *(f"{seconds[name]:>28,.1f}" if name in seconds else "" for name in rows)]))
-    print(f"trivial: {how}" + ("; base: under a head that was never trained" if task.kind == "classify" else ""))
+    where = Path(dataset.examples[0].source.rpartition(":")[0])
+    print(f"{task.name} {given.split}, {len(dataset):,} examples of {where}; in brackets, the 95 % interval")
+    names = list(dict.fromkeys(key for figures in rows.values() for key in figures))
+    columns = [["", *names, "seconds"]]
+    for contestant, figures in rows.items():
+        cells = [_cell(figures[key]) if key in figures else "" for key in names]
+        took = f"{seconds[contestant]:,.1f}" if contestant in seconds else ""
+        columns.append([contestant, *cells, took])
+    widths = [max(map(len, column)) for column in columns]
+    for name, *cells in zip(*columns, strict=True):
+        line = [f"{name:<{widths[0]}}", *(f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True))]
+        print("   ".join(line).rstrip())
+    print("; ".join([f"trivial: {how}", *notes(rows)]))
+
+
+def notes(rows: dict) -> list[str]:
+    """What a reader of the figures must know."""
+    from inference import metrics
+
+    said = []
+    if "base" in rows and "accuracy" in rows["base"]:
+        said.append("base: under a head that was never trained")
+    if any("bleu" in figures for figures in rows.values()):
+        said.append(f"bleu: {metrics.bleu_signature()}")
+    if any("f1" in figures for figures in rows.values()):
+        said.append("loss: where a context is too long, on the part around the answer")
+    return said
+
+
+def _interval(figure) -> list[float] | None:
+    return None if math.isnan(figure.low) else [round(figure.low, 5), round(figure.high, 5)]
 
 
 def _cell(figure) -> str:
-    return f"{figure.value:,.3f} [{figure.low:,.3f}, {figure.high:,.3f}]"
+    value = f"{figure.value:,.3f}"
+    return value if math.isnan(figure.low) else f"{value} [{figure.low:,.3f}, {figure.high:,.3f}]"
 
 
-def write_predictions(given, task: Task, dataset: Dataset, measured) -> None:
+def write_predictions(given, task: Task, measured) -> None:
     """SQuAD's own format for SQuAD; else a JSON object a line, in the data's order."""
     if not given.predictions:
         return
     said = [task.labels[p] if task.kind == "classify" else p for p in measured.predictions]
     if task.kind == "qa":
-        write_json(given.predictions, {e.name: text for e, text in zip(dataset.examples, said, strict=True)})
+        write_json(given.predictions, {e.name: text for e, text in zip(measured.examples, said, strict=True)})
     else:
-        lines = [{"source": e.source, "prediction": text} for e, text in zip(dataset.examples, said, strict=True)]
+        lines = [{"source": e.source, "prediction": text} for e, text in zip(measured.examples, said, strict=True)]
         write_text(given.predictions, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     print(f"wrote {given.predictions}", file=sys.stderr)
 

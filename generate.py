@@ -51,7 +51,7 @@ def parse():
     chosen.add_argument("--samples", type=int, default=1, help="answers to each prompt (default: 1)")
     chosen.add_argument("--best-of", type=int, help="draw this many answers and keep the likeliest")
     chosen.add_argument("--batch-size", type=int, default=16, help="prompts answered together (default: 16)")
-    chosen.add_argument("--seed", type=int, help="the same seed gives the same answers")
+    chosen.add_argument("--seed", type=int, help="the same seed gives the same answers, in batches of the same size")
     parser.add_argument("--json", action="store_true", help="print one JSON object an answer")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     given = parser.parse_args()
@@ -74,7 +74,7 @@ def check(given) -> None:
         raise UserError("--length-penalty weighs beams: add --num-beams")
     if beams and given.samples > given.num_beams:
         raise UserError(f"--samples {given.samples} needs as many beams: raise --num-beams {given.num_beams}")
-    if given.greedy and (given.samples > 1 or given.best_of):
+    if (given.greedy or given.temperature == 0) and (given.samples > 1 or given.best_of):
         raise UserError("--greedy has one answer: leave out --samples and --best-of, or leave out --greedy")
     if given.best_of and given.best_of < given.samples:
         raise UserError(f"--best-of {given.best_of} cannot keep --samples {given.samples}: raise --best-of")
@@ -82,8 +82,28 @@ def check(given) -> None:
         raise UserError("--mode and --task say the same: give one")
     if (given.input is None) != (given.output is None):
         raise UserError("--input and --output go together: give both")
+    if given.output and given.output.is_dir():
+        raise UserError(f"--output {given.output} is a folder: name a file in it")
     if given.input and any(getattr(given, name) is not None for name in FIELDS):
         raise UserError("--input holds what is asked: leave out --prompt and the like")
+
+
+def check_classifier(given, task: Task) -> None:
+    """Raises UserError where a classifier is told how to choose tokens."""
+    if task.kind != "classify":
+        return
+    set_anyway = [name for name in (*DRAWING, "length_penalty", "best_of") if getattr(given, name) is not None]
+    changed = {
+        "samples": 1,
+        "num_beams": 1,
+        "no_repeat_ngram": 0,
+        "repetition_penalty": 1.0,
+        "stop": [],
+        "greedy": False,
+    }
+    set_anyway += [name for name, default in changed.items() if getattr(given, name) != default]
+    if set_anyway:
+        raise UserError(f"{task.name} has classes and says nothing: leave out {', '.join(map(_option, set_anyway))}")
 
 
 def _option(name: str) -> str:
@@ -133,16 +153,17 @@ def main() -> None:
     task = task_of(given, found.arguments.get("task", "text"))
     finished.check_kind(found, task)
     fields = typed_request({name: getattr(given, name) for name in FIELDS}, task)
+    check_classifier(given, task)
     session = Session(found, task, decoding_of(given), given.json)
-    inputs = read_requests(given.input, task) if given.input else None
+    requests = read_requests(given.input, task) if given.input else None
     runtime.prepare(given.device)
     session.start(finished.load(found, task))
-    if inputs is not None:
-        session.answer_all(inputs, given.output)
-    elif fields:
+    if requests is not None:
+        session.answer_all(requests, given.output)
+    elif fields and not (task.kind == "qa" and "question" not in fields):
         session.say(fields)
     else:
-        session.interact()
+        session.interact(**(fields or {}))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def parse() -> tuple[TrainingArguments, bool]:
     add_options(parser)
     given = vars(parser.parse_args())
     recipe, resume = given.pop("config", None), given.pop("resume")
-    arguments = resolve(given, read_recipe(recipe) if recipe else None)
+    arguments = resolve(given, read_recipe(recipe), recipe) if recipe else resolve(given)
     lora_options = [option_name(name) for name in given if name.startswith("lora_")]
     if arguments.tuning == "full" and lora_options:
         raise UserError(f"--tuning full trains every weight: leave out {', '.join(lora_options)}")
@@ -65,10 +65,10 @@ def summarise(trainer, seconds: float) -> None:
 
     progress, run_dir = trainer.progress, trainer.run_dir
     plot([run_dir], run_dir / "loss.png")
-    before, best = Score(progress.first_loss, 0), Score(progress.best_loss, 0)
+    before = Score(progress.first_loss, 0, progress.first_accuracy)
+    best = Score(progress.best_loss, 0, progress.best_accuracy)
     print(
-        f"\nvalidation loss {before.loss:.4f} -> {best.loss:.4f}, perplexity {before.perplexity:.2f} -> "
-        f"{best.perplexity:.2f} (best at step {progress.best_step} of {progress.step})\n"
+        f"\nvalidation {before} -> {best} (best at step {progress.best_step} of {progress.step})\n"
         f"{trainer.tokens:,} tokens in {seconds:,.0f} s; everything is in {run_dir}, the curves in loss.png"
     )
     option = "--adapter" if trainer.arguments.tuning == "lora" else "--model"

@@ -11,7 +11,7 @@ from common.hub import fetch
 from datasets import records
 from datasets.example import Dataset, Example, Segment, Task
 from datasets.fit import fitted, fitted_prompt
-from datasets.holdout import part
+from datasets.holdout import part, shares_of
 from datasets.read import read_text
 
 REPOSITORY = "dair-ai/emotion"
@@ -19,13 +19,12 @@ SAMPLE_DIR = Path(__file__).parent / "samples" / "emotion"
 LABELS = ("sadness", "joy", "love", "anger", "fear", "surprise")  # in the publisher's order
 FILES = {"train": ("train",), "validation": ("val", "validation"), "test": ("test",)}
 HEADER = "text;label_name"
-VALIDATION = 0.1  # of the messages, where one file is all there is
 
 
 def load(split: str, data_dir: Path | None) -> Dataset:
     """Reads a split from `data_dir` (.txt, .jsonl, .jsonl.gz or .parquet), or from the hub.
 
-    A single file is all of the test split, or is parted into train and validation.
+    A single file is parted into the three splits.
     Raises UserError where the file is missing, is empty, or has a line without one of the labels.
     """
     path = _file(split, data_dir)
@@ -33,10 +32,8 @@ def load(split: str, data_dir: Path | None) -> Dataset:
     examples = [Example(prompt(text).segments, where, label=label) for where, text, label in rows]
     if not examples:
         raise UserError(f"{path} is empty: it needs a `text;label` line for each message")
-    if data_dir is not None and data_dir.is_file() and split != "test":
-        messages = [example.segments[0].text for example in examples]
-        examples = part(examples, messages, split, {"validation": VALIDATION})
-    return Dataset("emotion", split, examples)
+    messages = [example.segments[0].text for example in examples]
+    return Dataset("emotion", split, part(examples, messages, split, shares_of(data_dir, {})))
 
 
 def prompt(text: str) -> Example:

@@ -33,9 +33,13 @@ class Encoded:
 
 @dataclass
 class EncodedSet:
-    """Encoded examples, `dropped` ("file:line: reason"), and how many were `shortened` to fit, and `how`."""
+    """Encoded examples, `dropped` ("file:line: reason"), and how many were `shortened` to fit, and `how`.
+
+    `kept`: the index of each item's example, where items are examples.
+    """
 
     items: list[Encoded] = field(default_factory=list)
+    kept: list[int] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
     shortened: int = 0
     how: str = "their beginnings are left out"
@@ -68,7 +72,7 @@ def dialogue(examples: Sequence[Example], tokenizer, max_length: int) -> Encoded
     Raises UserError where nothing is left.
     """
     result = EncodedSet()
-    for example, parts in zip(examples, encode_segments(examples, tokenizer), strict=True):
+    for index, (example, parts) in enumerate(zip(examples, encode_segments(examples, tokenizer), strict=True)):
         start = _first_that_fits([len(part.input_ids) for part in parts], max_length)
         if len(parts) - start < 2:
             result.dropped.append(f"{example.source}: {_too_long(parts, max_length)}")
@@ -80,6 +84,7 @@ def dialogue(examples: Sequence[Example], tokenizer, max_length: int) -> Encoded
             result.dropped.append(f"{example.source}: nothing in it is scored")
             continue
         result.items.append(item)
+        result.kept.append(index)
         result.shortened += start > 0
     return not_empty(result, len(examples))
 

@@ -1,10 +1,12 @@
 """Examples that are kept apart and, where they are too long, lose part of those segments that may be cut.
 
-Given text is cut at its end, or around the characters that its segment must keep (an answer in its context);
-text to be said loses its end, and its end token with it: the model must not learn to stop in mid-sentence.
+The longest is cut first, so that no part vanishes beside another that stays whole. Given text is cut at its end, or
+around the characters that its segment must keep (an answer in its context); text to be said loses its end, and its
+end token with it: the model must not learn to stop in mid-sentence.
 """
 
 import dataclasses
+from bisect import bisect_right
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +15,7 @@ from common.errors import UserError
 from datasets.encode import Encoded, EncodedSet, encode_segments, join, not_empty
 from datasets.example import Example, Segment
 
+LEAST_WINDOW = 32  # tokens of a context that are worth reading on their own
 OVERLAP = 0.5  # of a window, shared with the one before: an answer shorter than that stands whole in one of them
 
 
@@ -22,7 +25,7 @@ def fitted(examples: Sequence[Example], tokenizer, max_length: int) -> EncodedSe
     Raises UserError where nothing is left.
     """
     result = EncodedSet(how="what may be cut of them is cut")
-    for example, parts in zip(examples, encode_segments(examples, tokenizer), strict=True):
+    for index, (example, parts) in enumerate(zip(examples, encode_segments(examples, tokenizer), strict=True)):
         excess = _length(parts) - max_length
         if excess > 0:
             parts = _shorten(example, parts, excess, tokenizer)
@@ -30,6 +33,7 @@ def fitted(examples: Sequence[Example], tokenizer, max_length: int) -> EncodedSe
             result.dropped.append(f"{example.source}: {_length(parts)} tokens are the least of it, {max_length} fit")
             continue
         result.items.append(dataclasses.replace(join(parts), label=example.label))
+        result.kept.append(index)
         result.shortened += excess > 0
     return not_empty(result, len(examples))
 
@@ -45,7 +49,8 @@ def fitted_prompt(example: Example, tokenizer, max_length: int) -> list[np.ndarr
 def windowed_prompt(example: Example, tokenizer, max_length: int) -> list[np.ndarray]:
     """The ids of a prompt, several where it is too long: what may be cut is then read in overlapping windows.
 
-    One segment of the example may be cut. Raises UserError where the others leave it no room.
+    One segment of the example may be cut. Raises UserError where the others leave it less than LEAST_WINDOW, unless
+    it is whole in that.
     """
     (parts,) = encode_segments([example], tokenizer)
     (place,) = [index for index, segment in enumerate(example.segments) if segment.cut]
@@ -53,7 +58,7 @@ def windowed_prompt(example: Example, tokenizer, max_length: int) -> list[np.nda
     size = max_length - (_length(parts) - len(whole.input_ids))
     if len(whole.input_ids) <= size:
         return [join(parts).input_ids]
-    _check_fits(max_length - size + 1, max_length)
+    _check_fits(max_length - size + min(LEAST_WINDOW, len(whole.input_ids)), max_length)
     last = len(whole.input_ids) - size
     starts = [*range(0, last, size - int(size * OVERLAP)), last]
     windows = [Encoded(whole.input_ids[start : start + size], whole.labels[start : start + size]) for start in starts]
@@ -61,14 +66,37 @@ def windowed_prompt(example: Example, tokenizer, max_length: int) -> list[np.nda
 
 
 def _shorten(example: Example, parts: Sequence[Encoded], excess: int, tokenizer) -> list[Encoded]:
-    """Takes `excess` tokens out of the segments that may be cut, in their order, as far as that goes."""
+    """Takes `excess` tokens out of the segments that may be cut, always from the longest, as far as that goes."""
     parts = list(parts)
-    for index, segment in enumerate(example.segments):
-        if segment.cut and excess > 0:
-            before = len(parts[index].input_ids)
-            parts[index] = _cut(segment, parts[index], excess, tokenizer)
-            excess -= before - len(parts[index].input_ids)
+    may = [index for index, segment in enumerate(example.segments) if segment.cut]
+    if excess <= 0 or not may:
+        return parts
+    lengths = [_length([parts[index]]) for index in may]
+    least = [
+        _length([_cut(example.segments[index], parts[index], length, tokenizer)])
+        for index, length in zip(may, lengths, strict=True)
+    ]
+    for index, length, left in zip(may, lengths, _longest_first(lengths, least, excess), strict=True):
+        if left < length:
+            parts[index] = _cut(example.segments[index], parts[index], length - left, tokenizer)
     return parts
+
+
+def _longest_first(lengths: Sequence[int], least: Sequence[int], excess: int) -> list[int]:
+    """What is left when `excess` is taken, token by token, from whichever is longest; none falls below its `least`.
+
+    Of two that are as long, the first loses more.
+    """
+
+    def at(level: int) -> list[int]:
+        return [max(min(length, level), low) for length, low in zip(lengths, least, strict=True)]
+
+    room = max(sum(lengths) - excess, sum(least))
+    level = bisect_right(range(max(lengths) + 1), room, key=lambda level: sum(at(level))) - 1  # the highest that fits
+    left = at(level)
+    for index in reversed(range(len(left))):  # what is over goes to those that the level cut, from the last on
+        left[index] += sum(left) < room and left[index] == level < lengths[index]
+    return left
 
 
 def _cut(segment: Segment, part: Encoded, excess: int, tokenizer) -> Encoded:

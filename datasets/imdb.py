@@ -13,7 +13,7 @@ from common.hub import fetch
 from datasets import records
 from datasets.encode import dialogue_prompt, packed
 from datasets.example import Dataset, Example, Segment, Task
-from datasets.holdout import part
+from datasets.holdout import part, shares_of
 from datasets.read import read_text
 from datasets.text import beginning
 
@@ -27,7 +27,8 @@ VALIDATION = 0.03  # of the training reviews
 def load(split: str, data_dir: Path | None) -> Dataset:
     """Reads a split from `data_dir` (aclImdb's folders, .jsonl, .jsonl.gz or .parquet), or from the hub.
 
-    Raises UserError where it is missing or broken. Reviews that stand there twice are left out.
+    A single file is parted into the three splits. Reviews that stand there twice are left out. Raises UserError
+    where it is missing or broken.
     """
     examples, dropped, seen = [], [], {}
     for where, text in _reviews(FILES[split], data_dir):
@@ -40,10 +41,9 @@ def load(split: str, data_dir: Path | None) -> Dataset:
     if not examples:
         first = f"; the first: {dropped[0]}" if dropped else ""
         raise UserError(f"{data_dir or REPOSITORY} has no review for {split}: give aclImdb's folder{first}")
-    if FILES[split] == "train":
-        keys = [example.segments[0].text for example in examples]
-        examples = part(examples, keys, split, {"validation": VALIDATION})
-    return Dataset("imdb", split, examples, dropped)
+    keys = [example.segments[0].text for example in examples]
+    shares = shares_of(data_dir, {"validation": VALIDATION} if FILES[split] == "train" else {})
+    return Dataset("imdb", split, part(examples, keys, split, shares), dropped)
 
 
 def clean(review: str) -> str:

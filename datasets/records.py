@@ -24,10 +24,11 @@ def find(data_dir: Path, names: Sequence[str], what: str) -> Path:
     raise UserError(f"{data_dir} has none of {', '.join(names)}: give {what}")
 
 
-def records(path: Path, columns: Sequence[str]) -> Iterator[Record]:
+def records(path: Path, columns: Sequence[str], wanted: str = "") -> Iterator[Record]:
     """The records of a file, read as its name says (.jsonl, .tsv, each also .gz, or .parquet), one at a time.
 
-    Raises UserError, naming file and line, where one is broken or lacks one of `columns`, and where there is none.
+    Raises UserError, naming file and line, where one is broken or lacks one of `columns`, and, saying what is
+    `wanted`, where there is none.
     """
     kind = Path(path.name.removesuffix(".gz")).suffix
     readers = {".jsonl": _jsonl, ".tsv": _tsv, ".parquet": _parquet}
@@ -38,7 +39,7 @@ def records(path: Path, columns: Sequence[str]) -> Iterator[Record]:
         empty = False
         yield where, record
     if empty:
-        raise UserError(f"{path} is empty: give a file with records of {', '.join(columns)}")
+        raise UserError(f"{path} is empty: give {wanted or 'a file with records of ' + ', '.join(columns)}")
 
 
 def text(record: dict, name: str, where: str, required: bool = True) -> str:

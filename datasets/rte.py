@@ -11,7 +11,7 @@ from common.hub import fetch
 from datasets import records
 from datasets.example import Dataset, Example, Segment, Task
 from datasets.fit import fitted, fitted_prompt
-from datasets.holdout import part
+from datasets.holdout import part, shares_of
 
 REPOSITORY = "nyu-mll/glue"
 SAMPLE_DIR = Path(__file__).parent / "samples" / "rte"
@@ -25,7 +25,8 @@ VALIDATION = 0.1  # of train's texts
 def load(split: str, data_dir: Path | None) -> Dataset:
     """Reads a split from `data_dir` (GLUE's .tsv, or .parquet), or from the hub.
 
-    Raises UserError where the file is missing or empty, or where a line is broken or has no such label.
+    A single file is parted into the three splits. Raises UserError where it is missing or empty, or where a line is
+    broken or has no such label.
     """
     name = FILES[split]
     if data_dir is None:
@@ -38,9 +39,8 @@ def load(split: str, data_dir: Path | None) -> Dataset:
         label = records.label(record["label"], LABELS, where)
         examples.append(Example(prompt(text, sentence).segments, where, label=label))
         texts.append(text)
-    if name == "train":
-        examples = part(examples, texts, split, {"validation": VALIDATION})
-    return Dataset("rte", split, examples)
+    shares = shares_of(data_dir, {"validation": VALIDATION} if name == "train" else {})
+    return Dataset("rte", split, part(examples, texts, split, shares))
 
 
 def prompt(sentence1: str, sentence2: str) -> Example:

@@ -15,7 +15,7 @@ from common.hub import fetch
 from datasets import records
 from datasets.example import Dataset, Example, Segment, Task
 from datasets.fit import fitted, windowed_prompt
-from datasets.holdout import part
+from datasets.holdout import part, shares_of
 from datasets.read import read_text
 
 REPOSITORY = "rajpurkar/squad"
@@ -45,7 +45,8 @@ class Question:
 def load(split: str, data_dir: Path | None) -> Dataset:
     """Reads a split from `data_dir` (SQuAD's JSON, also .gz, or Parquet), or from the hub.
 
-    Raises UserError where the file is missing or broken, or where it has no question that can be used.
+    A single file is parted into the three splits. Raises UserError where it is missing or broken, or where it has
+    no question that can be used.
     """
     path = _file(FILES[split], data_dir)
     examples, titles, dropped = [], [], []
@@ -60,8 +61,8 @@ def load(split: str, data_dir: Path | None) -> Dataset:
     if not examples:
         first = f"; the first: {dropped[0]}" if dropped else ""
         raise UserError(f"{path} has no question: give SQuAD's {FILES[split]} file{first}")
-    if FILES[split] == "train":
-        examples = part(examples, titles, split, {"validation": VALIDATION})
+    shares = shares_of(data_dir, {"validation": VALIDATION} if FILES[split] == "train" else {})
+    examples = part(examples, titles, split, shares)
     unanswerable = sum(not example.references for example in examples)
     notes = [f"questions without an answer: {unanswerable:,}"] if unanswerable else []
     return Dataset("squad", split, examples, dropped, notes)

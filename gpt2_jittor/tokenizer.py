@@ -46,9 +46,18 @@ def load_tokenizer(directory: str | Path) -> "PreTrainedTokenizerFast":
 
 
 def add_tokens(tokenizer: "PreTrainedTokenizerFast", tokens: Sequence[str]) -> list[int]:
-    """Makes each of `tokens` one token that no text can spell; returns their ids. END_OF_TURN becomes the end token."""
+    """Makes each of `tokens` one token that no text can spell; returns their ids. END_OF_TURN becomes the end token.
+
+    Raises UserError where one is empty, is named twice, or is a token already.
+    """
     from tokenizers import AddedToken
 
+    known = tokenizer.get_vocab() if tokens else {}
+    for index, token in enumerate(tokens):
+        if not token.strip() or token in known or token in tokens[:index]:
+            raise UserError(
+                f"--added-tokens must be new, each named once, not {token!r}: choose others, such as <USER>"
+            )
     tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in tokens], special_tokens=True)
     if END_OF_TURN in tokens:
         tokenizer.eos_token = END_OF_TURN
@@ -75,7 +84,7 @@ def check_sizes(tokenizer: "PreTrainedTokenizerFast", config: GPT2Config) -> Non
 class TextStream:
     """Turns token ids into text as they come, whole characters only: a token may end inside of one.
 
-    The pieces, joined, are `tokenizer.decode` of all the ids.
+    The pieces, joined, are `tokenizer.decode` of all the ids; special tokens are no text.
     """
 
     def __init__(self, tokenizer: "PreTrainedTokenizerFast"):
@@ -97,12 +106,13 @@ class TextStream:
         return self._decode(self.shown + self.waiting)[len(self._decode(self.shown)) :]
 
     def _show(self, text: str) -> str:
-        if self.waiting:
-            self.shown, self.waiting = self.waiting, []
+        if text:  # behind special tokens the text before them still says how it goes on
+            self.shown = self.waiting
+        self.waiting = []
         return text
 
     def _decode(self, ids: list[int]) -> str:
-        return self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+        return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
 def _is_gpt2(content: dict) -> bool:

@@ -50,7 +50,7 @@ class Decoding:
         return self.num_beams == self.samples == self.best_of == 1
 
     def room(self, positions: int) -> int:
-        """How long a prompt may be, so that the longest answer still fits, or half of the positions at least."""
+        """How long a prompt may be, so that the longest answer still fits into `positions`; half of them at least."""
         return max(1, positions - min(self.max_new_tokens, positions // 2))
 
 
@@ -64,19 +64,22 @@ class Answer:
 
 
 class Answers:
-    """A model that answers. The sampler lives as long as this, so a seed gives the same answers in the same order."""
+    """A model that answers. The sampler lives as long as this, so a seed gives the same answers in the same order.
 
-    def __init__(self, model, tokenizer, task: Task, decoding: Decoding):
+    `max_length`: the tokens of a prompt and its answer together, as in training; else all that the model can read.
+    """
+
+    def __init__(self, model, tokenizer, task: Task, decoding: Decoding, max_length: int | None = None):
         self.model, self.tokenizer, self.task, self.decoding = model, tokenizer, task, decoding
         self.sample = decoding.sampler()
-        self.room = decoding.room(model.config.n_positions)
+        self.room = decoding.room(min(model.config.n_positions, max_length or model.config.n_positions))
 
     def prompts(self, example: Example) -> list[np.ndarray]:
         """The ids that answer it when they are continued. Raises UserError for what is too long."""
         return self.task.encode_prompt(example, self.tokenizer, self.room)
 
     def to(self, examples: Sequence[Example], progress: bool = False) -> list[list[Answer]]:
-        """The answers to each example, `samples` of them. Where one is read in several windows, the likeliest.
+        """The answers to each example, `samples` of them, the likeliest first, from whichever of its windows.
 
         With `progress`, a bar shows prompts done, tokens a second and the time left.
         Raises UserError, naming the example, for a prompt that is too long.
@@ -123,10 +126,15 @@ class Answers:
         return [drawn[start : start + self._draws] for start in range(0, len(drawn), self._draws)]
 
     def _kept(self, several: list) -> list[Answer]:
-        if len(several) > self.decoding.samples:
-            several = sorted(several, key=lambda generated: -generated.score)[: self.decoding.samples]
-        return [Answer(self._text(generated), generated.score, generated.tokens) for generated in several]
+        # beams have a score of their own, after the length penalty; equal ones stay in their order
+        def rank(generated) -> float:
+            return generated.score if generated.beam_score is None else generated.beam_score
+
+        likeliest = sorted(several, key=rank, reverse=True)[: self.decoding.samples]
+        return [Answer(self._text(generated), generated.score, generated.tokens) for generated in likeliest]
 
     def _text(self, generated) -> str:
-        text = self.tokenizer.decode(generated.ids) if generated.text is None else generated.text
+        text = generated.text
+        if text is None:
+            text = self.tokenizer.decode(generated.ids, skip_special_tokens=True)
         return text.strip()

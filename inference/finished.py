@@ -11,8 +11,8 @@ from datasets.example import Task
 from gpt2_jittor.config import GPT2Config
 from gpt2_jittor.hub import locate
 from gpt2_jittor.tokenizer import check_sizes, load_tokenizer
-from lora.files import read_adapter
-from lora.merging import base_of
+from lora.files import PREFIX, read_adapter
+from lora.merging import SCORE, base_of, check_knows_tokens
 from training.arguments import read_recipe
 from training.setup import read_model
 
@@ -44,14 +44,16 @@ def find(model: str | None, adapter: Path | None) -> Finished:
     stored = read_adapter(adapter) if adapter else None
     directory = base_of(adapter, stored, model) if stored else locate(model or "nano")
     config = GPT2Config.from_pretrained(directory)
-    if stored and (adapter / "tokenizer_config.json").is_file():
-        tokenizer = load_tokenizer(adapter)
-        config = dataclasses.replace(config, vocab_size=max(config.vocab_size, stored.rows_needed, len(tokenizer)))
-    else:
-        tokenizer = load_tokenizer(directory)
+    own = stored is not None and any((adapter / name).is_file() for name in ("tokenizer.json", "vocab.json"))
+    tokenizer = load_tokenizer(adapter if own else directory)
+    if stored:  # with whole embeddings, their rows are all there are
+        rows = max(stored.rows_needed, len(tokenizer) if own and not stored.embeddings else 0)
+        config = dataclasses.replace(config, vocab_size=max(config.vocab_size, rows))
     check_sizes(tokenizer, config)
+    if stored:
+        check_knows_tokens(adapter, stored, tokenizer)
     architectures = read_json(directory / "config.json").get("architectures") or []
-    classifies = stored is not None and stored.config.task_type == "SEQ_CLS"
+    classifies = stored is not None and (stored.config.task_type == "SEQ_CLS" or f"{PREFIX}{SCORE}" in stored.tensors)
     classifies = classifies or any("Classification" in str(name) for name in architectures)
     return Finished(directory, config, tokenizer, adapter, values, classifies)
 
@@ -64,7 +66,8 @@ def check_kind(finished: Finished, task: Task, bare: bool = False) -> None:
     trained = finished.arguments.get("task")
     what = f"{finished.adapter or finished.directory}" + (f" (trained on {trained})" if trained else "")
     if finished.classifies and task.kind != "classify":
-        raise UserError(f"{what} is a classifier: {task.name} needs a language model; give another")
+        named = "" if trained else ", or name its own --task"
+        raise UserError(f"{what} is a classifier, or its base is: {task.name} needs a language model; give one{named}")
     if task.kind == "classify" and not finished.classifies and (finished.adapter or not bare):
         raise UserError(f"{what} is no classifier, which {task.name} needs: train one, or give its run")
     if task.kind == "classify" and finished.classifies and trained not in (None, task.name):

@@ -25,27 +25,43 @@ class Figure:
 
 @dataclass
 class Measured:
-    """Figures by name. `predictions`, as asked: a class or a text for each example; `gold` classes beside them."""
+    """Figures by name, and what was said: of each of `examples` a class or a text, the `gold` classes beside them.
+
+    `examples` are those that were asked: for classes, all but those that were dropped when they were encoded.
+    """
 
     figures: dict[str, Figure] = field(default_factory=dict)
+    examples: list[Example] = field(default_factory=list)
     predictions: list = field(default_factory=list)
     gold: list[int] = field(default_factory=list)
     unasked: int = 0  # prompts that are too long: their answer counts as empty
 
 
 def measure(
-    model, tokenizer, task: Task, dataset: Dataset, data: EncodedSet, batch_size: int, decoding: Decoding | None
+    model,
+    tokenizer,
+    task: Task,
+    dataset: Dataset,
+    data: EncodedSet,
+    batch_size: int,
+    decoding: Decoding | None,
+    max_length: int | None = None,
 ) -> Measured:
-    """Loss and perplexity, and what else the task is measured by; without `decoding`, nothing is generated."""
+    """Loss and perplexity, and what else the task is measured by; without `decoding`, nothing is generated.
+
+    `max_length`: the tokens that a prompt and its answer may take together, as `data` was encoded.
+    """
     result = Measured()
     each = losses(model, data, batch_size, tokenizer.pad_token_id)
     result.figures |= loss_figures(each)
     if task.kind == "classify":
+        result.examples = [dataset.examples[index] for index in data.kept]
         result.gold = [item.label for item in data.items]
         result.predictions = each.logits.argmax(axis=1).tolist()
         result.figures |= class_figures(result.gold, result.predictions, len(task.labels))
     elif task.kind != "text" and decoding is not None:
-        answers = Answers(model, tokenizer, task, decoding)
+        answers = Answers(model, tokenizer, task, decoding, max_length)
+        result.examples = dataset.examples
         prompts = [example.given for example in dataset.examples]
         asked = [index for index, prompt in enumerate(prompts) if _fits(answers, prompt)]
         result.unasked = len(prompts) - len(asked)
@@ -58,7 +74,7 @@ def measure(
 
 def loss_figures(each: Losses) -> dict[str, Figure]:
     """The mean loss over all that is scored, in nats, and its exponential."""
-    low, high = metrics.bootstrap(len(each.sums), metrics.ratio_of(each.sums, each.counts))
+    low, high = _interval(len(each.sums), metrics.ratio_of(each.sums, each.counts))
     mean = float(each.sums.sum() / each.counts.sum())
     perplexities = (math.exp(min(loss, 700.0)) for loss in (mean, low, high))
     return {"loss": Figure(mean, low, high), "perplexity": Figure(*perplexities)}
@@ -120,7 +136,12 @@ def _said(example: Example) -> str:
 
 
 def _resampled(count: int, statistic: metrics.Statistic) -> Figure:
-    return Figure(statistic(np.arange(count)), *metrics.bootstrap(count, statistic))
+    return Figure(statistic(np.arange(count)), *_interval(count, statistic))
+
+
+def _interval(count: int, statistic: metrics.Statistic) -> tuple[float, float]:
+    """The interval of a statistic; not a number where one example says nothing of how examples vary."""
+    return metrics.bootstrap(count, statistic) if count > 1 else (math.nan, math.nan)
 
 
 def _fits(answers: Answers, prompt: Example) -> bool:

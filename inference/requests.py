@@ -1,6 +1,9 @@
 """What to answer, from the command line or from a file of JSON lines."""
 
+import json
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from common.errors import UserError
 from datasets import records
@@ -9,39 +12,61 @@ from datasets.example import Task
 OPTIONAL = {"instruct": {"context"}}  # fields that an input may leave out, by the task's kind
 
 
-def read_requests(path: Path, task: Task) -> list[dict[str, str]]:
+@dataclass(frozen=True)
+class Request:
+    """One input: the task's `fields`, what else its line holds (`more`, an id perhaps), and where it stands."""
+
+    fields: dict[str, str]
+    more: dict[str, Any] = field(default_factory=dict)
+    where: str = ""
+
+
+def read_requests(path: Path, task: Task) -> list[Request]:
     """The task's fields of each line; where there is one field, it may also be called `prompt`.
 
     Raises UserError, with file and line, for what is missing, empty or no text.
     """
+    if Path(path.name.removesuffix(".gz")).suffix != ".jsonl":
+        raise UserError(f"{path}: --input reads JSON lines, a file called .jsonl or .jsonl.gz")
     optional = OPTIONAL.get(task.kind, set())
     needed = [name for name in task.fields if name not in optional]
     found = []
-    for where, record in records.records(path, ()):
+    for where, record in records.records(path, (), f"one line with {', '.join(needed)} for each input"):
         if "prompt" in record and len(needed) == 1:
-            record = {needed[0]: record["prompt"]} | record
+            if needed[0] != "prompt" and needed[0] in record:
+                raise UserError(f"{where}: the fields 'prompt' and {needed[0]!r} say the same: keep one")
+            record[needed[0]] = record.pop("prompt")
         if missing := [name for name in needed if name not in record]:
             raise UserError(f"{where}: the field {missing[0]!r} is missing: {task.name} needs {', '.join(needed)}")
         present = [name for name in task.fields if name in record]
-        found.append({name: records.text(record, name, where, name in needed) for name in present})
+        fields = {name: records.text(record, name, where, name in needed) for name in present}
+        more = {name: value for name, value in record.items() if name not in fields}
+        if half := records.SURROGATE.search(json.dumps(more, ensure_ascii=False)):  # it could not be written again
+            raise UserError(f"{where}: a field holds half of a character ({half[0]!r}): mend or remove the line")
+        found.append(Request(fields, more, where))
     return found
 
 
 def typed_request(given: dict[str, str | None], task: Task) -> dict[str, str] | None:
     """The task's fields as they were typed, None where none was; where one is needed, `--prompt` will do.
 
-    Raises UserError for a field that is missing, empty, or not this task's.
+    A context alone is one that questions are going to be asked about. Raises UserError for a field that is missing,
+    empty, or not this task's.
     """
     optional = OPTIONAL.get(task.kind, set())
     needed = [name for name in task.fields if name not in optional]
     typed = {name: value for name, value in given.items() if value is not None}
     if "prompt" in typed and len(needed) == 1:
+        if needed[0] != "prompt" and needed[0] in typed:
+            raise UserError(f"--prompt and --{needed[0]} say the same to {task.name}: give one")
         typed[needed[0]] = typed.pop("prompt")
     if foreign := [f"--{name}" for name in typed if name not in task.fields]:
         wanted = ", ".join(f"--{name}" for name in task.fields)
         raise UserError(f"{foreign[0]} says nothing to {task.name}, which takes {wanted}")
     if not typed:
         return None
+    if task.kind == "qa" and list(typed) == ["context"]:
+        needed = ["context"]
     for name in needed:
         if not typed.get(name, "").strip():
             raise UserError(f"--{name} is " + ("empty; give it some text" if name in typed else "missing"))

@@ -12,9 +12,11 @@ from tqdm import tqdm
 from common.errors import UserError
 from common.files import replacing
 from datasets.example import Example, Task
+from gpt2_jittor.stopping import Stopper
 from inference.answers import Answers, Decoding
+from inference.requests import Request
 
-FILE_BATCH = 64  # inputs of a file that are answered together: lengths can be sorted, and few are lost at a cut
+FILE_BATCH = 64  # inputs of a file that are answered together: lengths can be sorted, and the bar moves
 
 
 class Session:
@@ -22,17 +24,24 @@ class Session:
 
     def __init__(self, finished, task: Task, decoding: Decoding, as_json: bool):
         self.tokenizer, self.task, self.decoding, self.as_json = finished.tokenizer, task, decoding, as_json
-        self.sample = decoding.sampler()  # what is wrong with the options is told before the model is read
+        self.max_length, self.positions = finished.arguments.get("max_length"), finished.config.n_positions
+        # what is wrong with the options is told before the model is read
+        decoding.sampler()
+        Stopper(decoding.stop)
         self.history: list[str] = []
 
     def start(self, model) -> None:
         """Takes the model, once it is read."""
         self.model = model
         if self.task.kind != "classify":
-            self.answers = Answers(model, self.tokenizer, self.task, self.decoding)
+            self.answers = Answers(model, self.tokenizer, self.task, self.decoding, self.max_length)
 
     def say(self, fields: dict[str, str]) -> None:
-        """Prints what comes of one input: streamed where that is possible, as one JSON object where it was asked."""
+        """Prints what comes of one input: streamed where that is possible, as one JSON object where it was asked.
+
+        Raises UserError for an input that is too long.
+        """
+        self._check_length(self._example(fields))
         if self.as_json:
             started = time.perf_counter()
             told = self._answered(fields)
@@ -59,7 +68,8 @@ class Session:
         if self.task.kind == "classify":
             from inference.classes import probabilities
 
-            shares = probabilities(self.model, self.tokenizer, self.task, examples, self.decoding.batch_size)
+            sizes = (self.decoding.batch_size, self.max_length)
+            shares = probabilities(self.model, self.tokenizer, self.task, examples, *sizes)
             return [
                 {**fields, "label": next(iter(each)), "probabilities": {k: round(v, 6) for k, v in each.items()}}
                 for fields, each in zip(inputs, shares, strict=True)
@@ -79,39 +89,65 @@ class Session:
             self._remember(fields["prompt"], told["answer"])
         return told
 
-    def interact(self) -> None:
+    def interact(self, context: str | None = None) -> None:
         """Asks for the task's fields and answers, until `exit` or the end of the input.
 
-        A context for questions is asked for once: an empty question asks for another.
+        A context for questions may have several lines, up to an empty one, and is asked for once: an empty question
+        asks for another. It can also be given.
         """
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  (arrow keys at the prompt)
+        *first, last = self.task.fields
         with contextlib.suppress(EOFError):
             while True:
-                fields = {name: self._ask(name) for name in self.task.fields[:-1]}
-                while text := self._ask(self.task.fields[-1]):
+                fields = {"context": context} if context else {name: self._ask(name) for name in first}
+                context = None
+                while (text := self._ask(last)) or self.task.kind != "qa":  # an instruction may have no context
                     try:
-                        self.say({**fields, self.task.fields[-1]: text})
+                        self.say({**fields, last: text})
                     except UserError as error:  # an input that is too long ends the turn, not the session
                         print(f"error: {error}", file=sys.stderr, flush=True)
-                    if self.task.kind != "qa" and fields:
+                    if self.task.kind != "qa":
                         break
         if not self.as_json:
             print()
 
-    def answer_all(self, inputs: list[dict[str, str]], output: Path) -> None:
-        """Answers inputs into a JSON-lines file, in their order, with a bar; each chat is a conversation of its own."""
+    def answer_all(self, requests: list[Request], output: Path) -> None:
+        """Answers requests into a JSON-lines file, in their order, with a bar; each chat is a conversation of its own.
+
+        Raises UserError, before anything is answered, for a request that is too long.
+        """
+        for request in requests:
+            try:
+                self._check_length(self._example(request.fields))
+            except UserError as error:
+                raise UserError(f"{request.where}: {error}") from None
         with (
             replacing(output) as temporary,
             temporary.open("w", encoding="utf-8") as file,
-            tqdm(total=len(inputs), desc="answer", unit="input", dynamic_ncols=True) as bar,
+            tqdm(total=len(requests), desc="answer", unit="input", dynamic_ncols=True) as bar,
         ):
-            for start in range(0, len(inputs), FILE_BATCH):
-                some = inputs[start : start + FILE_BATCH]
-                for told in self.results(some):
-                    file.write(json.dumps(told, ensure_ascii=False) + "\n")
+            for start in range(0, len(requests), FILE_BATCH):
+                some = requests[start : start + FILE_BATCH]
+                for request, told in zip(some, self.results([request.fields for request in some]), strict=True):
+                    file.write(json.dumps(request.more | told, ensure_ascii=False) + "\n")
                 bar.update(len(some))
-        print(f"wrote {output}: {len(inputs):,} answers")
+        print(f"wrote {output}: {len(requests):,} answers")
+
+    def _check_length(self, example: Example) -> None:
+        """Raises UserError where an input would be cut that was typed to be read as a whole.
+
+        A chat forgets its oldest turns instead, and a long context is read in windows.
+        """
+        if self.task.kind == "classify":
+            room = min(self.max_length or self.positions, self.positions)
+        else:
+            room = self.answers.room
+            self.answers.prompts(example)
+        if self.task.kind in ("classify", "instruct"):
+            length = len(self.task.encode_prompt(example, self.tokenizer, sys.maxsize)[0])
+            if length > room:
+                raise UserError(f"the input takes {length} tokens, {room} fit: shorten it")
 
     def _example(self, fields: dict[str, str]) -> Example:
         for name, text in fields.items():
@@ -128,29 +164,44 @@ class Session:
         from gpt2_jittor.generation import stream
         from gpt2_jittor.stopping import StoppedText
 
-        text, pieces = StoppedText(self.tokenizer, self.decoding.stop), []
+        text, said = StoppedText(self.tokenizer, self.decoding.stop), ""
         end = self.tokenizer.eos_token_id
         for token in stream(self.model, ids, self.answers.sample, self.decoding.max_new_tokens, end):
             piece, stopped = text.push(token)
-            pieces.append(piece)
+            piece = piece if said else piece.lstrip()
+            said += piece
             yield piece
             if stopped:
                 break
-        pieces.append(text.flush())
-        yield pieces[-1]
+        rest = text.flush()
+        yield rest if said else rest.lstrip()
+        said += rest
         if self.task.kind == "chat":
-            self._remember(fields["prompt"], "".join(pieces))
+            self._remember(fields["prompt"], said)
 
     def _remember(self, asked: str, answer: str) -> None:
         if answer.strip():  # an empty turn is none
             self.history += [asked, answer]
 
     def _ask(self, name: str) -> str:
-        """One line from the terminal. Raises EOFError at `exit`."""
+        """What is typed for a field. Raises EOFError at `exit`, and UserError for what is no text."""
+        kind = (self.task.kind, name)
         sign = "> " if len(self.task.fields) == 1 else f"{name}> "
-        while True:
+        if kind == ("qa", "context"):  # a pasted text has several lines
+            text = self._line("context, up to an empty line> ")
+            while line := self._line("") if text else "":
+                text += f"\n{line}"
+        else:
+            text = self._line(sign)
+        if text or kind in (("qa", "question"), ("instruct", "context")):
+            return text
+        return self._ask(name)
+
+    def _line(self, sign: str) -> str:
+        try:
             text = input("" if self.as_json else sign).strip()
-            if text == "exit":
-                raise EOFError
-            if text or (self.task.kind, name) in (("qa", "question"), ("instruct", "context")):
-                return text
+        except UnicodeDecodeError:
+            raise UserError("what was typed is not UTF-8 text; check the terminal's encoding") from None
+        if text == "exit":
+            raise EOFError
+        return text

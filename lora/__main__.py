@@ -53,19 +53,21 @@ def merge(arguments: argparse.Namespace) -> None:
 
 
 def inspect(arguments: argparse.Namespace) -> None:
-    from gpt2_jittor.hub import locate
     from lora.files import read_adapter
     from lora.inspection import describe
     from lora.inspection import inspect as look
+    from lora.merging import base_of
 
-    base = locate(arguments.model) if arguments.model else None
-    if base is None:
+    adapter = read_adapter(arguments.adapter)
+    if arguments.model is None:
         os.environ["HF_HUB_OFFLINE"] = "1"  # a look at an adapter downloads nothing
-        named = read_adapter(arguments.adapter).config.base_model_name_or_path
-        try:
-            base = locate(named) if named else None
-        except UserError:
-            base = None
+    try:
+        base = base_of(arguments.adapter, adapter, arguments.model)
+    except UserError as error:
+        if arguments.model:
+            raise
+        base = None
+        print(f"note: without the base's norms: {error}", file=sys.stderr)
     summary = look(arguments.adapter, base)
     print(json.dumps(summary, indent=2, ensure_ascii=False) if arguments.json else describe(summary))
 
@@ -86,7 +88,22 @@ def combine(arguments: argparse.Namespace) -> None:
     if together.config.base_model_name_or_path is None:
         print("note: the adapters name no common base model; give it with --model", file=sys.stderr)
     write_adapter(arguments.output, together.config, together.tensors)
+    write_common_arguments(arguments.adapter, arguments.output)
     print(f"{arguments.output}: {len(names)} adapters as one of rank {together.config.r}")
+
+
+def write_common_arguments(folders: list[Path], output: Path) -> None:
+    """What all the runs' arguments.yaml agree on, task and model above all, so that the sum is used as they are."""
+    import yaml
+
+    from common.files import write_text
+    from lora.merging import run_arguments
+
+    first, *others = (run_arguments(folder) for folder in folders)
+    common = {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
+    common.pop("output_dir", None)
+    if common.get("task"):
+        write_text(output / "arguments.yaml", yaml.safe_dump(common, sort_keys=False, allow_unicode=True))
 
 
 def main() -> None:

@@ -39,6 +39,7 @@ def inspect(directory: Path, base: Path | None = None) -> dict[str, Any]:
         "whole_embeddings": sorted(adapter.embeddings),
         "parameters": sum(array.size for array in values),
         "bytes": (directory / WEIGHTS).stat().st_size,
+        "whole_tensors": _whole(adapter),
         "projections": _projections(adapter, base),
     }
 
@@ -53,7 +54,7 @@ def describe(summary: dict[str, Any]) -> str:
     """The summary for people: a line for each setting, then a table of the projections."""
     lines = []
     for name, value in summary.items():
-        if name == "projections" or value in (None, []):
+        if name in ("projections", "whole_tensors") or value in (None, []):
             continue
         if isinstance(value, list):
             value = ", ".join(map(str, value))
@@ -62,6 +63,8 @@ def describe(summary: dict[str, Any]) -> str:
         elif isinstance(value, float):
             value = f"{value:g}"
         lines.append(f"{name.replace('_', ' '):<17} {value}")
+    for whole in summary["whole_tensors"]:
+        lines.append(f"{'whole tensor':<17} {whole['path']} {whole['shape']}, norm {whole['norm']:.4g}")
     rows = summary["projections"]
     if not rows:
         return "\n".join(lines)
@@ -89,6 +92,15 @@ def _projections(adapter: Adapter, base: Path | None) -> list[dict[str, Any]]:
             row["weight"] = norms[f"{row['path']}.weight"]
             row["relative"] = row["change"] / row["weight"] if row["weight"] else math.inf
     return rows
+
+
+def _whole(adapter: Adapter) -> list[dict[str, Any]]:
+    """What is stored besides the factors: heads and norms trained whole, biases, rows of tokens."""
+    others = {key: array for key, array in adapter.tensors.items() if not key.endswith((A, B))}
+    return [
+        {"path": key.removeprefix(PREFIX), "shape": list(array.shape), "norm": _norm(array)}
+        for key, array in sorted(others.items())
+    ]
 
 
 def _shape(adapter: Adapter, path: str) -> tuple[int, int]:

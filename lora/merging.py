@@ -48,6 +48,7 @@ def plan(directory: Path, model: str | None = None, labels: Sequence[str] | None
     if own:
         config = dataclasses.replace(config, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     check_sizes(tokenizer, config)
+    check_knows_tokens(directory, adapter, tokenizer)
     found = Plan(directory, adapter, base, config, tokenizer, None)
     if not found.is_classifier:
         if labels is not None:
@@ -74,6 +75,16 @@ def write(plan: Plan, output: Path, dtype: str = "float32") -> None:
     model.config = dataclasses.replace(model.config, **ids)
     model.save_pretrained(output, dtype)
     save_tokenizer(plan.tokenizer, output)
+
+
+def check_knows_tokens(directory: Path, adapter: Adapter, tokenizer: object) -> None:
+    """Raises UserError where tokens were trained that the tokenizer does not have: prompts would lack them."""
+    tokens = adapter.config.trainable_token_indices or ()
+    if unknown := [token for token in tokens if token >= len(tokenizer)]:
+        raise UserError(
+            f"{directory} trained token {unknown[0]}, its tokenizer has {len(tokenizer)}: give the folder that holds "
+            "tokenizer.json too, such as the run's own instead of a checkpoint's"
+        )
 
 
 def base_of(directory: Path, adapter: Adapter, given: str | None) -> Path:

@@ -42,6 +42,9 @@ class Adapters:
         if name == self.active or (isinstance(self.active, dict) and name in self.active):
             raise UserError(f"adapter {name!r} is in use; use another one, or none, before it is replaced")
         adapter = read_adapter(directory)
+        kind = adapter.config.task_type
+        if kind is not None and (kind == "SEQ_CLS") != hasattr(self.model, "score"):
+            raise UserError(f"{directory} is of another task type, {kind}: load its kind of model")
         self._check_unmerged()
         self._take_out()
         try:

@@ -34,12 +34,12 @@ def test_a_question_about_a_context_is_answered(runs):
 
 
 def test_a_session_asks_for_a_context_once_and_for_many_questions(runs):
-    typed = "The sun is warm.\nWhat is warm?\nHow is the sun?\n\nTea is cold.\nWhat is cold?\nexit\n"
+    typed = "The sun\nis warm.\n\nWhat is warm?\nHow is the sun?\n\nTea is cold.\n\nWhat is cold?\nexit\n"
     told = generate("--adapter", runs / "squad", "--greedy", "--json", "--max-new-tokens", 3, given=typed).stdout
     answers = [json.loads(line) for line in told.splitlines()]
     assert [(answer["context"], answer["question"]) for answer in answers] == [
-        ("The sun is warm.", "What is warm?"),
-        ("The sun is warm.", "How is the sun?"),
+        ("The sun\nis warm.", "What is warm?"),
+        ("The sun\nis warm.", "How is the sun?"),
         ("Tea is cold.", "What is cold?"),
     ]
 
@@ -110,7 +110,7 @@ def test_what_was_trained_for_another_task_is_refused_in_one_line(runs):
     assert_one_line_error(command("evaluate.py", "--adapter", talker, "--task", "rte"), talker, "no classifier")
     assert_one_line_error(command("evaluate.py", "--adapter", classifier, "--task", "rte"), "other classes")
     assert_one_line_error(command("generate.py", "--adapter", talker, "--prompt", "Hi"), "--prompt", "--context")
-    assert_one_line_error(command("generate.py", "--adapter", talker, "--context", "Hi"), "--question", "missing")
+    assert_one_line_error(command("generate.py", "--adapter", talker, "--question", "Hi"), "--context", "missing")
 
 
 def test_options_that_contradict_each_other_are_told_in_one_line(tmp_path):

@@ -95,25 +95,48 @@ def test_an_end_token_spelled_out_in_a_record_is_not_an_end_token(tokenizer, tmp
     assert np.flatnonzero(item.input_ids == END).tolist() == [len(item.input_ids) - 1]
 
 
-def test_of_a_long_record_the_context_is_cut_first_then_the_response_which_loses_its_end_token(tokenizer, tmp_path):
-    example = one(tmp_path, "Do.", "response", "context")
+@pytest.mark.parametrize(
+    ("context", "response", "cut"),
+    [
+        (
+            "context",
+            "response",
+            {
+                0: ("context", "response<|endoftext|>"),
+                1: ("context", "response"),
+                2: ("context", "respons"),
+                3: ("contex", "respons"),
+                8: ("cont", "resp"),
+                13: ("c", "re"),
+                14: ("c", "r"),
+            },
+        ),
+        (
+            "contextual",
+            "hi",
+            {
+                7: ("con", "hi<|endoftext|>"),
+                8: ("co", "hi<|endoftext|>"),
+                9: ("co", "hi"),
+                11: ("c", "h"),
+            },
+        ),
+    ],
+)
+def test_of_a_long_record_the_longer_part_is_cut_first_and_a_cut_response_loses_its_end_token(
+    tokenizer, tmp_path, context, response, cut
+):
+    example = one(tmp_path, "Do.", response, context)
     whole = "### Instruction:\nDo.\n\n### Context:\n{}\n\n### Response:\n{}"
-    length = len(whole.format("context", "response")) + 1
-    expected = {
-        0: ("context", "response<|endoftext|>"),
-        1: ("contex", "response<|endoftext|>"),
-        6: ("c", "response<|endoftext|>"),
-        7: ("c", "response"),
-        8: ("c", "respons"),
-        14: ("c", "r"),
-    }
-    for excess, parts in expected.items():
+    length = len(whole.format(context, response)) + 1
+    for excess, parts in cut.items():
         encoded = TASK.encode([example], tokenizer, length - excess)
         assert text_of(encoded[0], tokenizer) == whole.format(*parts)
         assert tokenizer.decode(scored(encoded[0])) == parts[1]
         assert encoded.shortened == (excess > 0)
-    with pytest.raises(UserError, match=rf"{FILE}:1: {length - 14} tokens are the least of it, {length - 15} fit"):
-        TASK.encode([example], tokenizer, length - 15)
+    least = length - max(cut)
+    with pytest.raises(UserError, match=rf"{FILE}:1: {least} tokens are the least of it, {least - 1} fit"):
+        TASK.encode([example], tokenizer, least - 1)
 
 
 def test_of_a_long_prompt_the_context_is_cut_and_what_is_still_too_long_is_refused(tokenizer):
@@ -128,6 +151,16 @@ def test_a_folder_or_a_file_packed_or_not_holds_the_same_records(tmp_path, name)
     path = write(tmp_path, [record(f"instruction {number}", "x", category="open_qa") for number in range(9)], name)
     place = path if name == "mine.jsonl" else tmp_path
     assert sorted(example.source for example in all_of(place)) == [f"{path}:{line}" for line in range(1, 10)]
+
+
+def test_a_parquet_file_keeps_its_contexts(tmp_path):
+    from pyarrow import Table, parquet
+
+    parquet.write_table(
+        Table.from_pylist([record(str(n), "x", f"context {n}") for n in range(5)]), tmp_path / "x.parquet"
+    )
+    found = {example.segments[2].text for example in all_of(tmp_path / "x.parquet")}
+    assert found == {f"context {n}" for n in range(5)}
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -180,6 +213,7 @@ def test_duplicates_and_records_without_an_instruction_or_a_response_are_dropped
     [
         ('{"instruction": "a", "context": ""', "this is not JSON"),
         ('{"instruction": "a", "context": ""}', "the field 'response' is missing"),
+        ('{"instruction": "a", "response": "b"}', "the field 'context' is missing"),
         ('{"instruction": "a", "context": null, "response": "b"}', "the field 'context' must be text, not None"),
         ('{"instruction": ["a"], "context": "", "response": "b"}', "the field 'instruction' must be text"),
         (r'{"instruction": "a", "context": "", "response": "b\ud800"}', "the field 'response' holds half of a char"),

@@ -94,13 +94,17 @@ def test_without_a_folder_the_split_comes_from_the_hub(tmp_path, monkeypatch, sp
     assert asked == [(("dair-ai/emotion", f"split/{split}-00000-of-00001.parquet"), {"repo_type": "dataset"})]
 
 
-def test_a_single_file_is_parted_so_that_no_message_is_both_learnt_and_validated(tmp_path, rng):
+@pytest.mark.parametrize("name", ["mine.txt", "test.jsonl.gz", "mine.parquet"])
+def test_a_single_file_is_parted_so_that_no_message_is_in_two_splits_whatever_its_order(tmp_path, name, rng):
     messages = [(f"i feel like number {number}", "joy") for number in rng.integers(0, 50, 100)]
-    file = write(tmp_path, "mine.txt", messages)
-    train, validation, test = (rows(load(split, file)) for split in ("train", "validation", "test"))
-    assert sorted(train + validation) == sorted(messages) == sorted(test)
-    assert validation
-    assert not set(train) & set(validation)
+    file = write(tmp_path / "one", name, messages)
+    other = write(tmp_path / "other", "mine.txt", [messages[index] for index in rng.permutation(100)])
+    found = [rows(load(split, file)) for split in ("train", "validation", "test")]
+    assert sorted(sum(found, [])) == sorted(messages)
+    distinct = [len(set(part)) for part in found]
+    assert sum(distinct) == len(set(messages))
+    assert distinct[1] == distinct[2] == round(0.1 * len(set(messages)))
+    assert [sorted(rows(load(split, other))) for split in ("train", "validation", "test")] == list(map(sorted, found))
 
 
 def test_the_prompt_of_use_has_the_ids_of_training_whole_or_cut(tokenizer):

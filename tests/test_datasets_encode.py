@@ -214,7 +214,8 @@ def test_texts_that_stand_there_many_times_are_tokenised_once_each_and_keep_thei
 def test_the_report_counts_and_spells_out_only_the_first_dropped_records():
     dropped = [f"t:{line}: empty" for line in range(1, 4)]
     dataset = Dataset("talks", "train", [talk("a", "b")] * 9, dropped, notes=["of which 2 are long"])
-    encoded = EncodedSet([Encoded(np.arange(1200), np.arange(1200))], ["t:8: too long", "t:9: too long"], 1)
+    item, dropped = Encoded(np.arange(1200), np.arange(1200)), ["t:8: too long", "t:9: too long"]
+    encoded = EncodedSet([item], dropped=dropped, shortened=1)
     assert report(dataset, encoded).split("\n") == [
         "talks train: 9 examples, 1 sequences, 1,200 tokens, 1,199 scored",
         "  1 shortened to fit (their beginnings are left out)",

@@ -1,6 +1,7 @@
 """Examples cut to fit, and contexts read in windows: what stays, what goes, and what is never touched."""
 
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -18,21 +19,8 @@ from gpt2_jittor.tokenizer import load_tokenizer
 
 NANO = Path(__file__).parents[1] / "checkpoints" / "gpt2-nano"
 GPT2 = Path(__file__).parents[2] / "shared" / "data" / "gpt2-tokenizer"
-WORDS = [
-    "the",
-    "tea",
-    "1871",
-    "Ägypten’s",
-    "東京",
-    "🙂🙃",
-    "don't",
-    "(well-known)",
-    "\u00a0",
-    "é\u0301",
-    "\n\n",
-    "",
-    "...",
-]
+ODD = ["\u00a0", "é\u0301", "\n\n", "", "..."]
+WORDS = ["the", "tea", "1871", "Ägypten’s", "東京", "🙂🙃", "don't", "(well-known)", *ODD]
 END = 256
 
 
@@ -64,6 +52,11 @@ def parted(ids, tokenizer, tail: str) -> list[int]:
     ids = list(ids)
     assert (ids[: len(head)], ids[len(ids) - len(tail) :]) == (head, tail)
     return ids[len(head) : len(ids) - len(tail)]
+
+
+def spelt(ids, letters) -> str:
+    """The text of the ids, a stroke for each end token."""
+    return "".join("/" if token == END else letters.decode([token]) for token in ids)
 
 
 def is_slice(part: list[int], whole: list[int]) -> bool:
@@ -139,23 +132,85 @@ def test_a_vocabulary_that_lacks_the_answers_characters_keeps_the_beginning():
     assert fitted_prompt(Example((Segment("XX", False, end=False, cut=True),)), tokenizer, 0)[0].tolist() == []
 
 
-def test_given_text_is_cut_first_and_at_its_end_then_said_text_loses_its_end_token_too(letters):
-    def encode(limit):
-        given, said = Segment("abcd", scored=False, cut=True), Segment("wxyz", scored=True, cut=True)
-        (item,) = fitted([Example((given, said), "here:1")], letters, limit).items
-        ids = ["/" if token == END else letters.decode([token]) for token in item.input_ids]
-        return "".join(ids), sum(item.labels != IGNORED)
-
-    assert [encode(limit) for limit in (10, 9, 7, 6, 5, 3)] == [
-        ("abcd/wxyz/", 5),
-        ("abc/wxyz/", 5),
-        ("a/wxyz/", 5),
-        ("a/wxyz", 4),  # the model must not learn to stop in mid-sentence
-        ("a/wxy", 3),
-        ("a/w", 1),
-    ]
+@pytest.mark.parametrize(
+    ("given", "said", "cut"),
+    [
+        (
+            "abcd",
+            "wxyz",
+            {
+                10: ("abcd/wxyz/", 5),
+                9: ("abc/wxyz/", 5),  # of two that are as long, the first loses more
+                8: ("abc/wxyz", 4),  # the model must not learn to stop in mid-sentence
+                7: ("ab/wxyz", 4),
+                6: ("ab/wxy", 3),
+                4: ("a/wx", 2),
+                3: ("a/w", 1),
+            },
+        ),
+        ("ab", "stuvwxyz", {12: ("ab/stuvwxyz/", 9), 11: ("ab/stuvwxyz", 8), 6: ("ab/stu", 3), 5: ("a/stu", 3)}),
+        ("abcdefgh", "yz", {11: ("abcdefg/yz/", 3), 6: ("ab/yz/", 3), 5: ("a/yz/", 3), 4: ("a/yz", 2)}),
+    ],
+)
+def test_the_longest_is_cut_first_given_text_at_its_end_and_said_text_with_its_end_token(letters, given, said, cut):
+    example = Example((Segment(given, scored=False, cut=True), Segment(said, scored=True, cut=True)), "here:1")
+    for limit, expected in cut.items():
+        (item,) = fitted([example], letters, limit).items
+        assert (spelt(item.input_ids, letters), sum(item.labels != IGNORED)) == expected
     with pytest.raises(UserError, match="here:1: 3 tokens are the least of it, 2 fit"):
-        encode(2)
+        fitted([example], letters, 2)
+
+
+def test_what_must_stay_of_one_segment_is_taken_from_the_others_instead(letters):
+    kept = Segment("abcdef", scored=False, cut=True, keep=(1, 5))  # its end token stays, too
+    example = Example((kept, Segment("wxyz", scored=True, cut=True)), "here:1")
+    cut = [spelt(fitted([example], letters, limit)[0].input_ids, letters) for limit in (11, 10, 9, 8, 6)]
+    assert cut == ["abcde/wxyz/", "bcde/wxyz/", "bcde/wxyz", "bcde/wxy", "bcde/w"]
+    with pytest.raises(UserError, match="here:1: 6 tokens are the least of it, 5 fit"):
+        fitted([example], letters, 5)
+
+
+def test_cutting_takes_what_is_needed_and_always_from_the_longest_that_may_be_cut(letters, seed):
+    draw, seen = random.Random(seed), set()
+    for _ in range(600):
+        texts = iter(draw.sample([chr(code) for code in range(33, 127) if chr(code) != "/"], 60))  # each letter once
+        segments = tuple(segment(draw, "".join(next(texts) for _ in range(draw.randint(1, 15)))) for _ in range(4))
+        least = [least_of(each) for each in segments]
+        whole = [len(each.text) + each.end for each in segments]
+        limit = draw.randint(1, sum(whole) + 1)
+        try:
+            (item,) = fitted([Example(segments, "here:1")], letters, limit).items
+        except UserError as error:
+            assert sum(least) > limit and f"here:1: {sum(least)} tokens are the least of it, {limit} fit" in str(error)
+            seen.add("dropped")
+            continue
+        assert len(item.input_ids) == min(limit, sum(whole))
+        left = [re.search(f"[{re.escape(each.text)}]+/?", spelt(item.input_ids, letters))[0] for each in segments]
+        assert "".join(left) == spelt(item.input_ids, letters)
+        for each, part, size in zip(segments, left, whole, strict=True):
+            text, start, end = part.removesuffix("/"), *(each.keep or (0, 1))
+            assert each.text[start:end] in text and text in each.text
+            assert part == each.text + "/" * each.end or (each.cut and len(part) < size)
+            assert part.endswith("/") == (each.end and (not each.scored or len(part) == size))
+        of_cut = [len(part) for part, size in zip(left, whole, strict=True) if len(part) < size]
+        for each, part, low in zip(segments, left, least, strict=True):
+            assert not each.cut or len(part) <= max(low, min(of_cut, default=99) + 1), (left, limit)
+        seen.add(len(of_cut))
+    assert seen >= {"dropped", 0, 1, 2, 3}
+
+
+def segment(draw: random.Random, text: str) -> Segment:
+    scored, cut = draw.random() < 0.5, draw.random() < 0.7
+    keep = None if scored or draw.random() < 0.5 else tuple(sorted(draw.sample(range(len(text) + 1), 2)))
+    return Segment(text, scored, end=draw.random() < 0.5, cut=cut, keep=keep)
+
+
+def least_of(each: Segment) -> int:
+    """How many tokens must stay: all, one that is said, or what is kept of given text and its end token."""
+    if not each.cut:
+        return len(each.text) + each.end
+    start, end = each.keep or (0, 1)
+    return 1 if each.scored else end - start + each.end
 
 
 def test_an_example_that_cannot_be_cut_so_far_is_dropped_and_the_others_stay(letters):
@@ -189,7 +244,7 @@ def test_a_prompt_is_cut_as_its_training_example_is(letters):
 
 
 def test_a_context_that_fits_is_read_in_one_window(tokenizer):
-    example = prompt("The cat sat on the mat.", "Who sat?")
+    example = prompt("The cat sat on the mat. " * 9, "Who sat?")
     text = "".join(segment.text for segment in example.segments)
     ids = tokenizer(text)["input_ids"]
     for limit in (len(ids), len(ids) + 1, 9999):
@@ -201,9 +256,9 @@ def test_every_token_is_in_a_window_and_a_short_answer_whole_in_one(letters, see
     draw = random.Random(seed)
     for _ in range(200):
         # each letter once, so that a token tells its place
-        context = "".join(draw.sample([chr(code) for code in range(33, 127)], draw.randint(2, 94)))
+        context = "".join(draw.sample([chr(code) for code in range(33, 127)], draw.randint(20, 94)))
         tail = "\nQuestion: ?\nAnswer:"
-        size = draw.randint(1, len(context) + 3)
+        size = draw.randint(32, 98)
         windows = windowed_prompt(prompt(context, "?"), letters, size + len("Context:") + len(tail))
         parts = [letters.decode(parted(window, letters, tail)) for window in windows]
         assert all(len(part) == min(size, len(context) + 1) and part in f" {context}" for part in parts)
@@ -215,16 +270,24 @@ def test_every_token_is_in_a_window_and_a_short_answer_whole_in_one(letters, see
         assert all(any(answer in part for part in parts) for answer in answers)
 
 
-def test_a_question_that_leaves_its_context_no_room_is_the_users_error(letters):
-    example = prompt("The cat sat on the mat.", "Who?" * 100)
-    least = len("Context:\nQuestion: \nAnswer:") + 400 + 1
-    assert len(windowed_prompt(example, letters, least)) == 24, "a token of it at a time"
+@pytest.mark.parametrize(
+    ("context", "least", "windows"),
+    [
+        ("The cat sat on the mat. " * 3, 32, 4),  # 72 tokens, begun at 0, 16, 32 and 40
+        ("The old cat sat on the red mat.", 32, 1),  # 32 tokens
+        ("The cat sat on the mat.", 24, 1),  # what is shorter than the least window needs no more than itself
+    ],
+)
+def test_a_question_that_leaves_its_context_no_room_is_the_users_error(letters, context, least, windows):
+    example = prompt(context, "Who?" * 100)
+    least += len("Context:\nQuestion: \nAnswer:") + 400
+    assert len(windowed_prompt(example, letters, least)) == windows
     with pytest.raises(UserError, match=f"^the prompt takes {least} tokens at least, {least - 1} fit: shorten it$"):
         windowed_prompt(example, letters, least - 1)
 
 
 def test_windows_are_int32(letters):
-    for limit in (40, 400):
+    for limit in (70, 400):
         assert {window.dtype for window in windowed_prompt(prompt("a b c " * 9, "?"), letters, limit)} == {
             np.dtype("int32")
         }

@@ -92,11 +92,11 @@ def test_the_prompt_of_use_has_the_ids_with_which_a_review_begins(tokenizer, tmp
 
 
 @pytest.mark.parametrize(
-    "name", ["test.jsonl", "test.jsonl.gz", "test.parquet", "plain_text/test-00000-of-00001.parquet", "mine.jsonl"]
+    "name", ["test.jsonl", "test.jsonl.gz", "test.parquet", "plain_text/test-00000-of-00001.parquet"]
 )
 def test_every_format_holds_the_same_reviews(tmp_path, name):
     path = write(tmp_path, name)
-    dataset = load("test", path if name == "mine.jsonl" else tmp_path)
+    dataset = load("test", tmp_path)
     assert texts(dataset) == CLEANED
     assert dataset[2].source == f"{path}:" + ("row 3" if path.suffix == ".parquet" else "3")
 
@@ -128,6 +128,17 @@ def test_train_and_validation_share_nothing_and_are_all_of_the_file_whatever_its
     assert sorted(train + validation) == sorted(reviews)
     assert len(validation) == round(0.03 * 200)
     assert sorted(texts(load("validation", tmp_path / "other"))) == sorted(validation)
+
+
+@pytest.mark.parametrize("name", ["test.jsonl", "mine.jsonl.gz", "mine.parquet"])
+def test_a_single_file_is_parted_so_that_no_review_is_in_two_splits_whatever_its_order(tmp_path, name, rng):
+    reviews = [f"Review {number}." for number in range(60)]
+    file = write(tmp_path / "one", name, [*reviews, "Review 3.<br />"])
+    other = write(tmp_path / "other", "mine.jsonl", [reviews[index] for index in rng.permutation(60)])
+    found = [texts(load(split, file)) for split in ("train", "validation", "test")]
+    assert sorted(sum(found, [])) == sorted(reviews)
+    assert list(map(len, found)) == [48, 6, 6], "10 % of 60 reviews are 6"
+    assert [sorted(texts(load(split, other))) for split in ("train", "validation", "test")] == list(map(sorted, found))
 
 
 @pytest.mark.parametrize("name", ["train.jsonl", "train.parquet"])

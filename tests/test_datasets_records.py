@@ -7,7 +7,7 @@ import pytest
 
 from common.errors import UserError
 from datasets.example import Example, Segment
-from datasets.holdout import part
+from datasets.holdout import part, shares_of
 from datasets.read import read_text
 from datasets.records import BATCH, find, label, records, text
 
@@ -270,6 +270,17 @@ def test_the_same_keys_are_set_apart_on_every_machine_and_each_share_gets_one_at
     shares = {"validation": 0.01, "test": 0.01}
     found = {split: names(part([example(key) for key in keys], keys, split, shares)) for split in (*shares, "train")}
     assert found == {"validation": ["2"], "test": ["3"], "train": ["1", "4"]}
+
+
+def test_a_single_file_is_parted_in_three_and_whatever_else_as_its_task_says(tmp_path):
+    shares = {"validation": 0.03}
+    assert shares_of(None, shares) == shares_of(tmp_path, shares) == shares_of(tmp_path / "none", shares) == shares
+    assert shares_of(write(tmp_path / "x.tsv", ""), shares) == {"validation": 0.1, "test": 0.1}
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_without_shares_the_examples_are_one_split_already(split):
+    assert names(part([example("b"), example("a")], ["b", "b"], split, {})) == ["b", "a"]
 
 
 def test_too_few_keys_to_set_some_apart_are_the_users_error():

@@ -78,8 +78,23 @@ def test_every_format_holds_the_same_pairs_and_dev_is_the_test_split(tmp_path, n
 
 
 @pytest.mark.parametrize("name", ["dev.tsv", "mine.jsonl", "mine.jsonl.gz", "mine.parquet"])
-def test_a_single_file_is_all_of_the_test_split(tmp_path, name):
-    assert rows(load("test", write(tmp_path, name))) == ROWS
+def test_a_single_file_is_parted_so_that_no_text_is_in_two_splits_whatever_its_order(tmp_path, name, rng):
+    pairs = [(f"Text {number % 30}.", f"Sentence {number}.", LABELS[number % 2]) for number in range(90)]
+    file = write(tmp_path / "one", name, pairs)
+    other = write(tmp_path / "other", "train.tsv", [pairs[index] for index in rng.permutation(90)])
+    found = [rows(load(split, file)) for split in ("train", "validation", "test")]
+    assert sorted(sum(found, [])) == sorted(pairs)
+    texts = [{text for text, *_ in part} for part in found]
+    assert list(map(len, texts)) == [24, 3, 3], "10 % of 30 texts are 3"
+    assert len(set.union(*texts)) == 30
+    assert [sorted(rows(load(split, other))) for split in ("train", "validation", "test")] == list(map(sorted, found))
+
+
+def test_a_single_file_of_two_texts_cannot_be_parted_in_three(tmp_path):
+    file = write(tmp_path, "dev.tsv")
+    for split in ("train", "validation", "test"):
+        with pytest.raises(UserError, match=f"{file}:2: too little data to set some of it apart"):
+            load(split, file)
 
 
 @pytest.mark.parametrize(("split", "file"), [("train", "train"), ("validation", "train"), ("test", "validation")])
@@ -109,12 +124,21 @@ def test_the_prompt_of_use_has_the_ids_of_training_whole_or_cut(tokenizer):
         np.testing.assert_array_equal(used, trained.input_ids)
 
 
-@pytest.mark.parametrize(("length", "text"), [(9, "abcdef|gh"), (8, "abcde|gh"), (4, "a|gh"), (3, "a|g")])
-def test_of_a_long_pair_the_text_is_cut_first_and_the_separator_stays(tokenizer, length, text):
-    item = TASK.encode([prompt("abcdef", "gh")], tokenizer, length)[0]
-    first, second = text.split("|")
-    assert item.input_ids.tolist() == [*tokenizer(first)["input_ids"], END, *tokenizer(second)["input_ids"]]
-    assert TASK.encode([prompt("abcdef", "gh"), prompt("a", "b")], tokenizer, length).shortened == (length < 9)
+@pytest.mark.parametrize(
+    ("pair", "cut"),
+    [
+        ("abcdef|gh", {9: "abcdef|gh", 8: "abcde|gh", 5: "ab|gh", 4: "a|gh", 3: "a|g"}),
+        ("ab|cdefgh", {9: "ab|cdefgh", 8: "ab|cdefg", 6: "ab|cde", 5: "a|cde", 4: "a|cd", 3: "a|c"}),
+        ("abc|defg", {8: "abc|defg", 7: "ab|defg", 6: "ab|def", 5: "a|def"}),  # of two as long, the first loses more
+    ],
+)
+def test_of_a_long_pair_the_longer_loses_its_end_and_the_separator_stays(tokenizer, pair, cut):
+    example = prompt(*pair.split("|"))
+    for length, text in cut.items():
+        encoded = TASK.encode([example, prompt("a", "b")], tokenizer, length)
+        first, second = text.split("|")
+        assert encoded[0].input_ids.tolist() == [*tokenizer(first)["input_ids"], END, *tokenizer(second)["input_ids"]]
+        assert encoded.shortened == (text != pair)
 
 
 def test_a_pair_that_cannot_fit_is_dropped_from_training_and_refused_in_use(tokenizer, tmp_path):

@@ -87,14 +87,17 @@ def test_the_prompt_of_use_has_the_ids_of_the_training_prompt(tmp_path, letters)
     assert item.labels[len(ids) - 1] == IGNORED != item.labels[len(ids)]
 
 
-def test_validation_is_whole_articles_of_train_whatever_their_order(tmp_path):
-    articles = [article(qa(id=f"{n}a"), qa(id=f"{n}b"), title=f"Title {n}") for n in range(120)]
-    write(tmp_path, *articles, name="train-v1.1.json")
-    ids = {split: [example.name for example in load(split, tmp_path)] for split in ("train", "validation")}
-    assert (len(ids["train"]), len(ids["validation"])) == (236, 4), "2 % of 120 articles are 2"
-    assert {name[:-1] for name in ids["train"]}.isdisjoint(name[:-1] for name in ids["validation"])
-    write(tmp_path, *articles[::-1], name="train-v1.1.json")
-    assert sorted(example.name for example in load("validation", tmp_path)) == sorted(ids["validation"])
+@pytest.mark.parametrize(("place", "counts"), [(".", [236, 4]), ("train-v1.1.json", [192, 24, 24])])
+def test_splits_are_whole_articles_of_a_file_whatever_their_order(tmp_path, place, counts):
+    """Of 120 articles validation gets 2 %, which are 2; of a single file, test and it get 10 % each, which are 12."""
+    articles, found = [article(qa(id=f"{n}a"), qa(id=f"{n}b"), title=f"Title {n}") for n in range(120)], []
+    for order in (articles, articles[::-1]):
+        write(tmp_path, *order, name="train-v1.1.json")
+        splits = ["train", "validation", "test"][: len(counts)]
+        found.append([sorted(example.name for example in load(split, tmp_path / place)) for split in splits])
+    assert found[0] == found[1] and list(map(len, found[0])) == counts
+    assert sorted(sum(found[0], [])) == sorted(f"{n}{letter}" for n in range(120) for letter in "ab")
+    assert sum(len({name[:-1] for name in names}) for names in found[0]) == 120, "no article is in two splits"
 
 
 def test_the_dev_set_is_the_test_split_and_no_other_split_reads_it(tmp_path):
@@ -151,7 +154,7 @@ def test_an_answer_that_is_not_in_its_context_is_dropped_with_its_place(tmp_path
         load("test", tmp_path)
 
 
-def test_json_gzip_parquet_and_a_single_file_hold_the_same_questions(tmp_path, monkeypatch):
+def test_json_gzip_and_parquet_hold_the_same_questions(tmp_path, monkeypatch):
     two = [{"text": "the mat", "answer_start": 15}, {"text": "mat", "answer_start": 19}]
     qas = [qa(answers=two), qa("İstanbul'da 🙂", 3, id="q2", question="où?")]
     articles = [article(qas[0]), article(qas[1], title="Ö", context="in İstanbul'da 🙂!")]
@@ -161,12 +164,13 @@ def test_json_gzip_parquet_and_a_single_file_hold_the_same_questions(tmp_path, m
         | {"answers": {key: [answer[key] for answer in question["answers"]] for key in ("text", "answer_start")}}
         for each, question in zip(articles, qas, strict=True)
     ]
-    plain, packed = write(tmp_path, *articles), write(tmp_path, *articles, name="packed.json.gz")
+    (tmp_path / "packed").mkdir()
+    write(tmp_path, *articles), write(tmp_path / "packed", *articles, name="dev-v1.1.json.gz")
     parquet = write_parquet(tmp_path / "hub" / HUB_FILES["dev"], rows)
     asked = []
     monkeypatch.setattr("datasets.squad.fetch", lambda *what, **how: asked.append((what, how)) or parquet)
-    expected = [(example.segments, example.name, example.references) for example in load("test", plain)]
-    for folder in (tmp_path, packed, tmp_path / "hub", None):
+    expected = [(example.segments, example.name, example.references) for example in load("test", tmp_path)]
+    for folder in (tmp_path / "packed", tmp_path / "hub", None):
         assert [(each.segments, each.name, each.references) for each in load("test", folder)] == expected
     assert load("test", None)[1].source == f"{parquet}:row 2 (q2)"
     assert asked[0] == (("rajpurkar/squad", HUB_FILES["dev"]), {"repo_type": "dataset"})
@@ -275,13 +279,11 @@ def test_whatever_is_changed_in_a_document_is_read_or_is_the_users_error(tmp_pat
                 assert len(fitted(dataset.examples, letters, 300)) == len(dataset)
 
 
-@pytest.mark.parametrize(
-    ("split", "questions", "references"), [("train", 88, 1), ("validation", 8, 1), ("test", 32, 2)]
-)
-def test_the_embedded_sample_is_whole(split, questions, references):
+@pytest.mark.parametrize(("split", "questions", "least"), [("train", 88, 1), ("validation", 8, 1), ("test", 32, 2)])
+def test_the_embedded_sample_is_whole(split, questions, least):
     dataset = load(split, SAMPLE_DIR)
     assert (len(dataset), dataset.dropped, dataset.notes) == (questions, [], [])
-    assert min(len(example.references) for example in dataset) == references
+    assert min(len(example.references) for example in dataset) == least
     assert all(kept(example)[0] == example.references[0] for example in dataset)
 
 

@@ -9,6 +9,7 @@ import pytest
 import tiny
 import torch
 import transformers
+import yaml
 from test_commands import assert_one_line_error, command
 from test_lora_errors import assert_refused, edit
 from tokenizers import Tokenizer
@@ -83,7 +84,8 @@ def test_half_precision_is_the_rounded_merge(base, rng, tmp_path):
 
 def test_an_adapters_own_tokenizer_and_its_tokens_are_merged(base, ids, rng, tmp_path):
     tokenizer = transformers.GPT2TokenizerFast.from_pretrained(base)
-    tokenizer.add_tokens(["<|user|>", "<|end|>"], special_tokens=True)  # 257, 258: rows that the model has
+    more = [f"<|{number}|>" for number in range(259, 305)]
+    tokenizer.add_tokens(["<|user|>", "<|end|>", *more], special_tokens=True)  # the model has rows up to 300
     model = GPT2LMHeadModel.from_pretrained(base)
     model.resize_token_embeddings(305)
     adapt(model, base, tmp_path / "adapter", rng, trainable_token_indices=[257, 258, 304])
@@ -97,6 +99,16 @@ def test_an_adapters_own_tokenizer_and_its_tokens_are_merged(base, ids, rng, tmp
     again = transformers.AutoTokenizer.from_pretrained(tmp_path / "merged")
     assert again("<|user|>a<|end|>")["input_ids"] == tokenizer("<|user|>a<|end|>")["input_ids"]
     assert again.eos_token == "<|end|>"
+
+
+def test_tokens_that_the_tokenizer_does_not_have_are_not_merged(base, rng, tmp_path):
+    adapt(GPT2LMHeadModel.from_pretrained(base), base, tmp_path / "adapter", rng, trainable_token_indices=[3, 257])
+    words = str(tmp_path / "adapter"), "trained token 257, its tokenizer has 257", "tokenizer.json"
+    assert_refused(lambda: merging.plan(tmp_path / "adapter"), *words)
+    tokenizer = transformers.GPT2TokenizerFast.from_pretrained(base)
+    tokenizer.add_tokens(["<|user|>"], special_tokens=True)
+    tokenizer.save_pretrained(tmp_path / "adapter")
+    assert len(merging.plan(tmp_path / "adapter").tokenizer) == 258
 
 
 @pytest.mark.parametrize("labels", [None, ["bad", "fair", "good"]])
@@ -172,6 +184,30 @@ def test_inspect_draws_a_table(base, rng, tmp_path):
     assert_refused(lambda: inspection.inspect(tmp_path / "adapter", other), str(other), "c_attn.weight [36, 108]")
 
 
+def test_inspect_lists_whole_tensors_even_without_the_base(base, rng, tmp_path, monkeypatch, capsys):
+    model = GPT2ForSequenceClassification.from_pretrained(base, ["a", "b", "c"])
+    settings = {"task_type": "SEQ_CLS", "modules_to_save": ["ln_f"], "bias": "lora_only"}
+    adapt(model, base, tmp_path / "adapter", rng, **settings)
+    edit(tmp_path / "adapter", base_model_name_or_path=str(tmp_path / "absent"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # the command sets it: put back after this test
+    run_here(monkeypatch, "inspect", "--adapter", tmp_path / "adapter", "--json")
+    printed = capsys.readouterr()
+    (note,) = printed.err.splitlines()
+    assert note.startswith("note: without the base's norms: ") and str(tmp_path / "absent") in note
+    summary = json.loads(printed.out)
+    projections = [f"h.{layer}.{name}.base_layer" for layer in (0, 1) for name in ("attn.c_attn", "mlp.c_proj")]
+    expected = ["score.weight", *(f"transformer.{name}.bias" for name in projections)]
+    expected += ["transformer.ln_f.bias", "transformer.ln_f.weight"]
+    assert [whole["path"] for whole in summary["whole_tensors"]] == expected
+    lines = inspection.describe(summary).splitlines()
+    for whole in summary["whole_tensors"]:
+        value = model.parameter(whole["path"].replace(".base_layer", "")).numpy()
+        assert whole["shape"] == list(value.shape) and whole["norm"] == pytest.approx(np.linalg.norm(value), rel=1e-6)
+        assert f"whole tensor      {whole['path']} {whole['shape']}, norm {whole['norm']:.4g}" in lines
+    stored = sum(np.prod(whole["shape"]) for whole in summary["whole_tensors"])
+    assert summary["parameters"] == stored + 2 * 3 * ((36 + 108) + (58 + 36))
+
+
 def test_the_product_is_measured_without_being_formed(rng):
     a, b = rng.standard_normal((4, 31), dtype=np.float32), rng.standard_normal((17, 4), dtype=np.float32)
     assert inspection.product_norm(a, b) == pytest.approx(np.linalg.norm(b.astype(float) @ a), rel=1e-9)
@@ -192,6 +228,20 @@ def test_combine_writes_an_adapter_for_peft(base, ids, rng, tmp_path):
     plain = transformers.GPT2LMHeadModel.from_pretrained(base)
     reference = peft.PeftModel.from_pretrained(plain, tmp_path / "both")
     np.testing.assert_allclose(torch_logits(reference, ids), our_logits(adapters.model, ids), rtol=0, atol=LOGITS)
+
+
+def test_a_sum_says_what_its_runs_agree_on(base, rng, tmp_path, monkeypatch):
+    told = {"task": "emotion", "model": str(base), "max_length": 50, "added_tokens": None, "output_dir": "runs/x"}
+    for name, more in (("a", {"seed": 1}), ("b", {"seed": 2, "epochs": 3}), ("other", {"task": "rte"}), ("bare", {})):
+        adapt(GPT2LMHeadModel.from_pretrained(base), base, tmp_path / name, rng)
+        if name != "bare":
+            (tmp_path / name / "arguments.yaml").write_text(yaml.safe_dump(told | more))
+    for second, expected in (("b", told), ("other", None), ("bare", None)):
+        folders = [tmp_path / "a", tmp_path / second]
+        output = tmp_path / f"a and {second}"
+        run_here(monkeypatch, "combine", "--adapter", *folders, "--weights", 1, 2, "--output", output)
+        assert merging.run_arguments(output) == {k: v for k, v in (expected or {}).items() if k != "output_dir"}
+        assert (output / "arguments.yaml").exists() == bool(expected)
 
 
 def run_here(monkeypatch, *arguments) -> None:

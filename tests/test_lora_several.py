@@ -11,7 +11,7 @@ import transformers
 from test_lora_errors import assert_refused
 
 import lora
-from gpt2_jittor import GPT2LMHeadModel
+from gpt2_jittor import GPT2ForSequenceClassification, GPT2LMHeadModel
 from gpt2_jittor.backend import jt
 
 LOGITS = 1e-4  # absolute, the contract's for logits: float32 sums of the same terms in another order
@@ -230,6 +230,38 @@ def test_an_adapter_that_does_not_fit_is_refused_and_the_one_in_use_stays(base, 
     assert_refused(lambda: adapters.load(other, "foreign"), str(other), "does not fit")
     assert adapters.names == ["a"] and adapters.active == "a"
     np.testing.assert_array_equal(our_logits(adapters.model, ids), before)
+
+
+def classifiers(base, folder, seed: int, **settings):
+    """A model that tells three classes apart, and an adapter of PEFT's for it."""
+    GPT2ForSequenceClassification.from_pretrained(base, ["a", "b", "c"], seed).save_pretrained(folder / "base")
+    reference = transformers.GPT2ForSequenceClassification.from_pretrained(folder / "base")
+    config = peft.LoraConfig(fan_in_fan_out=True, r=3, target_modules=["c_attn"], **settings)
+    peft.get_peft_model(reference, config).save_pretrained(folder / "adapter")
+    return GPT2ForSequenceClassification.from_pretrained(folder / "base"), folder / "adapter"
+
+
+def test_an_adapter_of_another_task_type_is_refused(base, ids, seed, tmp_path):
+    model, classes = classifiers(base, tmp_path / "classes", seed, task_type="SEQ_CLS")
+    talks = make(base, tmp_path / "talks", seed, PLAIN["a"])
+    adapters, before = lora.Adapters(model), our_logits(model, ids)
+    assert_refused(lambda: adapters.load(talks, "talks"), str(talks), "another task type, CAUSAL_LM")
+    adapters.load(classes, "classes")
+    assert adapters.names == ["classes"] and adapters.active is None
+    np.testing.assert_array_equal(our_logits(model, ids), before)
+    talker = lora.Adapters(GPT2LMHeadModel.from_pretrained(base))
+    assert_refused(lambda: talker.load(classes, "classes"), str(classes), "another task type, SEQ_CLS")
+    assert talker.names == []
+
+
+def test_an_adapter_that_names_no_task_is_taken_by_the_model_that_it_fits(base, seed, tmp_path):
+    model, classes = classifiers(base, tmp_path / "classes", seed, modules_to_save=["score"])
+    assert json.loads((classes / "adapter_config.json").read_text())["task_type"] is None
+    adapters = lora.Adapters(model)
+    adapters.load(classes, "classes")
+    adapters.use("classes")
+    talker = lora.Adapters(GPT2LMHeadModel.from_pretrained(base))
+    assert_refused(lambda: talker.load(classes, "classes"), "score")
 
 
 def test_merged_or_trained_models_are_not_switched(base, seed, tmp_path):

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from common.errors import UserError
 from gpt2_jittor.config import GPT2Config
-from gpt2_jittor.tokenizer import TextStream, check_sizes, load_tokenizer, save_tokenizer
+from gpt2_jittor.tokenizer import TextStream, add_tokens, check_sizes, load_tokenizer, save_tokenizer
 
 GPT2_FILES = Path(__file__).resolve().parents[2] / "shared" / "data" / "gpt2-tokenizer"
 needs_gpt2 = pytest.mark.skipif(not (GPT2_FILES / "vocab.json").is_file(), reason="GPT-2's vocabulary is not here")
@@ -82,13 +82,19 @@ def test_the_end_and_padding_tokens_of_the_folder_are_kept(tmp_path):
     assert (tokenizer.eos_token, tokenizer.pad_token, len(tokenizer)) == ("</s>", "!", 257)
 
 
-def test_a_tokenizer_of_another_kind_is_taken_as_it_is(tmp_path):
+def word_tokenizer(folder):
+    """Two words, an unknown one and an end token, joined by spaces."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     words = Tokenizer(models.WordLevel({"[UNK]": 0, "good": 1, "day": 2, "<|endoftext|>": 3}, "[UNK]"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
-    words.save(str(tmp_path / "tokenizer.json"))
-    tokenizer = load_tokenizer(tmp_path)
+    words.add_special_tokens(["<|endoftext|>"])
+    words.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def test_a_tokenizer_of_another_kind_is_taken_as_it_is(tmp_path):
+    tokenizer = load_tokenizer(word_tokenizer(tmp_path))
     assert isinstance(tokenizer, PreTrainedTokenizerFast)
     assert tokenizer.encode("good day") == [1, 2]
     assert tokenizer.eos_token_id == 3
@@ -141,7 +147,8 @@ def test_an_unfinished_character_comes_with_the_flush(tmp_path):
 @pytest.mark.parametrize("text", ["naïve 😀 你好世界 🏳️‍🌈!", "\ufffd real", " 's  n't .", "a<|endoftext|>b"])
 def test_streamed_text_is_the_decoded_text(gpt2, text):
     stream, ids = TextStream(gpt2), gpt2.encode(text)
-    assert "".join(map(stream.push, ids)) + stream.flush() == gpt2.decode(ids) == text
+    streamed = "".join(map(stream.push, ids)) + stream.flush()
+    assert streamed == gpt2.decode(ids, skip_special_tokens=True) == text.replace("<|endoftext|>", "")
 
 
 @needs_gpt2
@@ -149,6 +156,52 @@ def test_streamed_text_is_the_decoded_text(gpt2, text):
 def test_streamed_text_is_the_decoded_text_even_if_it_is_noise(gpt2, below):
     random.seed(below)
     for _ in range(50):
-        ids = [random.randrange(below) for _ in range(40)]
+        ids = [random.choice((random.randrange(below), 50256)) for _ in range(40)]
         stream = TextStream(gpt2)
-        assert "".join(map(stream.push, ids)) + stream.flush() == gpt2.decode(ids)
+        assert "".join(map(stream.push, ids)) + stream.flush() == gpt2.decode(ids, skip_special_tokens=True)
+
+
+def test_special_tokens_are_no_text_even_inside_of_a_character(tmp_path):
+    tokenizer = load_tokenizer(byte_tokenizer(tmp_path))
+    user, end = add_tokens(tokenizer, ["<USER>", "<END>"])
+    smile = tokenizer.encode("😀")
+    stream = TextStream(tokenizer)
+    pieces = [stream.push(i) for i in (user, *smile[:2], end, *smile[2:], 256, user, *tokenizer.encode("a"), end)]
+    assert pieces == ["", "", "", "", "", "😀", "", "", "a", ""] and stream.flush() == ""
+
+
+def test_text_goes_on_behind_a_special_token_as_if_it_were_not_there(tmp_path):
+    stream = TextStream(load_tokenizer(word_tokenizer(tmp_path)))  # words, with a space where they meet
+    assert [stream.push(token_id) for token_id in (3, 1, 3, 3, 2, 1, 3)] == ["", "good", "", "", " day", " good", ""]
+    assert stream.flush() == ""
+
+
+def test_tokens_are_added_that_no_text_can_spell(tmp_path):
+    tokenizer = load_tokenizer(byte_tokenizer(tmp_path))
+    assert add_tokens(tokenizer, ["<USER>", "<END>"]) == [257, 258]
+    assert (tokenizer.eos_token_id, tokenizer.pad_token_id, len(tokenizer)) == (258, 256, 259)
+    assert tokenizer.decode([257, *tokenizer.encode("hi"), 258], skip_special_tokens=True) == "hi"
+    assert add_tokens(tokenizer, ()) == [] and len(tokenizer) == 259
+
+
+def test_a_vocabulary_without_a_turns_end_keeps_its_end_token(tmp_path):
+    tokenizer = load_tokenizer(byte_tokenizer(tmp_path))
+    assert add_tokens(tokenizer, ["<USER>"]) == [257] and tokenizer.eos_token_id == 256
+
+
+@pytest.mark.parametrize(
+    ("tokens", "named"),
+    [
+        ([""], "''"),
+        (["<USER>", " \n"], repr(" \n")),
+        (["<USER>", "<END>", "<USER>"], "'<USER>'"),
+        (["<|endoftext|>"], "'<|endoftext|>'"),
+        (["<USER>", "a"], "'a'"),
+    ],
+)
+def test_tokens_that_are_none_or_known_are_refused_and_none_is_added(tmp_path, tokens, named):
+    tokenizer = load_tokenizer(byte_tokenizer(tmp_path))
+    with pytest.raises(UserError, match="--added-tokens must be new, each named once, not ") as caught:
+        add_tokens(tokenizer, tokens)
+    assert f"not {named}:" in str(caught.value)
+    assert len(tokenizer) == 257 and tokenizer.eos_token_id == 256

@@ -134,9 +134,14 @@ def read_recipe(path: Path) -> dict[str, Any]:
     return values
 
 
-def resolve(given: dict[str, Any], recipe: dict[str, Any] | None = None) -> TrainingArguments:
-    """The arguments of a run from what was typed and, under it, a recipe."""
+def resolve(given: dict[str, Any], recipe: dict[str, Any] | None = None, path: Path | None = None) -> TrainingArguments:
+    """The arguments of a run from what was typed and, under it, a recipe, whose `path` an error of its own names."""
     recipe = dict(recipe or {})
+    if path is not None:
+        try:
+            TrainingArguments(**recipe)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
     if {"epochs", "max_steps"} & given.keys():  # one length of training replaces the other
         recipe |= {"epochs": None, "max_steps": None}
     return TrainingArguments(**(recipe | given))

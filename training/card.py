@@ -1,7 +1,6 @@
 """The model card: what a run's folder says about itself to whoever finds it, in the hub's format."""
 
 import shlex
-import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,16 +17,17 @@ CARD = "README.md"
 def write_card(inputs: Inputs, progress: Progress, trained: int, frozen: int) -> None:
     """Writes the card of a run: task, data, parameters, validation before and after, and the command to repeat it."""
     given = inputs.arguments
-    lora = given.tuning == "lora"
+    lora, classify = given.tuning == "lora", inputs.task.kind == "classify"
     base = base_name(given.model, inputs.directory)
     header = {
         "library_name": "peft" if lora else "transformers",
-        "pipeline_tag": "text-classification" if inputs.task.kind == "classify" else "text-generation",
+        "pipeline_tag": "text-classification" if classify else "text-generation",
         "tags": ["gpt2", given.task, *(["lora"] if lora else [])],
     }
     if not Path(base).is_dir():  # the hub knows names, not folders
         header["base_model"] = base
-    before, best = Score(progress.first_loss, 0), Score(progress.best_loss, 0)
+    before = Score(progress.first_loss, 0, progress.first_accuracy)
+    best = Score(progress.best_loss, 0, progress.best_accuracy)
     lines = [
         "---",
         yaml.safe_dump(header, sort_keys=False).strip(),
@@ -36,10 +36,10 @@ def write_card(inputs: Inputs, progress: Progress, trained: int, frozen: int) ->
         "",
         f"{trained:,} parameters trained, {frozen:,} frozen, in float32.",
         "",
-        "| validation | loss | perplexity |",
+        f"| validation | loss | {'accuracy' if classify else 'perplexity'} |",
         "|---|---|---|",
-        f"| before | {before.loss:.4f} | {before.perplexity:.2f} |",
-        f"| best, step {progress.best_step:,} of {progress.step:,} | {best.loss:.4f} | {best.perplexity:.2f} |",
+        f"| before | {_cells(before)} |",
+        f"| best, step {progress.best_step:,} of {progress.step:,} | {_cells(best)} |",
         "",
         "![loss curves](loss.png)",
         "",
@@ -49,17 +49,25 @@ def write_card(inputs: Inputs, progress: Progress, trained: int, frozen: int) ->
         "```",
         "## Training",
         "```",
-        shlex.join(["python", *sys.argv]),
+        shlex.join(["python", "train.py", "--config", f"{given.run_dir}/arguments.yaml", "--output-dir", "runs/again"]),
         "```",
         f"Everything that decides the run stands in `arguments.yaml`; seed {given.seed}, Jittor {version('jittor')}.",
         "",
         "## Use",
         "```",
-        f"python generate.py {'--adapter' if lora else '--model'} {given.run_dir}",
-        f"python evaluate.py {'--adapter' if lora else '--model'} {given.run_dir}",
+        shlex.join(["python", "generate.py", "--adapter" if lora else "--model", str(given.run_dir)]),
+        shlex.join(["python", "evaluate.py", "--adapter" if lora else "--model", str(given.run_dir)]),
         "```",
     ]
     if lora:
-        auto = "SequenceClassification" if inputs.task.kind == "classify" else "CausalLM"
-        lines += ["With PEFT: " + f"`AutoPeftModelFor{auto}.from_pretrained(FOLDER)`."]
+        auto = "SequenceClassification" if classify else "CausalLM"
+        labels = f", num_labels={len(inputs.task.labels)}" if classify else ""  # transformers assumes two
+        lines += [f"With PEFT: `AutoPeftModelFor{auto}.from_pretrained(FOLDER, dtype=torch.float32{labels})`."]
+        if classify:  # a batch is pooled at each row's last token that is no pad
+            lines += [f"For batches, `model.config.pad_token_id = {inputs.tokenizer.pad_token_id}`."]
     write_text(given.run_dir / CARD, "\n".join(lines) + "\n")
+
+
+def _cells(score: Score) -> str:
+    other = f"{score.perplexity:.2f}" if score.accuracy is None else f"{score.accuracy:.1%}"
+    return f"{score.loss:.4f} | {other}"

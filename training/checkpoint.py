@@ -29,6 +29,8 @@ class Progress:
     best_step: int = 0
     first_loss: float = float("nan")
     worse_validations: int = 0  # in a row
+    first_accuracy: float | None = None  # of a classifier, where the losses were measured
+    best_accuracy: float | None = None
 
 
 def save(run_dir: Path, model: GPT2PreTrained, optimizer: AdamW, progress: Progress) -> Path:

@@ -10,6 +10,7 @@ from datasets.batches import Batch, collate, plan
 from datasets.encode import IGNORED, EncodedSet
 from gpt2_jittor.backend import jt
 from gpt2_jittor.classifier import GPT2ForSequenceClassification
+from gpt2_jittor.generation import evaluating
 from gpt2_jittor.pretrained import GPT2PreTrained
 
 
@@ -56,9 +57,7 @@ def losses(model: GPT2PreTrained, data: EncodedSet, batch_size: int, pad_id: int
     """The loss of each example, without dropout. The model's mode is put back."""
     batches = plan(data.lengths, batch_size, seed=0, epoch=0, shuffle=False)
     sums, counts, logits = np.zeros(len(data)), np.zeros(len(data), np.int64), {}
-    training = model.is_training()
-    model.eval()
-    with jt.no_grad():
+    with evaluating(model), jt.no_grad():
         for indexes in tqdm(batches, desc="validate", unit="batch", leave=False, dynamic_ncols=True):
             batch = collate([data[index] for index in indexes], pad_id)
             if isinstance(model, GPT2ForSequenceClassification):
@@ -67,8 +66,6 @@ def losses(model: GPT2PreTrained, data: EncodedSet, batch_size: int, pad_id: int
                 sums[indexes], counts[indexes] = cross_entropy(scores, batch.labels), 1
             else:
                 sums[indexes], counts[indexes] = _by_row(model, batch)
-    if training:
-        model.train()
     return Losses(sums, counts, np.stack([logits[index] for index in range(len(data))]) if logits else None)
 
 

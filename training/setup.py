@@ -61,6 +61,8 @@ def read_inputs(arguments: TrainingArguments, say=print) -> Inputs:
     tokenizer = load_tokenizer(directory)
     check_sizes(tokenizer, config)
     added = add_tokens(tokenizer, arguments.added_tokens or ())
+    if task.kind == "classify" and arguments.head_dropout:
+        raise UserError(f"--head-dropout is for a language model's head, {task.name} has classes: leave it out")
     where = arguments.data_dir
     encoded, samples, reports = {}, None, []
     for split, limit in (("train", None), ("validation", arguments.eval_limit)):
@@ -131,6 +133,7 @@ def build_model(inputs: Inputs):
 
     given = inputs.arguments
     model = read_model(inputs.task, inputs.directory, len(inputs.tokenizer), given.seed)
+    model.config = with_ends_of(inputs.tokenizer, model.config)
     if given.head_dropout:
         model.head_dropout = given.head_dropout
     if given.tuning == "lora":
@@ -162,3 +165,8 @@ def read_model(task: Task, directory: Path, tokens: int, seed: int = 0):
     if tokens > model.config.vocab_size:
         model.resize_token_embeddings(tokens)
     return model
+
+
+def with_ends_of(tokenizer, config: GPT2Config) -> GPT2Config:
+    """The configuration with the tokenizer's end and padding tokens: transformers generates and pools by them."""
+    return dataclasses.replace(config, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)

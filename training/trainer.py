@@ -155,7 +155,7 @@ class Trainer:
         said = f"step {progress.step}: validation {score}" + self._sample()
         with interrupts_deferred():
             if progress.step == 0:
-                progress.first_loss = score.loss
+                progress.first_loss, progress.first_accuracy = score.loss, score.accuracy
             else:
                 self._keep_best(score)
             progress.validated = progress.step
@@ -184,6 +184,7 @@ class Trainer:
             progress.worse_validations += 1
             return
         progress.best_loss, progress.best_step, progress.worse_validations = score.loss, progress.step, 0
+        progress.best_accuracy = score.accuracy
         checkpoint.save_trained(self.model, self.run_dir)
         if adapter_config(self.model) is None or self.inputs.added:
             save_tokenizer(self.inputs.tokenizer, self.run_dir)
