@@ -1,12 +1,10 @@
 """Emotion: every format, the class that is read from a message's last token, and what is wrong with broken lines."""
 
-import gzip
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import save_tokenizer
+from tiny import byte_tokenizer, write_records
 
 from common.errors import UserError
 from datasets.emotion import LABELS, SAMPLE_DIR, TASK, load, prompt
@@ -21,10 +19,7 @@ ROWS = [("i feel fine; really", "joy"), ("i miss you", "love"), ("what a day", "
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
-    """One id a byte: "!" is 0, and so on up to "~"; a space is 220, the end token 256."""
-    folder = tmp_path_factory.mktemp("tokenizer")
-    save_tokenizer(folder)
-    return load_tokenizer(folder)
+    return byte_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
 def write(folder: Path, name: str, rows=ROWS) -> Path:
@@ -34,14 +29,7 @@ def write(folder: Path, name: str, rows=ROWS) -> Path:
         path.write_text("text;label_name\n" + "".join(f"{text};{label}\n" for text, label in rows))
         return path
     records = [{"text": text, "label": LABELS.index(label)} for text, label in rows]
-    if path.suffix == ".parquet":
-        from pyarrow import Table, parquet
-
-        parquet.write_table(Table.from_pylist(records), path)
-        return path
-    data = "".join(json.dumps(record) + "\n" for record in records).encode()
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
-    return path
+    return write_records(path, records)
 
 
 def rows(dataset) -> list[tuple[str, str]]:

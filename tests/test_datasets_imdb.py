@@ -1,13 +1,11 @@
 """IMDB: reviews as text, every layout they come in, duplicates, and validation set apart."""
 
-import gzip
-import json
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import save_tokenizer
+from tiny import byte_tokenizer, write_records
 
 from common.errors import UserError
 from datasets.imdb import SAMPLE_DIR, TASK, clean, load
@@ -23,10 +21,7 @@ END = 256
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
-    """One id a byte: "!" is 0, and so on up to "~"; the end token is 256."""
-    folder = tmp_path_factory.mktemp("tokenizer")
-    save_tokenizer(folder)
-    return load_tokenizer(folder)
+    return byte_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
 def write(folder: Path, name: str, reviews=REVIEWS) -> Path:
@@ -36,14 +31,7 @@ def write(folder: Path, name: str, reviews=REVIEWS) -> Path:
         path.write_text(reviews)
         return path
     records = [{"text": review, "label": index % 2} for index, review in enumerate(reviews)]
-    if path.suffix == ".parquet":
-        from pyarrow import Table, parquet
-
-        parquet.write_table(Table.from_pylist(records), path)
-        return path
-    data = "".join(json.dumps(record) + "\n" for record in records).encode()
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
-    return path
+    return write_records(path, records)
 
 
 def texts(dataset) -> list[str]:

@@ -1,12 +1,10 @@
 """RTE: two sentences with one end token between them, every format, and what is wrong with broken lines."""
 
-import gzip
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import save_tokenizer
+from tiny import byte_tokenizer, write_records
 
 from common.errors import UserError
 from datasets.batches import collate
@@ -24,10 +22,7 @@ END = 256
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
-    """One id a byte: "!" is 0, and so on up to "~"; a space is 220, the end token 256."""
-    folder = tmp_path_factory.mktemp("tokenizer")
-    save_tokenizer(folder)
-    return load_tokenizer(folder)
+    return byte_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
 def write(folder: Path, name: str, rows=ROWS) -> Path:
@@ -38,14 +33,7 @@ def write(folder: Path, name: str, rows=ROWS) -> Path:
         return path
     names = ("sentence1", "sentence2", "label")
     records = [dict(zip(names, (*row[:2], LABELS.index(row[2])), strict=True)) for row in rows]
-    if path.suffix == ".parquet":
-        from pyarrow import Table, parquet
-
-        parquet.write_table(Table.from_pylist([row | {"idx": index} for index, row in enumerate(records)]), path)
-        return path
-    data = "".join(json.dumps(record) + "\n" for record in records).encode()
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
-    return path
+    return write_records(path, [row | {"idx": index} for index, row in enumerate(records)])
 
 
 def rows(dataset) -> list[tuple[str, str, str]]:

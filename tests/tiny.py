@@ -1,11 +1,16 @@
 """Tiny things to test with: models of two layers in Hugging Face's layout, a byte tokenizer, batches, dialogues."""
 
+import gzip
+import json
+
 import numpy as np
 import torch
 import transformers
+from pyarrow import Table, parquet
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from datasets.encode import IGNORED
+from gpt2_jittor.tokenizer import load_tokenizer
 
 # sizes of which none is a multiple of a vector's width; the vocabulary holds the tokenizer's 257 entries
 SIZES = {"vocab_size": 301, "n_positions": 101, "n_embd": 36, "n_layer": 2, "n_head": 3, "n_inner": 58}
@@ -34,6 +39,22 @@ def save_tokenizer(folder) -> None:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([END])
     tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def byte_tokenizer(folder):
+    """That tokenizer, loaded: "!" is 0, and so on up to "~"; a space is 220, the end token 256."""
+    save_tokenizer(folder)
+    return load_tokenizer(folder)
+
+
+def write_records(path, records: list[dict]):
+    """Records as the path's name says, .parquet, .jsonl or .jsonl.gz; returns the path."""
+    if path.suffix == ".parquet":
+        parquet.write_table(Table.from_pylist(records), path)
+        return path
+    data = "".join(json.dumps(record) + "\n" for record in records).encode()
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return path
 
 
 def model_folder(folder, seed: int, **settings):
