@@ -3,7 +3,7 @@
 python benchmark.py train                        # LoRA updates, GPT-2 small, 8 x 128 tokens
 python benchmark.py decode                       # greedy, prompt 32 + 128 new tokens, one prompt and eight
 python benchmark.py epoch --data-dir data/dailydialog --dialogues 1000
-python benchmark.py scale                        # an update over sequence lengths, and over model sizes
+python benchmark.py scale                        # an update over sequence lengths; --size for other models
 Nothing else should run meanwhile. Needs what `make test` installs; `pip install ctranslate2` for its rows.
 """
 

@@ -5,6 +5,7 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,12 +50,13 @@ class Process:
 
     def __init__(self, contestant: Contestant):
         self.result = Result()
+        self.said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - open as long as the process; a pipe would fill up
         self.process = subprocess.Popen(
             contestant.command,
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self.said,
             text=True,
         )
         first = self._answer()
@@ -86,8 +88,10 @@ class Process:
         line = self.process.stdout.readline()
         if line:
             return json.loads(line)
-        said = self.process.stderr.read().strip().splitlines()
-        self.result.failure = said[-1] if said else f"ended with status {self.process.wait()}"
+        status = self.process.wait()
+        self.said.seek(0)
+        said = self.said.read().strip().splitlines()
+        self.result.failure = said[-1] if said else f"ended with status {status}"
         return {}
 
 

@@ -1,6 +1,5 @@
 """What a finished run tells those who use it: its base model, its adapter, the task it was trained on."""
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ from datasets.example import Task
 from gpt2_jittor.config import GPT2Config
 from gpt2_jittor.hub import locate
 from gpt2_jittor.tokenizer import check_sizes, load_tokenizer
-from lora.files import PREFIX, read_adapter
-from lora.merging import SCORE, base_of, check_knows_tokens
+from lora.files import read_adapter
+from lora.merging import base_of, vocabulary_of
 from training.arguments import read_recipe
 from training.setup import read_model
 
@@ -42,19 +41,16 @@ def find(model: str | None, adapter: Path | None) -> Finished:
     recipe = folder / "arguments.yaml" if folder else None
     values = read_recipe(recipe) if recipe and recipe.is_file() else {}
     stored = read_adapter(adapter) if adapter else None
-    directory = base_of(adapter, stored, model) if stored else locate(model or "nano")
-    config = GPT2Config.from_pretrained(directory)
-    own = stored is not None and any((adapter / name).is_file() for name in ("tokenizer.json", "vocab.json"))
-    tokenizer = load_tokenizer(adapter if own else directory)
-    if stored:  # with whole embeddings, their rows are all there are
-        rows = max(stored.rows_needed, len(tokenizer) if own and not stored.embeddings else 0)
-        config = dataclasses.replace(config, vocab_size=max(config.vocab_size, rows))
-    check_sizes(tokenizer, config)
     if stored:
-        check_knows_tokens(adapter, stored, tokenizer)
+        directory = base_of(adapter, stored, model)
+        config, tokenizer, _ = vocabulary_of(adapter, stored, directory)
+    else:
+        directory = locate(model or "nano")
+        config, tokenizer = GPT2Config.from_pretrained(directory), load_tokenizer(directory)
+        check_sizes(tokenizer, config)
     architectures = read_json(directory / "config.json").get("architectures") or []
-    classifies = stored is not None and (stored.config.task_type == "SEQ_CLS" or f"{PREFIX}{SCORE}" in stored.tensors)
-    classifies = classifies or any("Classification" in str(name) for name in architectures)
+    classifies = any("Classification" in str(name) for name in architectures)
+    classifies = classifies or (stored is not None and stored.is_classifier)
     return Finished(directory, config, tokenizer, adapter, values, classifies)
 
 

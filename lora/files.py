@@ -19,6 +19,7 @@ ROWS = "transformer.wte.token_adapter.trainable_tokens_delta"
 # with bias "all", PEFT stores the biases of modules_to_save again, under names of its own wrapper
 DUPLICATES = (".original_module.", ".modules_to_save.")
 TIED_ROWS = f"{PREFIX}lm_head.token_adapter.trainable_tokens_delta"
+SCORE = "score.weight"
 EMBEDDING = re.compile(r"(transformer\.wte|lm_head)(\.token_adapter)?(\.base_layer)?\.weight")
 
 
@@ -32,6 +33,11 @@ class Adapter:
     config: LoraConfig
     tensors: dict[str, np.ndarray]
     embeddings: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether it was trained under a classifier's head, which its file then holds."""
+        return self.config.task_type == "SEQ_CLS" or PREFIX + SCORE in self.tensors
 
     @property
     def rows_needed(self) -> int:

@@ -15,9 +15,7 @@ from gpt2_jittor.config import GPT2Config
 from gpt2_jittor.hub import locate
 from gpt2_jittor.tokenizer import check_sizes, load_tokenizer, save_tokenizer
 from gpt2_jittor.weights import open_tensors
-from lora.files import PREFIX, Adapter, read_adapter
-
-SCORE = "score.weight"
+from lora.files import PREFIX, SCORE, Adapter, read_adapter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,26 +29,16 @@ class Plan:
     tokenizer: object
     labels: tuple[str, ...] | None
 
-    @property
-    def is_classifier(self) -> bool:
-        return self.adapter.config.task_type == "SEQ_CLS" or PREFIX + SCORE in self.adapter.tensors
-
 
 def plan(directory: Path, model: str | None = None, labels: Sequence[str] | None = None) -> Plan:
     """Settles base, tokenizer, vocabulary and classes. Raises UserError for what is missing or does not fit."""
     adapter = read_adapter(directory)
     base = base_of(directory, adapter, model)
-    config = GPT2Config.from_pretrained(base)
-    own = any((directory / name).is_file() for name in ("tokenizer.json", "vocab.json"))
-    tokenizer = load_tokenizer(directory if own else base)
-    rows = max(config.vocab_size, adapter.rows_needed, len(tokenizer) if own and not adapter.embeddings else 0)
-    config = dataclasses.replace(config, vocab_size=rows)
+    config, tokenizer, own = vocabulary_of(directory, adapter, base)
     if own:
         config = dataclasses.replace(config, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
-    check_sizes(tokenizer, config)
-    check_knows_tokens(directory, adapter, tokenizer)
     found = Plan(directory, adapter, base, config, tokenizer, None)
-    if not found.is_classifier:
+    if not adapter.is_classifier:
         if labels is not None:
             raise UserError(f"--labels: {directory} is a language model's adapter, which has no classes")
         return found
@@ -64,7 +52,7 @@ def write(plan: Plan, output: Path, dtype: str = "float32") -> None:
     from gpt2_jittor import GPT2ForSequenceClassification, GPT2LMHeadModel
     from lora import load_adapter, merge
 
-    if plan.is_classifier:
+    if plan.adapter.is_classifier:
         model = GPT2ForSequenceClassification.from_pretrained(plan.base, plan.labels)
     else:
         model = GPT2LMHeadModel.from_pretrained(plan.base)
@@ -75,6 +63,22 @@ def write(plan: Plan, output: Path, dtype: str = "float32") -> None:
     model.config = dataclasses.replace(model.config, **ids)
     model.save_pretrained(output, dtype)
     save_tokenizer(plan.tokenizer, output)
+
+
+def vocabulary_of(directory: Path, adapter: Adapter, base: Path) -> tuple[GPT2Config, object, bool]:
+    """The base's configuration with the entries that the adapter needs, the tokenizer, and whether it is its own.
+
+    A tokenizer in the adapter's folder comes before the base's. Raises UserError where the two do not fit.
+    """
+    config = GPT2Config.from_pretrained(base)
+    own = any((directory / name).is_file() for name in ("tokenizer.json", "vocab.json"))
+    tokenizer = load_tokenizer(directory if own else base)
+    # with whole embeddings, their rows are all there are
+    rows = max(config.vocab_size, adapter.rows_needed, len(tokenizer) if own and not adapter.embeddings else 0)
+    config = dataclasses.replace(config, vocab_size=rows)
+    check_sizes(tokenizer, config)
+    check_knows_tokens(directory, adapter, tokenizer)
+    return config, tokenizer, own
 
 
 def check_knows_tokens(directory: Path, adapter: Adapter, tokenizer: object) -> None:
