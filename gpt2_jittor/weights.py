@@ -6,6 +6,7 @@ beside the model is its largest tensor's.
 """
 
 import json
+import mmap
 import re
 import struct
 from collections.abc import Iterable, Iterator
@@ -61,6 +62,7 @@ def read_tensors(
         stored = {name: stored[name] for name in expected}
     for name, view in stored.items():
         yield name, _to_float32(name, view, directory)
+        _forget(view)
 
 
 def open_tensors(directory: str | Path) -> dict[str, np.ndarray]:
@@ -192,6 +194,14 @@ def _safetensors_view(data: np.ndarray, name: str, entry: dict) -> np.ndarray:
         raise ValueError(f"tensor {name} is stored as {entry['dtype']}, which cannot be read")
     start, end = entry["data_offsets"]
     return data[start:end].view(SAFETENSORS_DTYPES[entry["dtype"]]).reshape(entry["shape"])
+
+
+def _forget(view: np.ndarray) -> None:
+    """Gives back the mapped pages behind a view: they would count as this process's memory."""
+    while isinstance(view, np.ndarray):
+        view = view.base
+    if isinstance(view, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        view.madvise(mmap.MADV_DONTNEED)
 
 
 def _to_float32(name: str, view: np.ndarray, directory: str | Path) -> np.ndarray:

@@ -295,11 +295,12 @@ from gpt2_jittor.backend import jt
 assert ssl._create_default_https_context().verify_mode == ssl.CERT_REQUIRED
 assert sys.getrecursionlimit() == limit
 assert jt.flags.use_cuda == 0
+assert "torch" not in sys.modules  # two seconds and 180 MB that no run needs
 print(jt.__version__)
 """
 
 
-def test_importing_jittor_leaves_certificates_and_recursion_as_they_were():
+def test_importing_jittor_leaves_certificates_recursion_and_pytorch_alone():
     ended = subprocess.run(
         [sys.executable, "-c", IMPORTING], cwd=ROOT, capture_output=True, text=True, check=False, timeout=600
     )

@@ -3,9 +3,11 @@
 import json
 import struct
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import safetensors.torch
 import torch
 import transformers
@@ -45,6 +47,20 @@ def assert_reads(folder, expected):
 def test_a_folder_saved_by_transformers_is_read_exactly(model, weights, tmp_path):
     model.save_pretrained(tmp_path)
     assert_reads(tmp_path, weights)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells what is resident")
+def test_a_checkpoint_that_has_been_read_is_not_kept_in_memory(tmp_path):
+    def mapped_mb():
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("RssFile")) / 1024
+
+    safetensors.numpy.save_file(
+        {f"t{i}": np.ones(4_000_000, np.float32) for i in range(8)}, tmp_path / "model.safetensors"
+    )
+    before = mapped_mb()
+    grown = [mapped_mb() - before for _ in read_tensors(tmp_path)]
+    assert max(grown) < 40  # of 128 MB
 
 
 def test_a_checkpoint_in_several_files_is_read_exactly(model, weights, tmp_path):
