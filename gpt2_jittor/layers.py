@@ -10,20 +10,21 @@ from gpt2_jittor.cache import KVCache
 from gpt2_jittor.config import GPT2Config
 from gpt2_jittor.ops.activation import ACTIVATIONS
 from gpt2_jittor.ops.attention import attention, cached_attention
-from gpt2_jittor.ops.dropout import dropout
+from gpt2_jittor.ops.dropout import add_dropped, dropout
+from gpt2_jittor.ops.head_loss import head_loss
 from gpt2_jittor.ops.layer_norm import layer_norm
 from gpt2_jittor.ops.linear import linear
 
 
 class Conv1D(jt.nn.Module):
-    """x @ weight + bias, weight [in, out]."""
+    """activation(x) @ weight + bias, weight [in, out]; one of `ops.activation`, or none."""
 
     def __init__(self, inputs: int, outputs: int):
         self.weight = jt.zeros((inputs, outputs))
         self.bias = jt.zeros((outputs,))
 
-    def execute(self, x):
-        return linear(x, self.weight, self.bias)
+    def execute(self, x, activation=None):
+        return linear(x, self.weight, self.bias, activation)
 
 
 class LayerNorm(jt.nn.Module):
@@ -47,12 +48,16 @@ class Embedding(jt.nn.Module):
         """The product of hidden states [tokens, width] with every row: a tied head, [tokens, rows]."""
         return jt.nn.matmul_transpose(x, self.weight)
 
+    def losses(self, x, targets):
+        """The cross-entropy of those logits, [tokens], without storing them. Each head has this method."""
+        return head_loss(x, self.weight, targets)
+
 
 class Attention(jt.nn.Module):
     def __init__(self, config: GPT2Config, layer: int):
         self.layer = layer
         self.heads = config.n_head
-        self.dropout, self.resid_dropout = config.attn_pdrop, config.resid_pdrop
+        self.dropout = config.attn_pdrop
         # reorder_and_upcast_attn applies the same factor inside the product, in float32, which this always is
         self.scale = 1 / math.sqrt(config.head_dim) if config.scale_attn_weights else 1.0
         if config.scale_attn_by_inverse_layer_idx:
@@ -62,14 +67,13 @@ class Attention(jt.nn.Module):
 
     def execute(self, x, mask, cache: KVCache | None):
         qkv = self.c_attn(x)  # [batch, time, 3 * width]
-        training = self.is_training()
         if cache is None:
-            x = attention(qkv, mask, self.heads, self.scale, self.dropout if training else 0.0)
+            x = attention(qkv, mask, self.heads, self.scale, self.dropout if self.is_training() else 0.0)
         else:
             width = x.shape[-1]
             keys, values = cache.append(self.layer, qkv[:, :, width : 2 * width], qkv[:, :, 2 * width :])
             x = cached_attention(qkv[:, :, :width], keys, values, mask, self.heads, self.scale)
-        return dropout(self.c_proj(x), self.resid_dropout if training else 0.0)
+        return self.c_proj(x)
 
 
 class MLP(jt.nn.Module):
@@ -77,11 +81,9 @@ class MLP(jt.nn.Module):
         self.c_fc = Conv1D(config.n_embd, config.mlp_size)
         self.c_proj = Conv1D(config.mlp_size, config.n_embd)
         self.activation = ACTIVATIONS[config.activation_function]
-        self.dropout = config.resid_pdrop
 
     def execute(self, x):
-        x = self.c_proj(self.activation(self.c_fc(x)))
-        return dropout(x, self.dropout if self.is_training() else 0.0)
+        return self.c_proj(self.c_fc(x), self.activation)
 
 
 class Block(jt.nn.Module):
@@ -90,10 +92,12 @@ class Block(jt.nn.Module):
         self.attn = Attention(config, layer)
         self.ln_2 = LayerNorm(config.n_embd, config.layer_norm_epsilon)
         self.mlp = MLP(config)
+        self.dropout = config.resid_pdrop
 
     def execute(self, x, mask, cache):
-        x = x + self.attn(self.ln_1(x), mask, cache)
-        return x + self.mlp(self.ln_2(x))
+        p = self.dropout if self.is_training() else 0.0
+        x = add_dropped(x, self.attn(self.ln_1(x), mask, cache), p)
+        return add_dropped(x, self.mlp(self.ln_2(x)), p)
 
 
 class GPT2Model(jt.nn.Module):
@@ -127,6 +131,9 @@ class TiedHead(jt.nn.Module):
     def execute(self, x):
         return self._embedding.logits(x)
 
+    def losses(self, x, targets):
+        return self._embedding.losses(x, targets)
+
 
 class Head(jt.nn.Module):
     """An LM head of its own, weight [vocab, width] as torch's Linear has it."""
@@ -143,3 +150,6 @@ class Head(jt.nn.Module):
 
     def execute(self, x):
         return jt.nn.matmul_transpose(x, self.weight)
+
+    def losses(self, x, targets):
+        return head_loss(x, self.weight, targets)

@@ -7,7 +7,6 @@ import numpy as np
 from gpt2_jittor.backend import jt
 from gpt2_jittor.config import GPT2Config
 from gpt2_jittor.layers import Head, TiedHead
-from gpt2_jittor.ops.cross_entropy import cross_entropy
 from gpt2_jittor.ops.dropout import dropout
 from gpt2_jittor.pretrained import GPT2PreTrained, check_ids, on_host
 
@@ -65,4 +64,4 @@ class GPT2LMHeadModel(GPT2PreTrained):
         hidden = self.hidden(input_ids, attention_mask)
         hidden = hidden.reshape(-1, hidden.shape[-1])[jt.array(rows)]
         hidden = dropout(hidden, self.head_dropout if self.is_training() else 0.0)
-        return cross_entropy(self.lm_head(hidden), jt.array(targets.astype(np.int32)))
+        return self.lm_head.losses(hidden, jt.array(targets.astype(np.int32)))

@@ -13,8 +13,8 @@ import numpy as np
 
 from gpt2_jittor.backend import jt
 from gpt2_jittor.layers import Conv1D
-from gpt2_jittor.ops.dropout import dropout
 from gpt2_jittor.ops.linear import linear
+from gpt2_jittor.ops.lora_linear import lora_linear
 from lora.config import LoraConfig
 
 
@@ -40,14 +40,12 @@ class LoraLinear(jt.nn.Module):
         layer.merged = False
         return layer
 
-    def execute(self, x):
-        y = linear(x, self.weight, self.bias)
+    def execute(self, x, activation=None):
         if self.merged:
-            return y
-        x = dropout(x, self.dropout if self.is_training() else 0.0)
-        low = jt.nn.matmul_transpose(x.reshape(-1, x.shape[-1]), self.lora_A.weight)  # [tokens, r]
-        low = jt.nn.matmul_transpose(low * self.scaling, self.lora_B.weight)
-        return y + low.reshape(y.shape)
+            return linear(x, self.weight, self.bias, activation)
+        p = self.dropout if self.is_training() else 0.0
+        a, b = self.lora_A.weight, self.lora_B.weight
+        return lora_linear(x, self.weight, self.bias, a, b, self.scaling, p, activation)
 
     def delta(self):
         """What merging adds to `weight`: scaling · (B A)ᵀ, [in, out] in float32."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from gpt2_jittor.backend import jt
 from gpt2_jittor.layers import Embedding
+from gpt2_jittor.ops.head_loss import head_loss
 
 
 class Rows(jt.nn.Module):
@@ -58,6 +59,12 @@ class TrainedTokens(jt.nn.Module):
         if self.merged:
             return logits
         return logits.setitem((slice(None), self._tokens), jt.nn.matmul_transpose(x, self.rows))
+
+    def losses(self, x, targets):
+        """The cross-entropy of those logits, [tokens]."""
+        if self.merged:
+            return head_loss(x, self.weight, targets)
+        return head_loss(x, self.weight, targets, self._tokens, self.rows)
 
     def merge(self) -> None:
         if not self.merged:

@@ -1,5 +1,6 @@
 """Fixtures that any test may ask for."""
 
+import contextlib
 import os
 
 import numpy as np
@@ -17,3 +18,12 @@ def seed() -> int:
 @pytest.fixture
 def rng(seed) -> np.random.Generator:
     return np.random.default_rng(seed)
+
+
+@pytest.fixture(params=["fused", "composed"])
+def way(request):
+    """Runs a test twice: with the fused kernels, and with the composed operators that CUDA runs."""
+    from gpt2_jittor.ops import fused  # imports Jittor, which not every test needs
+
+    with fused.composed_only() if request.param == "composed" else contextlib.nullcontext():
+        yield request.param

@@ -1,10 +1,9 @@
 """Every operator, fused and composed, against torch in float64: values and each gradient."""
 
-import contextlib
-
 import numpy as np
 import pytest
 import torch
+from operators import TOLERANCE, assert_close, normal, ours, torchs
 from torch.nn import functional
 from transformers.activations import ACT2FN
 
@@ -14,46 +13,10 @@ from gpt2_jittor.ops import fused
 from gpt2_jittor.ops.activation import ACTIVATIONS
 from gpt2_jittor.ops.attention import attention, cached_attention
 from gpt2_jittor.ops.cross_entropy import cross_entropy
-from gpt2_jittor.ops.dropout import dropout, seeds
+from gpt2_jittor.ops.dropout import add_dropped, dropout, seeds
 from gpt2_jittor.ops.layer_norm import layer_norm
-from gpt2_jittor.ops.linear import linear
 
-# float32 rounds at 6e-8; sums of some hundred terms, in an order that -Ofast chooses, lose two digits more
-TOLERANCE = 1e-5
 SIGMAS = 6  # a frequency this many deviations off happens twice in 10⁹ runs
-
-
-@pytest.fixture(params=["fused", "composed"])
-def way(request):
-    with fused.composed_only() if request.param == "composed" else contextlib.nullcontext():
-        yield request.param
-
-
-def normal(rng, *shape, scale=1.0):
-    return (rng.standard_normal(shape) * scale).astype(np.float32)
-
-
-def ours(function, inputs, dy):
-    """A Jittor function's value and its gradients by the inputs, given the gradient by its value."""
-    variables = [jt.array(x) for x in inputs]
-    y = function(*variables)
-    gradients = jt.grad((y * jt.array(dy)).sum(), variables)
-    return [y.numpy(), *(g.numpy() for g in gradients)]
-
-
-def torchs(function, inputs, dy):
-    """The same of a torch function, in float64."""
-    variables = [torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in inputs]
-    y = function(*variables)
-    return [y.detach().numpy(), *(g.numpy() for g in torch.autograd.grad(y, variables, torch.tensor(dy).double()))]
-
-
-def assert_close(found, expected, tolerance=TOLERANCE):
-    """Each array within `tolerance` of its expected one, relative to that one's largest element or to 1."""
-    for number, (a, b) in enumerate(zip(found, expected, strict=True)):
-        assert a.shape == b.shape
-        error = np.abs(a - b).max() / max(1, np.abs(b).max())
-        assert error <= tolerance, f"array {number}: error {error:.1e} above {tolerance:.1e}"  # NaN fails, too
 
 
 # --- layer norm
@@ -280,17 +243,37 @@ def test_a_run_and_step_give_the_same_masks_again_and_others_give_others(rng):
         assert (first != other).mean() > 0.25  # two independent masks differ in a half
 
 
-# --- linear
+def test_a_dropped_sum_is_the_sum_with_what_dropout_leaves(way, rng):
+    x, y, dz = normal(rng, 3, 7, 31), normal(rng, 3, 7, 31), normal(rng, 3, 7, 31)
+    seed = int(rng.integers(2**32))
+    seeds.restart(seed, 1)
+    kept = dropout(jt.ones(y.shape), P).numpy()
+    seeds.restart(seed, 1)
+    found = ours(lambda x, y: add_dropped(x, y, P), [x, y], dz)
+    assert_close(found, [x + y * kept, dz, dz * kept], 1e-6)
 
 
-@pytest.mark.parametrize(("rows", "inputs", "outputs"), [(1, 1, 1), (3, 37, 5), (7, 66, 131)])
-def test_linear_is_torchs_with_a_transposed_weight(rng, rows, inputs, outputs):
-    x, weight, bias = normal(rng, 2, rows, inputs), normal(rng, inputs, outputs), normal(rng, outputs)
-    dy = normal(rng, 2, rows, outputs)
-    expected = torchs(lambda x, w, b: functional.linear(x, w.T, b), [x, weight, bias], dy)
-    assert_close(ours(linear, [x, weight, bias], dy), expected)
+def test_a_dropped_sum_without_dropout_draws_no_seed(way):
+    seeds.restart(0, 0)
+    expected = seeds.next()
+    seeds.restart(0, 0)
+    np.testing.assert_array_equal(add_dropped(jt.ones((2, 3)), jt.ones((2, 3)), 0.0).numpy(), np.full((2, 3), 2))
+    assert seeds.next() == expected
 
 
-def test_linear_works_without_a_bias(rng):
-    x, weight = normal(rng, 2, 3, 37), normal(rng, 37, 5)
-    assert_close([linear(jt.array(x), jt.array(weight)).numpy()], [x.astype(np.float64) @ weight])
+# --- the kernels' exp
+
+
+def test_the_kernels_exp_is_exp_where_a_float_can_hold_it_and_0_far_below(rng):
+    inside = np.concatenate([rng.uniform(-87, 88, 10_000), np.arange(-87, 89)]).astype(np.float32)
+    x = np.concatenate([inside, np.array([-87.5, -1e4, -1e30], np.float32)])
+    (y,) = fused.run(
+        ["exp"],
+        "for (long i = 0; i < in0_shape0; i++) out0_p[i] = vector_exp(in0_p[i]);",
+        [x.shape],
+        [jt.array(x)],
+    )
+    expected = np.exp(inside.astype(np.float64))
+    # without fused multiply-add, n ln 2 rounds at 4e-6 where n is 126
+    assert np.abs(y.numpy()[: len(inside)] / expected - 1).max() < 5e-6
+    np.testing.assert_array_equal(y.numpy()[len(inside) :], 0)

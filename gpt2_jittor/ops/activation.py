@@ -4,6 +4,8 @@ GPT-2's own, `gelu_new`, has a fused kernel; the others run composed everywhere.
 """
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from gpt2_jittor.backend import jt
 from gpt2_jittor.ops import fused
@@ -58,13 +60,42 @@ ACTIVATIONS = {
 }
 
 
+def _gelu_new_forward(x):
+    (y,) = fused.run(["exp", "gelu_new"], "gelu_new_forward(in0_p, out0_p, in0->num);", [x.shape], [x])
+    return y
+
+
+def _gelu_new_backward(x, dy):
+    (dx,) = fused.run(["exp", "gelu_new"], "gelu_new_backward(in0_p, in1_p, out0_p, in0->num);", [x.shape], [x, dy])
+    return dx
+
+
 class _GeluNew(jt.Function):
     def execute(self, x):
         self.x = x
-        (y,) = fused.run(["gelu_new"], "gelu_new_forward(in0_p, out0_p, in0->num);", [x.shape], [x])
-        return y
+        return _gelu_new_forward(x)
 
     def grad(self, dy):
-        call = "gelu_new_backward(in0_p, in1_p, out0_p, in0->num);"
-        (dx,) = fused.run(["gelu_new"], call, [self.x.shape], [self.x, dy])
-        return dx
+        return _gelu_new_backward(self.x, dy)
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """An activation inside a fused operator that keeps its input alone: `forward(x)`, `backward(x, dy)` → dx."""
+
+    forward: Callable
+    backward: Callable
+
+    @classmethod
+    def split(cls, activation: Callable | None, x) -> tuple:
+        """(what the operator is given, and keeps; what it does to it), for activation(x).
+
+        An activation without a kernel is computed here, and is kept.
+        """
+        if activation is gelu_new:
+            return x, _GELU_NEW
+        return (x if activation is None else activation(x)), _NOTHING
+
+
+_GELU_NEW = Recomputed(_gelu_new_forward, _gelu_new_backward)
+_NOTHING = Recomputed(lambda x: x, lambda x, dy: dy)

@@ -35,6 +35,14 @@ def dropout(x, p: float):
     return _Dropout.apply(x, p, seed) if fused.enabled() else composed(x, p, seed)
 
 
+def add_dropped(x, y, p: float):
+    """x + dropout(y): what a block adds to the residual stream. Same shapes, float32."""
+    if p == 0:
+        return x + y
+    seed = seeds.next()
+    return _AddDropped.apply(x, y, p, seed) if fused.enabled() else x + composed(y, p, seed)
+
+
 def composed(x, p: float, seed: int):
     return x * factors(x.shape, p, seed)
 
@@ -46,13 +54,14 @@ def threshold(p: float) -> int:
 
 def factors(shape, p: float, seed: int):
     """0 or 1 / (1 − p) for each element, by its flat index: `kernels/random.h`, in Jittor's operators."""
-    index = jt.arange(int(np.prod(shape)), dtype="uint32")
+    count = int(np.prod(shape))
+    index = jt.arange(max(count, 2), dtype="uint32")  # of a single uint32, Jittor computes something else
     h = _u32(seed) ^ (index * _u32(0x9E3779B1))
     h = (h ^ (h >> _u32(16))) * _u32(0x85EBCA6B)
     h = (h ^ (h >> _u32(13))) * _u32(0xC2B2AE35)
     h = h ^ (h >> _u32(16))
     kept = (h >= _u32(threshold(p))).float32() / (1 - p)
-    return kept.reshape(shape).stop_grad()
+    return (kept if count > 1 else kept[:count]).reshape(shape).stop_grad()
 
 
 def _u32(value: int):
@@ -62,19 +71,29 @@ def _u32(value: int):
 class _Dropout(jt.Function):
     def execute(self, x, p, seed):
         self.p, self.seed = p, seed
-        return self._apply(x)
+        return _run("dropout(in0_p, out0_p", [x], p, seed)
 
     def grad(self, dy):
-        return self._apply(dy), None, None
+        return _run("dropout(in0_p, out0_p", [dy], self.p, self.seed), None, None
 
-    def _apply(self, x):
-        (y,) = fused.run(
-            ["random", "dropout"],
-            "dropout_forward(in0_p, out0_p, in0->num, (uint32_t)seed, (uint32_t)threshold, 1 / (1 - p));",
-            [x.shape],
-            [x],
-            p=self.p,
-            seed=self.seed,
-            threshold=threshold(self.p),
-        )
-        return y
+
+class _AddDropped(jt.Function):
+    def execute(self, x, y, p, seed):
+        self.p, self.seed = p, seed
+        return _run("add_dropped(in0_p, in1_p, out0_p", [x, y], p, seed)
+
+    def grad(self, dz):
+        return dz, _run("dropout(in0_p, out0_p", [dz], self.p, self.seed), None, None
+
+
+def _run(call: str, inputs, p: float, seed: int):
+    (y,) = fused.run(
+        ["random", "dropout"],
+        call + ", in0->num, (uint32_t)seed, (uint32_t)threshold, 1 / (1 - p));",
+        [inputs[0].shape],
+        inputs,
+        p=p,
+        seed=seed,
+        threshold=threshold(p),
+    )
+    return y

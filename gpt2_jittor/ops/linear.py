@@ -1,9 +1,60 @@
 """The product with a Conv1D-oriented weight, always as one 2-D product: only those reach oneDNN at full speed."""
 
+from gpt2_jittor.backend import jt
+from gpt2_jittor.ops import fused
+from gpt2_jittor.ops.activation import Recomputed
 
-def linear(x, weight, bias=None):
-    """x @ weight + bias: x [..., in], weight [in, out], bias [out] or None → [..., out]."""
-    y = x.reshape(-1, x.shape[-1]).matmul(weight)
-    if bias is not None:
-        y = y + bias
+
+def linear(x, weight, bias=None, activation=None):
+    """activation(x) @ weight + bias.
+
+    x [..., in], weight [in, out], bias [out] or None, all float32 → [..., out]. `activation` is one of
+    `ops.activation`, which the backward pass computes again rather than keep its result.
+    """
+    flat = x.reshape(-1, x.shape[-1])
+    if fused.enabled() and fused.has_sgemm():
+        before, recomputed = Recomputed.split(activation, flat)
+        y = _Linear.apply(before, weight, bias, recomputed)
+    else:
+        y = composed(flat if activation is None else activation(flat), weight, bias)
     return y.reshape(*x.shape[:-1], weight.shape[1])
+
+
+def composed(x, weight, bias):
+    y = x.matmul(weight)
+    return y if bias is None else y + bias
+
+
+class _Linear(jt.Function):
+    def execute(self, x, weight, bias, activation):
+        self.x, self.weight, self.activation = x, weight, activation
+        rows, outputs = x.shape[0], weight.shape[1]
+        inputs = [activation.forward(x), weight] + ([] if bias is None else [bias])
+        (y,) = fused.run(
+            ["projection"],
+            f"projection(in0_p, in1_p, {'nullptr' if bias is None else 'in2_p'}, out0_p,"
+            " in0_shape0, in1_shape0, in1_shape1);",
+            [[rows, outputs]],
+            inputs,
+        )
+        return y
+
+    def grad(self, dy):
+        (dx,) = fused.run(
+            ["projection"],
+            "projection_by_input(in0_p, in1_p, out0_p, in0_shape0, in1_shape0, in1_shape1, 0.0f);",
+            [self.x.shape],
+            [dy, self.weight],
+        )
+        return self.activation.backward(self.x, dx), *weight_gradients(self.activation, self.x, self.weight, dy), None
+
+
+def weight_gradients(activation, x, weight, dy):
+    """The gradients by a projection's weight and bias; never executed where these are frozen: Jittor is lazy."""
+    (dweight,) = fused.run(
+        ["projection"],
+        "projection_by_weight(in0_p, in1_p, out0_p, in0_shape0, in0_shape1, in1_shape1);",
+        [weight.shape],
+        [activation.forward(x), dy],
+    )
+    return dweight, dy.sum(0)

@@ -1,13 +1,12 @@
 // Causal attention, a block of queries at a time: the scores of one block live in a thread's own buffer and are
 // computed again in the backward pass, so no [time, time] array ever exists. Of a query's softmax two
 // numbers are kept, its largest score and 1 / its sum of exponentials (Dao et al. 2022, FlashAttention, algorithm 1
-// without the split over keys).
+// without the split over keys). Needs exp.h and random.h.
 //
 // Rows of q, k, v are `stride` floats apart (3C for the packed c_attn output); head h starts at column h * dim.
 // Query i stands at position i + past and sees keys j <= i + past with mask[j] != 0.
 #include <algorithm>
-#include <cmath>
-#include <vector>
+#include <memory>
 
 extern "C" int dnnl_sgemm(char transa, char transb, long m, long n, long k, float alpha, const float* a, long lda,
                           const float* b, long ldb, float beta, float* c, long ldc);
@@ -22,15 +21,16 @@ struct AttentionShape {
 static const long BLOCK = 64;
 static const float HIDDEN = -1e30f;  // not -inf: the kernels are compiled with -Ofast
 
-// scores[i, j] = scale * q_i . k_j, hidden where j may not be seen: n rows of `visible` columns.
+// scores[i, j] = scale * q_i . k_j, HIDDEN at pads: n rows of `visible` columns, of which row i may see the first
+// `seen(i)`; the others hold anything.
 static void block_scores(const AttentionShape& s, const float* q, long q_stride, const float* k, long k_stride,
                          const int* mask, long first, long n, long visible, float* scores) {
     dnnl_sgemm('N', 'T', n, visible, s.dim, s.scale, q + first * q_stride, q_stride, k, k_stride, 0.0f, scores,
                visible);
     for (long i = 0; i < n; i++) {
         float* row = scores + i * visible;
-        for (long j = 0; j < visible; j++) row[j] = mask[j] ? row[j] : HIDDEN;
-        for (long j = first + i + s.past + 1; j < visible; j++) row[j] = HIDDEN;
+        const long seen = first + i + s.past + 1;
+        for (long j = 0; j < seen; j++) row[j] = mask[j] ? row[j] : HIDDEN;
     }
 }
 
@@ -45,7 +45,7 @@ static void attention_forward(const AttentionShape& s, const float* q, long q_st
     const long blocks = (s.queries + BLOCK - 1) / BLOCK, width = s.heads * s.dim;
     #pragma omp parallel
     {
-        std::vector<float> scores(BLOCK * s.keys);
+        const std::unique_ptr<float[]> scores(new float[BLOCK * s.keys]);
         #pragma omp for schedule(dynamic)
         for (long item = 0; item < s.batch * s.heads * blocks; item++) {
             const long first = item % blocks * BLOCK, bh = item / blocks, b = bh / s.heads, h = bh % s.heads;
@@ -53,20 +53,22 @@ static void attention_forward(const AttentionShape& s, const float* q, long q_st
             const long visible = std::min(s.keys, first + n + s.past);
             const float *qh = q + b * s.queries * q_stride + h * s.dim, *kh = k + b * s.keys * kv_stride + h * s.dim;
             const float* vh = v + b * s.keys * kv_stride + h * s.dim;
-            block_scores(s, qh, q_stride, kh, kv_stride, mask + b * s.keys, first, n, visible, scores.data());
+            block_scores(s, qh, q_stride, kh, kv_stride, mask + b * s.keys, first, n, visible, scores.get());
             for (long i = 0; i < n; i++) {
-                float *row = scores.data() + i * visible, top = HIDDEN, sum = 0;
-                for (long j = 0; j < visible; j++) top = row[j] > top ? row[j] : top;
-                for (long j = 0; j < visible; j++) sum += row[j] = std::exp(row[j] - top);
+                float *row = scores.get() + i * visible, top = HIDDEN, sum = 0;
+                const long seen = first + i + s.past + 1;
+                for (long j = 0; j < seen; j++) top = row[j] > top ? row[j] : top;
+                for (long j = 0; j < seen; j++) sum += row[j] = vector_exp(row[j] - top);
                 const bool blind = top <= HIDDEN;
                 const float norm = blind ? 0.0f : 1.0f / sum;
-                for (long j = 0; j < visible; j++) row[j] *= norm;
+                for (long j = 0; j < seen; j++) row[j] *= norm;
+                std::fill(row + seen, row + visible, 0.0f);
                 float* kept = softmax + 2 * (bh * s.queries + first + i);
                 kept[0] = blind ? 0.0f : top;
                 kept[1] = norm;
-                if (s.threshold) apply_dropout(s, row, visible, (uint32_t)((bh * s.queries + first + i) * s.keys));
+                if (s.threshold) apply_dropout(s, row, seen, (uint32_t)((bh * s.queries + first + i) * s.keys));
             }
-            dnnl_sgemm('N', 'N', n, s.dim, visible, 1.0f, scores.data(), visible, vh, kv_stride, 0.0f,
+            dnnl_sgemm('N', 'N', n, s.dim, visible, 1.0f, scores.get(), visible, vh, kv_stride, 0.0f,
                        out + (b * s.queries + first) * width + h * s.dim, width);
         }
     }
@@ -79,35 +81,40 @@ static void attention_backward(const AttentionShape& s, const float* q, const fl
     const long width = s.heads * s.dim;
     #pragma omp parallel
     {
-        std::vector<float> p(BLOCK * s.keys), dp(BLOCK * s.keys);
+        const std::unique_ptr<float[]> p(new float[BLOCK * s.keys]), dp(new float[BLOCK * s.keys]);
         #pragma omp for schedule(dynamic)
         for (long bh = 0; bh < s.batch * s.heads; bh++) {
             const long b = bh / s.heads, h = bh % s.heads, base = b * s.queries * stride + h * s.dim;
-            for (long t = 0; t < s.keys; t++)
-                for (long d = 0; d < s.dim; d++) dk[base + t * stride + d] = dv[base + t * stride + d] = 0;
-            for (long first = 0; first < s.queries; first += BLOCK) {
+            for (long first = (s.queries - 1) / BLOCK * BLOCK; first >= 0; first -= BLOCK) {
+                const bool last = first + BLOCK >= s.queries;  // sees every key: begins the sums of dk and dv
                 const long n = std::min(BLOCK, s.queries - first), visible = first + n;
                 const long row0 = (b * s.queries + first) * width + h * s.dim;
-                block_scores(s, q + base, stride, k + base, stride, mask + b * s.keys, first, n, visible, p.data());
-                dnnl_sgemm('N', 'T', n, visible, s.dim, 1.0f, dout + row0, width, v + base, stride, 0.0f, dp.data(),
+                block_scores(s, q + base, stride, k + base, stride, mask + b * s.keys, first, n, visible, p.get());
+                dnnl_sgemm('N', 'T', n, visible, s.dim, 1.0f, dout + row0, width, v + base, stride, 0.0f, dp.get(),
                            visible);
                 for (long i = 0; i < n; i++) {
-                    float *pr = p.data() + i * visible, *dpr = dp.data() + i * visible, dot = 0;
+                    float *pr = p.get() + i * visible, *dpr = dp.get() + i * visible, dot = 0;
                     const float *kept = softmax + 2 * (bh * s.queries + first + i), top = kept[0], norm = kept[1];
                     const uint32_t index = (uint32_t)((bh * s.queries + first + i) * s.keys);
                     const float *o = out + row0 + i * width, *g = dout + row0 + i * width;
                     for (long d = 0; d < s.dim; d++) dot += o[d] * g[d];
-                    for (long j = 0; j < visible; j++) pr[j] = std::exp(pr[j] - top) * norm;
-                    if (s.threshold) apply_dropout(s, dpr, visible, index);
-                    for (long j = 0; j < visible; j++) dpr[j] = pr[j] * (dpr[j] - dot);
-                    if (s.threshold) apply_dropout(s, pr, visible, index);
+                    const long seen = first + i + s.past + 1;
+                    #pragma omp simd
+                    for (long j = 0; j < seen; j++) {
+                        const float weight = vector_exp(pr[j] - top) * norm;
+                        const float factor = dropout_factor(s.seed, index + (uint32_t)j, s.threshold, s.keep_scale);
+                        pr[j] = weight * factor;
+                        dpr[j] = weight * (dpr[j] * factor - dot);
+                    }
+                    std::fill(pr + seen, pr + visible, 0.0f);
+                    std::fill(dpr + seen, dpr + visible, 0.0f);
                 }
-                dnnl_sgemm('N', 'N', n, s.dim, visible, s.scale, dp.data(), visible, k + base, stride, 0.0f,
+                dnnl_sgemm('N', 'N', n, s.dim, visible, s.scale, dp.get(), visible, k + base, stride, 0.0f,
                            dq + base + first * stride, stride);
-                dnnl_sgemm('T', 'N', visible, s.dim, n, s.scale, dp.data(), visible, q + base + first * stride,
-                           stride, 1.0f, dk + base, stride);
-                dnnl_sgemm('T', 'N', visible, s.dim, n, 1.0f, p.data(), visible, dout + row0, width, 1.0f, dv + base,
-                           stride);
+                dnnl_sgemm('T', 'N', visible, s.dim, n, s.scale, dp.get(), visible, q + base + first * stride,
+                           stride, last ? 0.0f : 1.0f, dk + base, stride);
+                dnnl_sgemm('T', 'N', visible, s.dim, n, 1.0f, p.get(), visible, dout + row0, width,
+                           last ? 0.0f : 1.0f, dv + base, stride);
             }
         }
     }

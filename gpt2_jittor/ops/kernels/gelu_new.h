@@ -1,12 +1,11 @@
 // GPT-2's GELU, x s(u) with s(u) = 0.5 (1 + tanh(u)) = e / (e + 1), e = exp(2u), u = sqrt(2/pi) (x + 0.044715 x^3),
-// and its derivative. Written with exp, which every C library offers in vector form, and without differences of
-// nearly equal numbers: -Ofast divides by estimates, and 1 - tanh^2 would be noise times x^3 where it should be 0.
+// and its derivative. Written with exp, and without differences of nearly equal numbers: -Ofast divides by
+// estimates, and 1 - tanh^2 would be noise times x^3 where it should be 0. Needs exp.h.
 #include <algorithm>
-#include <cmath>
 
 static inline float gelu_exp(float x) {
     const float u = 0.7978845608028654f * (x + 0.044715f * x * x * x);
-    return std::exp(2.0f * std::min(u, 20.0f));  // beyond, s(u) is 1 and rest times anything is 0
+    return vector_exp(2.0f * std::min(u, 20.0f));  // beyond, s(u) is 1 and rest times anything is 0
 }
 
 static void gelu_new_forward(const float* x, float* y, long n) {

@@ -1,0 +1,61 @@
+"""Cross-entropy of hidden states under an LM head: the model's largest product, and its loss, in one operator.
+
+The fused kernel goes through the vocabulary in blocks: no [rows, vocab] array exists, in either direction.
+"""
+
+from gpt2_jittor.backend import jt
+from gpt2_jittor.ops import cross_entropy, fused
+
+_HEAD = "const Head head = {{in0_p, in1_p, in2_p, in0_shape0, in0_shape1, in1_shape0, {replaced}}};\n"
+
+
+def head_loss(hidden, weight, targets, tokens=None, rows=None):
+    """−log softmax(hidden · weightᵀ)[target] of each row.
+
+    hidden [n, width], weight [vocab, width] float32, targets [n] int32 in [0, vocab) → [n] float32. `rows`
+    [k, width] stand in place of the rows of `weight` that `tokens` [k] int32 (no two alike) names: that is how
+    single tokens are trained; `weight` is frozen then.
+    """
+    if fused.enabled() and fused.has_sgemm():
+        return _HeadLoss.apply(hidden, weight, targets, tokens, rows)
+    return composed(hidden, weight, targets, tokens, rows)
+
+
+def composed(hidden, weight, targets, tokens=None, rows=None):
+    logits = jt.nn.matmul_transpose(hidden, weight)
+    if rows is not None:
+        logits = logits.setitem((slice(None), tokens), jt.nn.matmul_transpose(hidden, rows))
+    return cross_entropy.composed(logits, targets)
+
+
+class _HeadLoss(jt.Function):
+    def execute(self, hidden, weight, targets, tokens, rows):
+        self.inputs = [hidden, weight, targets]
+        self.rows = rows
+        count, width = hidden.shape
+        more, replaced = [], 0
+        if rows is not None:
+            more, replaced = [tokens, rows], rows.shape[0]
+        trained = not jt.flags.no_grad  # else (evaluation) half of the work is left out
+        loss, self.stats, self.by_hidden, self.by_replaced = fused.run(
+            ["exp", "head_loss"],
+            _HEAD.format(replaced="in3_p, in4_p, in4_shape0" if more else "nullptr, nullptr, 0")
+            + f"head_loss_forward(head, out0_p, out1_p, {'out2_p' if trained else 'nullptr'}, out3_p);",
+            [[count], [count, 2], [count, width] if trained else [1, 1], [count, max(replaced, 1)]],
+            [*self.inputs, *more],
+        )
+        return loss
+
+    def grad(self, dloss):
+        hidden = self.inputs[0]
+        by_hidden = self.by_hidden * dloss.unsqueeze(1)
+        (by_weight,) = fused.run(  # never executed where the weight is frozen: Jittor is lazy
+            ["exp", "head_loss"],
+            _HEAD.format(replaced="nullptr, nullptr, 0") + "head_loss_by_weight(head, in3_p, in4_p, out0_p);",
+            [self.inputs[1].shape],
+            [*self.inputs, self.stats, dloss],
+        )
+        by_rows = None
+        if self.rows is not None:
+            by_rows = jt.matmul((self.by_replaced * dloss.unsqueeze(1)).transpose(), hidden)
+        return by_hidden, by_weight, None, None, by_rows

@@ -1,0 +1,140 @@
+// Cross-entropy of hidden states under an LM head, the vocabulary in blocks, so that no [rows, vocab] array exists and
+// a block of the weight is read from memory once for both of its products. The softmax is online: what was summed so
+// far is scaled down when a larger logit appears (Dao et al. 2022, FlashAttention, has the same for attention).
+//
+// The gradient by the hidden states, softmax . weight - weight[target], comes with the loss, for the logits are there
+// at that moment. Rows of `weight` that `tokens` names are replaced by `rows`, a block of its own.
+// Needs exp.h.
+#include <algorithm>
+#include <cmath>
+#include <memory>
+
+extern "C" int dnnl_sgemm(char transa, char transb, long m, long n, long k, float alpha, const float* a, long lda,
+                          const float* b, long ldb, float beta, float* c, long ldc);
+
+static const long VOCAB_BLOCK = 1024, ROW_BLOCK = 1024;
+static const float HIDDEN = -1e30f;  // not -inf: the kernels are compiled with -Ofast
+
+struct Head {
+    const float *hidden, *weight;  // [n, width], [vocab, width]
+    const int* targets;
+    long n, width, vocab;
+    const int* tokens;  // whose rows are replaced
+    const float* rows;  // [replaced, width]
+    long replaced;
+};
+
+// logits[i, j] = hidden_i . weight_(first + j), those of replaced tokens hidden
+static void block_logits(const Head& s, long first, long count, float* logits) {
+    dnnl_sgemm('N', 'T', s.n, count, s.width, 1.0f, s.hidden, s.width, s.weight + first * s.width, s.width, 0.0f,
+               logits, count);
+    for (long t = 0; t < s.replaced; t++) {
+        const long column = s.tokens[t] - first;
+        if (column >= 0 && column < count)
+            for (long i = 0; i < s.n; i++) logits[i * count + column] = HIDDEN;
+    }
+}
+
+static void replaced_logits(const Head& s, float* logits) {
+    dnnl_sgemm('N', 'T', s.n, s.replaced, s.width, 1.0f, s.hidden, s.width, s.rows, s.width, 0.0f, logits, s.replaced);
+}
+
+// Where a row's target stands in a block, -1: elsewhere.
+static inline long target_column(const Head& s, long i, long first, long count, bool replaced) {
+    if (replaced) {
+        for (long t = 0; t < count; t++)
+            if (s.tokens[t] == s.targets[i]) return t;
+        return -1;
+    }
+    const long column = s.targets[i] - first;
+    return column >= 0 && column < count ? column : -1;
+}
+
+// Takes up a block: logits become exponentials; each row's largest logit, sum, target and gradient follow.
+static void take_block(const Head& s, long first, long count, bool replaced, const float* weight, float* logits,
+                       float* stats, float* at_target, float* gradient) {
+    const bool start = first == 0 && !replaced;
+    #pragma omp parallel for
+    for (long i = 0; i < s.n; i++) {
+        float *row = logits + i * count, top = start ? HIDDEN : stats[2 * i], sum = 0;
+        const long column = target_column(s, i, first, count, replaced);
+        if (column >= 0 && row[column] > HIDDEN / 2) at_target[i] = row[column];
+        const float before = top;
+        for (long j = 0; j < count; j++) top = row[j] > top ? row[j] : top;
+        for (long j = 0; j < count; j++) sum += row[j] = vector_exp(row[j] - top);
+        const float factor = start ? 0.0f : vector_exp(before - top);
+        stats[2 * i] = top;
+        stats[2 * i + 1] = start ? sum : stats[2 * i + 1] * factor + sum;
+        if (gradient && !start && factor != 1.0f)
+            for (long c = 0; c < s.width; c++) gradient[i * s.width + c] *= factor;
+    }
+    if (gradient)
+        dnnl_sgemm('N', 'N', s.n, s.width, count, 1.0f, logits, count, weight, s.width, start ? 0.0f : 1.0f, gradient,
+                   s.width);
+}
+
+// loss [n]; stats [n, 2]: the largest logit, the sum of exponentials; gradient [n, width], or null;
+// by_replaced [n, replaced]: the gradient by the logits of the replaced tokens.
+static void head_loss_some(const Head& s, float* loss, float* stats, float* gradient, float* by_replaced) {
+    const std::unique_ptr<float[]> logits(new float[s.n * std::min(VOCAB_BLOCK, s.vocab)]), at_target(new float[s.n]);
+    for (long first = 0; first < s.vocab; first += VOCAB_BLOCK) {
+        const long count = std::min(VOCAB_BLOCK, s.vocab - first);
+        block_logits(s, first, count, logits.get());
+        take_block(s, first, count, false, s.weight + first * s.width, logits.get(), stats, at_target.get(),
+                   gradient);
+    }
+    if (s.replaced) {
+        replaced_logits(s, by_replaced);
+        take_block(s, 0, s.replaced, true, s.rows, by_replaced, stats, at_target.get(), gradient);
+    }
+    #pragma omp parallel for
+    for (long i = 0; i < s.n; i++) {
+        // the difference first, in one float: in a log-sum-exp the larger would take the digits of the smaller
+        const volatile float below_top = at_target[i] - stats[2 * i];
+        const float norm = 1.0f / stats[2 * i + 1];
+        loss[i] = std::log(stats[2 * i + 1]) - below_top;
+        const long t = s.replaced ? target_column(s, i, 0, s.replaced, true) : -1;
+        for (long j = 0; j < s.replaced; j++) by_replaced[i * s.replaced + j] *= norm;
+        if (t >= 0) by_replaced[i * s.replaced + t] -= 1.0f;
+        const float* target = t >= 0 ? s.rows + t * s.width : s.weight + s.targets[i] * s.width;
+        for (long c = 0; gradient && c < s.width; c++)
+            gradient[i * s.width + c] = gradient[i * s.width + c] * norm - target[c];
+    }
+}
+
+static void head_loss_forward(const Head& all, float* loss, float* stats, float* gradient, float* by_replaced) {
+    for (long first = 0; first < all.n; first += ROW_BLOCK) {
+        Head s = all;
+        s.n = std::min(ROW_BLOCK, all.n - first);
+        s.hidden += first * s.width;
+        s.targets += first;
+        head_loss_some(s, loss + first, stats + 2 * first, gradient ? gradient + first * s.width : nullptr,
+                       by_replaced + first * s.replaced);
+    }
+}
+
+// dweight [vocab, width] = (dloss (softmax - onehot))^T . hidden; the logits are computed again.
+static void head_loss_by_weight(const Head& s, const float* stats, const float* dloss, float* dweight) {
+    const long rows = std::min(ROW_BLOCK, s.n);
+    const std::unique_ptr<float[]> logits(new float[rows * std::min(VOCAB_BLOCK, s.vocab)]);
+    for (long first = 0; first < s.vocab; first += VOCAB_BLOCK) {
+        const long count = std::min(VOCAB_BLOCK, s.vocab - first);
+        for (long start = 0; start < s.n; start += ROW_BLOCK) {
+            Head some = s;
+            some.n = std::min(ROW_BLOCK, s.n - start);
+            some.hidden += start * s.width;
+            some.targets += start;
+            block_logits(some, first, count, logits.get());
+            #pragma omp parallel for
+            for (long i = 0; i < some.n; i++) {
+                const float top = stats[2 * (start + i)], scale = dloss[start + i] / stats[2 * (start + i) + 1];
+                float* row = logits.get() + i * count;
+                for (long j = 0; j < count; j++) row[j] = scale * vector_exp(row[j] - top);
+                const long column = target_column(some, i, first, count, false);
+                if (column >= 0) row[column] -= dloss[start + i];
+            }
+            dnnl_sgemm('T', 'N', count, s.width, some.n, 1.0f, logits.get(), count, some.hidden, s.width,
+                       start ? 1.0f : 0.0f, dweight + first * s.width, s.width);
+        }
+    }
+}

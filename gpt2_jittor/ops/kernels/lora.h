@@ -1,0 +1,88 @@
+// What LoRA adds to a projection: y += scaling dropout(x) . A^T . B^T with A [r, in] and B [out, r], and its gradients.
+// Dropped inputs exist for some rows at a time, in a thread's own buffer. Needs random.h and projection.h.
+#include <algorithm>
+#include <memory>
+
+struct Lora {
+    const float *a, *b;
+    long rows, in, out, r;
+    float scaling;
+    uint32_t seed, threshold;  // dropout: none where threshold is 0
+    float keep_scale;
+};
+
+static const long LORA_ROWS = 64, LORA_COLUMNS = 64;
+
+// dropped [n, columns] = dropout(x)[first : first + n, column : column + columns]
+static void lora_dropped(const Lora& s, const float* x, long first, long n, long column, long columns,
+                         float* dropped) {
+    for (long i = 0; i < n; i++) {
+        const long start = (first + i) * s.in + column;
+        for (long j = 0; j < columns; j++)
+            dropped[i * columns + j] =
+                x[start + j] * dropout_factor(s.seed, (uint32_t)(start + j), s.threshold, s.keep_scale);
+    }
+}
+
+// y = x . weight + bias + LoRA; low [rows, r] = scaling dropout(x) . A^T, which the gradient by B needs.
+static void lora_forward(const Lora& s, const float* x, const float* weight, const float* bias, float* y, float* low) {
+    #pragma omp parallel
+    {
+        const std::unique_ptr<float[]> dropped(new float[s.threshold ? LORA_ROWS * s.in : 1]);
+        #pragma omp for
+        for (long first = 0; first < s.rows; first += LORA_ROWS) {
+            const long n = std::min(LORA_ROWS, s.rows - first);
+            const float* input = x + first * s.in;
+            if (s.threshold) {
+                lora_dropped(s, x, first, n, 0, s.in, dropped.get());
+                input = dropped.get();
+            }
+            dnnl_sgemm('N', 'T', n, s.r, s.in, s.scaling, input, s.in, s.a, s.in, 0.0f, low + first * s.r, s.r);
+            fill_rows(bias, y + first * s.out, n, s.out);
+            dnnl_sgemm('N', 'T', n, s.out, s.r, 1.0f, low + first * s.r, s.r, s.b, s.r, 1.0f, y + first * s.out,
+                       s.out);
+        }
+    }
+    add_projection(x, weight, y, s.rows, s.in, s.out);
+}
+
+// dlow [rows, r] = scaling dy . B; db [out, r] = dy^T . low; da [r, in] = dlow^T . dropout(x)
+static void lora_backward(const Lora& s, const float* x, const float* dy, const float* low, float* dlow, float* da,
+                          float* db) {
+    dnnl_sgemm('N', 'N', s.rows, s.r, s.out, s.scaling, dy, s.out, s.b, s.r, 0.0f, dlow, s.r);
+    const std::unique_ptr<float[]> across(new float[s.r * s.out]);  // db^T: the faster orientation
+    dnnl_sgemm('T', 'N', s.r, s.out, s.rows, 1.0f, low, s.r, dy, s.out, 0.0f, across.get(), s.out);
+    for (long j = 0; j < s.out; j++)
+        for (long k = 0; k < s.r; k++) db[j * s.r + k] = across[k * s.out + j];
+    if (!s.threshold) {
+        dnnl_sgemm('T', 'N', s.r, s.in, s.rows, 1.0f, dlow, s.r, x, s.in, 0.0f, da, s.in);
+        return;
+    }
+    const long rows = 1024;
+    #pragma omp parallel
+    {
+        const std::unique_ptr<float[]> dropped(new float[std::min(rows, s.rows) * LORA_COLUMNS]);
+        #pragma omp for
+        for (long column = 0; column < s.in; column += LORA_COLUMNS) {  // a thread owns its columns of da
+            const long columns = std::min(LORA_COLUMNS, s.in - column);
+            for (long first = 0; first < s.rows; first += rows) {
+                const long n = std::min(rows, s.rows - first);
+                lora_dropped(s, x, first, n, column, columns, dropped.get());
+                dnnl_sgemm('T', 'N', s.r, columns, n, 1.0f, dlow + first * s.r, s.r, dropped.get(), columns,
+                           first ? 1.0f : 0.0f, da + column, s.in);
+            }
+        }
+    }
+}
+
+// dx = dy . weight^T + dropout'(dlow . A)
+static void lora_by_input(const Lora& s, const float* dy, const float* weight, const float* dlow, float* dx) {
+    #pragma omp parallel for
+    for (long first = 0; first < s.rows; first += LORA_ROWS) {
+        const long n = std::min(LORA_ROWS, s.rows - first);
+        float* tile = dx + first * s.in;
+        dnnl_sgemm('N', 'N', n, s.in, s.r, 1.0f, dlow + first * s.r, s.r, s.a, s.in, 0.0f, tile, s.in);
+        if (s.threshold) lora_dropped(s, dx, first, n, 0, s.in, tile);
+    }
+    projection_by_input(dy, weight, dx, s.rows, s.in, s.out, 1.0f);
+}

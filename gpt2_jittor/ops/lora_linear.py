@@ -1,0 +1,71 @@
+"""A projection and the two small products that LoRA adds to it, as one operator."""
+
+from gpt2_jittor.backend import jt
+from gpt2_jittor.ops import dropout as dropout_op
+from gpt2_jittor.ops import fused, linear
+from gpt2_jittor.ops.activation import Recomputed
+
+_LORA = """
+    const Lora lora = {{{a}, {b}, in0_shape0, {weight}_shape0, {weight}_shape1, (long)r, (float)scaling, (uint32_t)seed,
+                       (uint32_t)threshold, (float)(1 / (1 - p))}};
+"""
+
+
+def lora_linear(x, weight, bias, a, b, scaling: float, dropout: float = 0.0, activation=None):
+    """z @ weight + bias + scaling · dropout(z) @ aᵀ @ bᵀ with z = activation(x).
+
+    x [..., in], weight [in, out], bias [out], a [r, in], b [out, r], all float32 → [..., out]. `activation` as of
+    `linear`. Neither dropout(z) nor z is kept for the backward pass.
+    """
+    seed = dropout_op.seeds.next() if dropout else 0
+    flat = x.reshape(-1, x.shape[-1])
+    if fused.enabled() and fused.has_sgemm():
+        before, recomputed = Recomputed.split(activation, flat)
+        y = _LoraLinear.apply(before, weight, bias, a, b, recomputed, scaling, dropout, seed)
+    else:
+        y = composed(flat if activation is None else activation(flat), weight, bias, a, b, scaling, dropout, seed)
+    return y.reshape(*x.shape[:-1], weight.shape[1])
+
+
+def composed(x, weight, bias, a, b, scaling: float, dropout: float, seed: int):
+    dropped = dropout_op.composed(x, dropout, seed) if dropout else x
+    low = jt.nn.matmul_transpose(dropped, a) * scaling
+    return linear.composed(x, weight, bias) + jt.nn.matmul_transpose(low, b)
+
+
+class _LoraLinear(jt.Function):
+    def execute(self, x, weight, bias, a, b, activation, scaling, dropout, seed):
+        self.x, self.weight, self.a, self.b, self.activation = x, weight, a, b, activation
+        self.numbers = {
+            "r": a.shape[0],
+            "scaling": scaling,
+            "p": dropout,
+            "seed": seed,
+            "threshold": dropout_op.threshold(dropout),
+        }
+        rows, outputs = x.shape[0], weight.shape[1]
+        y, self.low = self._run(
+            _LORA.format(a="in3_p", b="in4_p", weight="in1")
+            + "lora_forward(lora, in0_p, in1_p, in2_p, out0_p, out1_p);",
+            [[rows, outputs], [rows, a.shape[0]]],
+            [activation.forward(x), weight, bias, a, b],
+        )
+        return y
+
+    def grad(self, dy):
+        dlow, da, db = self._run(
+            _LORA.format(a="in3_p", b="in4_p", weight="in5")
+            + "lora_backward(lora, in0_p, in1_p, in2_p, out0_p, out1_p, out2_p);",
+            [self.low.shape, self.a.shape, self.b.shape],
+            [self.activation.forward(self.x), dy, self.low, self.a, self.b, self.weight],
+        )
+        (dx,) = self._run(
+            _LORA.format(a="in3_p", b="nullptr", weight="in1") + "lora_by_input(lora, in0_p, in1_p, in2_p, out0_p);",
+            [self.x.shape],
+            [dy, self.weight, dlow, self.a],
+        )
+        dweight, dbias = linear.weight_gradients(self.activation, self.x, self.weight, dy)
+        return self.activation.backward(self.x, dx), dweight, dbias, da, db, None, None, None, None
+
+    def _run(self, call, shapes, inputs):
+        return fused.run(["random", "projection", "lora"], call, shapes, inputs, **self.numbers)

@@ -1,0 +1,69 @@
+"""The head's loss, fused and composed, against torch in float64: values and each gradient."""
+
+import numpy as np
+import pytest
+import torch
+from operators import assert_close, normal, ours, torchs
+from torch.nn import functional
+
+from gpt2_jittor.backend import jt
+from gpt2_jittor.ops.head_loss import head_loss
+
+# (rows, width, vocabulary): the kernel takes 1,024 rows and 1,024 words at a time
+SHAPES = [(1, 1, 1), (3, 5, 7), (7, 36, 1024), (5, 3, 1025), (1030, 4, 2500)]
+
+
+def draw(rng, rows, width, vocab, scale):
+    """Hidden states, a head, targets and a gradient of the loss; logits with a deviation of `scale`."""
+    hidden, weight = normal(rng, rows, width), normal(rng, vocab, width, scale=scale / np.sqrt(width))
+    return hidden, weight, rng.integers(0, vocab, rows).astype(np.int32), normal(rng, rows)
+
+
+@pytest.mark.parametrize("scale", [1, 100])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_loss_of_a_head_is_torchs(way, rng, shape, scale):
+    hidden, weight, targets, dloss = draw(rng, *shape, scale)
+    found = ours(lambda h, w: head_loss(h, w, jt.array(targets)), [hidden, weight], dloss)
+    expected = torchs(
+        lambda h, w: functional.cross_entropy(h @ w.T, torch.tensor(targets).long(), reduction="none"),
+        [hidden, weight],
+        dloss,
+    )
+    # a logit of some hundreds rounds at 1e-5, and its exponential by as much
+    assert_close(found, expected, 1e-5 * max(1, scale / 5))
+
+
+@pytest.mark.parametrize("first", [0, 2040])
+def test_the_largest_logit_may_stand_in_any_block(way, rng, first):
+    hidden, weight, targets, dloss = draw(rng, 9, 6, 4200, 1)
+    weight[first : first + 20] *= 30
+    found = ours(lambda h, w: head_loss(h, w, jt.array(targets)), [hidden, weight], dloss)
+    expected = torchs(
+        lambda h, w: functional.cross_entropy(h @ w.T, torch.tensor(targets).long(), reduction="none"),
+        [hidden, weight],
+        dloss,
+    )
+    assert_close(found, expected, 5e-5)
+
+
+@pytest.mark.parametrize("vocab", [3, 301, 4100])
+def test_rows_stand_in_place_of_the_weights(way, rng, vocab):
+    hidden, weight, targets, dloss = draw(rng, 40, 12, vocab, 3)
+    tokens = rng.permutation(vocab)[: min(vocab, 5)].astype(np.int32)
+    targets[: len(tokens)] = tokens
+    rows = normal(rng, len(tokens), 12)
+    frozen = jt.array(weight).stop_grad()
+    found = ours(lambda h, r: head_loss(h, frozen, jt.array(targets), jt.array(tokens), r), [hidden, rows], dloss)
+
+    def theirs(h, r):
+        whole = torch.tensor(weight).double().index_put((torch.tensor(tokens).long(),), r)
+        return functional.cross_entropy(h @ whole.T, torch.tensor(targets).long(), reduction="none")
+
+    assert_close(found, torchs(theirs, [hidden, rows], dloss), 2e-5)
+
+
+def test_without_gradients_the_loss_is_the_same(way, rng):
+    hidden, weight, targets, _ = draw(rng, 11, 8, 2100, 2)
+    trained = head_loss(jt.array(hidden), jt.array(weight), jt.array(targets)).numpy()
+    with jt.no_grad():
+        np.testing.assert_array_equal(head_loss(jt.array(hidden), jt.array(weight), jt.array(targets)).numpy(), trained)
