@@ -26,7 +26,7 @@ def random_arrays(random, scale=1.0) -> list[np.ndarray]:
     return [(scale * random.standard_normal(shape)).astype(np.float32) for shape in SHAPES.values()]
 
 
-def test_adamw_is_torchs_with_decay_on_matrices_alone_over_20_steps():
+def test_adamw_is_torchs_with_decay_on_matrices_alone_over_20_steps(way):
     random = np.random.default_rng(1)
     values = random_arrays(random)
     ours = [jt.array(value) for value in values]
@@ -63,8 +63,26 @@ def test_an_optimizer_goes_on_from_its_saved_state():
         np.testing.assert_array_equal(found.numpy(), expected.numpy())
 
 
+def test_many_and_large_tensors_are_updated_alike(way, rng):
+    """More tensors than one operator takes, one of them larger than a piece of its work."""
+    sizes = [(200, 401), *((1 + i % 3, 1 + i) for i in range(40))]
+    values, gradients = ([rng.standard_normal(size).astype(np.float32) for size in sizes] for _ in range(2))
+    ours = [jt.array(value) for value in values]
+    theirs = [torch.nn.Parameter(torch.tensor(value)) for value in values]
+    for parameter, gradient in zip(theirs, gradients, strict=True):
+        parameter.grad = torch.tensor(gradient)
+    norm = global_norm([jt.array(gradient) for gradient in gradients])
+    np.testing.assert_allclose(norm.numpy(), torch.nn.utils.clip_grad_norm_(theirs, 1.0).numpy(), rtol=FLOAT32)
+    torch.optim.AdamW(theirs, lr=0.1, weight_decay=0.01).step()
+    AdamW([(str(i), value) for i, value in enumerate(ours)], 0.01).step(
+        [jt.array(gradient) for gradient in gradients], 0.1, clip_factor(norm, 1.0)
+    )
+    for found, expected in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(found.numpy(), expected.detach(), rtol=FLOAT32, atol=FLOAT32)
+
+
 @pytest.mark.parametrize("max_norm", [0.5, 1.0, 1e6])
-def test_gradients_are_clipped_as_torch_clips_them(max_norm):
+def test_gradients_are_clipped_as_torch_clips_them(way, max_norm):
     arrays = random_arrays(np.random.default_rng(3))
     parameters = [torch.nn.Parameter(torch.zeros(array.shape)) for array in arrays]
     for parameter, array in zip(parameters, arrays, strict=True):

@@ -7,7 +7,7 @@ one update.
 import numpy as np
 
 from gpt2_jittor.backend import jt
-from gpt2_jittor.ops.adamw import adamw
+from gpt2_jittor.ops.adamw import adamw, sum_of_squares
 
 
 class AdamW:
@@ -20,24 +20,23 @@ class AdamW:
         self.named_parameters = list(named_parameters)
         self.weight_decay, self.betas, self.eps = weight_decay, betas, eps
         self.steps = 0
+        self.parameters = [parameter for _, parameter in self.named_parameters]
         self.first = [jt.zeros_like(p).stop_grad() for _, p in self.named_parameters]
         self.second = [jt.zeros_like(p).stop_grad() for _, p in self.named_parameters]
-
-    @property
-    def parameters(self) -> list:
-        return [parameter for _, parameter in self.named_parameters]
 
     def step(self, gradients, learning_rate: float, scale=None) -> None:
         """One update with `gradients` times `scale`, a Var of one element (None: as they are)."""
         self.steps += 1
         scale = jt.ones((1,)) if scale is None else scale
-        for parameter, gradient, first, second in zip(self.parameters, gradients, self.first, self.second, strict=True):
-            decay = self.weight_decay if parameter.ndim >= 2 else 0.0
-            new = adamw(
-                parameter, gradient, first, second, scale, self.steps, learning_rate, decay, self.betas, self.eps
-            )
-            for old, value in zip((parameter, first, second), new, strict=True):
-                old.update(value)
+        decays = [self.weight_decay if parameter.ndim >= 2 else 0.0 for parameter in self.parameters]
+        old = (self.parameters, self.first, self.second)
+        new = adamw(
+            self.parameters, gradients, self.first, self.second, scale, self.steps, learning_rate, decays,
+            self.betas, self.eps,
+        )  # fmt: skip
+        for values, updated in zip(old, new, strict=True):
+            for value, replacement in zip(values, updated, strict=True):
+                value.update(replacement)
 
     def state(self) -> dict[str, np.ndarray]:
         """The moments as numpy arrays: `first.<parameter>` and `second.<parameter>`."""
@@ -57,8 +56,7 @@ class AdamW:
 
 def global_norm(gradients):
     """√ of the sum of all squares: a Var of one element."""
-    total = sum((gradient * gradient).sum() for gradient in gradients)
-    return jt.sqrt(total)
+    return jt.sqrt(sum_of_squares(gradients))
 
 
 def clip_factor(norm, max_norm: float):
