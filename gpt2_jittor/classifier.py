@@ -13,7 +13,6 @@ from gpt2_jittor.config import GPT2Config
 from gpt2_jittor.hub import locate
 from gpt2_jittor.initial import initial_head
 from gpt2_jittor.layers import Head
-from gpt2_jittor.ops.cross_entropy import cross_entropy
 from gpt2_jittor.pretrained import GPT2PreTrained, check_ids, on_host
 
 
@@ -53,6 +52,10 @@ class GPT2ForSequenceClassification(GPT2PreTrained):
         ids and mask [batch, time] as of `hidden`; pads may stand on either side. Raises ValueError besides
         for a row without a token.
         """
+        return self.score(self._last(input_ids, attention_mask))
+
+    def _last(self, input_ids, attention_mask):
+        """The hidden states of each row's last token, [batch, width]."""
         mask = np.ones(np.shape(input_ids)) if attention_mask is None else on_host(attention_mask)
         rows, time = mask.shape
         if not (mask != 0).any(axis=1).all():
@@ -60,13 +63,13 @@ class GPT2ForSequenceClassification(GPT2PreTrained):
         last = time - 1 - (mask[:, ::-1] != 0).argmax(axis=1)
         hidden = self.hidden(input_ids, attention_mask)
         flat = (np.arange(rows) * time + last).astype(np.int32)
-        return self.score(hidden.reshape(-1, hidden.shape[-1])[jt.array(flat)])
+        return hidden.reshape(-1, hidden.shape[-1])[jt.array(flat)]
 
     def losses(self, input_ids, classes, attention_mask=None):
         """The cross-entropy of each row, in nats, [batch]; `classes` [batch] are indexes into `config.labels`."""
         classes = on_host(classes)
         check_ids(classes, len(self.config.labels), "classes", "classifier")
-        return cross_entropy(self(input_ids, attention_mask), jt.array(classes.astype(np.int32)))
+        return self.score.losses(self._last(input_ids, attention_mask), jt.array(classes.astype(np.int32)))
 
     def loss(self, input_ids, classes, attention_mask=None):
         """The mean of `losses`: a Var of one element."""

@@ -12,7 +12,6 @@ from gpt2_jittor.backend import jt
 from gpt2_jittor.ops import fused
 from gpt2_jittor.ops.activation import ACTIVATIONS
 from gpt2_jittor.ops.attention import attention, cached_attention
-from gpt2_jittor.ops.cross_entropy import cross_entropy
 from gpt2_jittor.ops.dropout import add_dropped, dropout, seeds
 from gpt2_jittor.ops.layer_norm import layer_norm
 
@@ -168,21 +167,6 @@ def test_attention_with_dropout_is_torchs_with_the_very_same_mask(way, rng):
     seeds.restart(1, step)
     found = ours(lambda x: attention(x, jt.array(mask), heads, scale, P), [qkv], dy)
     assert_close(found, torchs(reference, [qkv], dy))
-
-
-# --- cross-entropy
-
-
-@pytest.mark.parametrize(
-    ("low", "high"), [(-3, 3), (-1e4, 1e4), (-103, -97), (9997, 10003)], ids=["small", "far apart", "GPT-2's", "large"]
-)
-@pytest.mark.parametrize(("rows", "classes"), [(1, 1), (1, 7), (5, 131), (67, 1009)])
-def test_cross_entropy_is_torchs(way, rng, rows, classes, low, high):
-    logits, dy = rng.uniform(low, high, (rows, classes)).astype(np.float32), normal(rng, rows)
-    targets = rng.integers(0, classes, rows)
-    found = ours(lambda x: cross_entropy(x, jt.array(targets.astype(np.int32))), [logits], dy)
-    expected = torchs(lambda x: functional.cross_entropy(x, torch.tensor(targets), reduction="none"), [logits], dy)
-    assert_close(found, expected)
 
 
 # --- dropout

@@ -33,6 +33,24 @@ def test_the_loss_of_a_head_is_torchs(way, rng, shape, scale):
     assert_close(found, expected, 1e-5 * max(1, scale / 5))
 
 
+@pytest.mark.parametrize(
+    ("low", "high"), [(-1e4, 1e4), (-103, -97), (9997, 10003)], ids=["far apart", "GPT-2's", "large"]
+)
+@pytest.mark.parametrize(("rows", "classes"), [(1, 7), (5, 131), (67, 1100)])
+def test_no_size_of_logit_is_too_much(way, rng, rows, classes, low, high):
+    logits = rng.uniform(low, high, (rows, classes)).astype(np.float32)
+    targets, dloss = rng.integers(0, classes, rows).astype(np.int32), normal(rng, rows)
+    arrays = [np.eye(rows, dtype=np.float32), np.ascontiguousarray(logits.T)]  # their product is exact
+    found = ours(lambda h, w: head_loss(h, w, jt.array(targets)), arrays, dloss)
+    expected = torchs(
+        lambda h, w: functional.cross_entropy(h @ w.T, torch.tensor(targets).long(), reduction="none"), arrays, dloss
+    )
+    loss, by_hidden, by_weight = zip(found, expected, strict=True)
+    assert_close(*zip(loss, by_weight, strict=True))
+    # a sum of logits times probabilities less another logit: roundings are those of the logits
+    assert np.abs(by_hidden[0] - by_hidden[1]).max() < 2e-6 * np.abs(logits).max() * np.abs(dloss).max()
+
+
 @pytest.mark.parametrize("first", [0, 2040])
 def test_the_largest_logit_may_stand_in_any_block(way, rng, first):
     hidden, weight, targets, dloss = draw(rng, 9, 6, 4200, 1)
