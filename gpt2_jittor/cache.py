@@ -22,11 +22,17 @@ class KVCache:
         self._table = np.zeros((0, 0), np.int32)  # [batch, length]: the slot of a row's token, or PAD
         self._offset = 0  # token j of every row stands at offset + j of its slot
         self._slots = self._capacity = 0
+        self.step = None  # the kernel that decodes with this cache, once it is prepared; False: there is none
 
     @property
     def length(self) -> int:
         """Tokens held, pads included."""
         return self._table.shape[1]
+
+    @property
+    def rows(self) -> int:
+        """The batch."""
+        return len(self._table)
 
     @property
     def offset(self) -> int:

@@ -108,8 +108,8 @@ static inline void dots(const T* w, const float* scales, long inputs, const floa
     floats acc[ROWS][COUNT];
     for (int r = 0; r < ROWS; r++)
         for (int j = 0; j < COUNT; j++) acc[r][j] = floats{};
-    long k = 0;
-    for (; k + LANES <= inputs; k += LANES) {
+    const long whole = inputs / LANES * LANES;
+    for (long k = 0; k < whole; k += LANES) {
         floats a[COUNT];
         #pragma GCC unroll 4
         for (int j = 0; j < COUNT; j++) {
@@ -126,7 +126,7 @@ static inline void dots(const T* w, const float* scales, long inputs, const floa
     for (int r = 0; r < ROWS; r++)
         for (int j = 0; j < COUNT; j++) {
             float total = sum_of(acc[r][j]);
-            for (long rest = k; rest < inputs; rest++) total += x[r * inputs + rest] * w[j * inputs + rest];
+            for (long k = whole; k < inputs; k++) total += x[r * inputs + k] * w[j * inputs + k];
             y[r * y_stride + j] = scales ? total * scales[j] : total;
         }
 }
