@@ -4,6 +4,7 @@ import numpy as np
 
 from gpt2_jittor.backend import jt
 from gpt2_jittor.cache import KVCache
+from gpt2_jittor.layers import TiedHead
 from gpt2_jittor.model import GPT2LMHeadModel
 from gpt2_jittor.ops import fused
 from gpt2_jittor.ops.activation import gelu_new
@@ -44,25 +45,29 @@ def _projections(block) -> tuple:
 
 def _prepare(model: GPT2LMHeadModel) -> DecodeStep:
     """The kernel, with this model's parameters."""
-    body = model.transformer
+    body, head = model.transformer, model.lm_head
     blocks = [
         BlockWeights(
             (block.ln_1.weight, block.ln_1.bias, block.ln_2.weight, block.ln_2.bias),
-            [(part.weight, part.bias) for part in _projections(block)],
+            [_parts(part, "weight", "bias") for part in _projections(block)],
         )
         for block in body.h
     ]
-    scales = [block.attn.scale for block in body.h]
     return DecodeStep(
-        tokens=(body.wte.weight,),
+        tokens=_parts(body.wte, "weight"),
         positions=body.wpe.weight,
         blocks=blocks,
         norm=(body.ln_f.weight, body.ln_f.bias),
-        head=(model.lm_head.weight,),
+        head=_parts(head._embedding if isinstance(head, TiedHead) else head, "weight"),
         heads=model.config.n_head,
-        scales=scales,
+        scales=[block.attn.scale for block in body.h],
         eps=model.config.layer_norm_epsilon,
     )
+
+
+def _parts(module, *names: str) -> tuple:
+    """What the kernel reads of a layer: its int8 parts, or float32 parameters."""
+    return module.parts if getattr(module, "quantized", False) else tuple(getattr(module, name) for name in names)
 
 
 def _next_token(model: GPT2LMHeadModel, ids: np.ndarray, cache: KVCache):
