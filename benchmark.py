@@ -67,6 +67,7 @@ def decoders(model: Path, data: Path, batch: int, new: int, repeat: int) -> list
     translate = settings | {"threads": len(os.sched_getaffinity(0))}
     return [
         Contestant("this project", "benchmarks.ours", settings),
+        Contestant("this project, int8", "benchmarks.ours", settings | {"int8": True}),
         Contestant(EAGER, "torch_side.py", settings),
         Contestant("CTranslate2, float32", "ctranslate.py", translate | {"compute_type": "float32"}),
         Contestant("CTranslate2, int8", "ctranslate.py", translate | {"compute_type": "int8"}),

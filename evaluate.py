@@ -20,6 +20,7 @@ from datasets import registry
 from datasets.encode import report
 from datasets.example import SPLITS, Dataset, Task
 
+INT8 = "int8"  # the row of what was asked for with int8 weights
 NEW_TOKENS = {"qa": 32, "chat": 40, "instruct": 128}  # in a generated answer, at most
 
 
@@ -41,6 +42,7 @@ def parse():
     )
     parser.add_argument("--confusion", type=Path, metavar="FILE.png", help="draw who was taken for whom")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--int8", action="store_true", help="weights in 8 bits, measured beside the float32 ones")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     given = parser.parse_args()
     for name in ("limit", "batch_size", "max_new_tokens", "num_beams"):
@@ -55,6 +57,7 @@ def main() -> None:
     from inference import finished
     from training.setup import longest, read_split
 
+    finished.check_int8(given.int8, given.device)
     found = finished.find(given.model, given.adapter)
     run = found.arguments
     task = registry.task(given.task or run.get("task", "dailydialog"))
@@ -70,9 +73,9 @@ def main() -> None:
     from inference.measure import measure, trivial
 
     rows, seconds = {}, {}
-    for name, contestant in contestants(found).items():
+    for name, (contestant, int8) in contestants(found, given.int8).items():
         started = time.perf_counter()
-        model = finished.load(contestant, task)
+        model = finished.load(contestant, task, int8)
         how_to_answer = decoding(given, task)
         measured = measure(model, found.tokenizer, task, dataset, data, given.batch_size, how_to_answer, length)
         rows[name], seconds[name] = measured.figures, time.perf_counter() - started
@@ -84,11 +87,14 @@ def main() -> None:
     draw_confusion(given, found, task, measured)
 
 
-def contestants(found) -> dict:
-    """What is measured side by side; the last one is what was asked for."""
+def contestants(found, int8: bool) -> dict:
+    """What is measured side by side, and whether in int8; the last one is what was asked for."""
     if found.adapter is None:
-        return {"model": found}
-    return {"base": dataclasses.replace(found, adapter=None, classifies=False), "adapter": found}
+        several = {"model": (found, False)}
+    else:
+        several = {"base": (dataclasses.replace(found, adapter=None, classifies=False), False)}
+        several["adapter"] = (found, False)
+    return several | {INT8: (found, True)} if int8 else several
 
 
 def decoding(given, task: Task):
@@ -147,6 +153,9 @@ def notes(rows: dict) -> list[str]:
     said = []
     if "base" in rows and "accuracy" in rows["base"]:
         said.append("base: under a head that was never trained")
+    if INT8 in rows:
+        of_floats = rows["adapter" if "adapter" in rows else "model"]["perplexity"].value
+        said.append(f"int8: perplexity {rows[INT8]['perplexity'].value / of_floats - 1:+.3%}")
     if any("bleu" in figures for figures in rows.values()):
         said.append(f"bleu: {metrics.bleu_signature()}")
     if any("f1" in figures for figures in rows.values()):

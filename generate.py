@@ -53,6 +53,7 @@ def parse():
     chosen.add_argument("--batch-size", type=int, default=16, help="prompts answered together (default: 16)")
     chosen.add_argument("--seed", type=int, help="the same seed gives the same answers, in batches of the same size")
     parser.add_argument("--json", action="store_true", help="print one JSON object an answer")
+    parser.add_argument("--int8", action="store_true", help="weights in 8 bits: a quarter of the memory, faster")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     given = parser.parse_args()
     check(given)
@@ -149,6 +150,7 @@ def main() -> None:
     from inference import finished
     from inference.session import Session
 
+    finished.check_int8(given.int8, given.device)
     found = finished.find(given.model, given.adapter)
     task = task_of(given, found.arguments.get("task", "text"))
     finished.check_kind(found, task)
@@ -157,7 +159,7 @@ def main() -> None:
     session = Session(found, task, decoding_of(given), given.json)
     requests = read_requests(given.input, task) if given.input else None
     runtime.prepare(given.device)
-    session.start(finished.load(found, task))
+    session.start(finished.load(found, task, given.int8))
     if requests is not None:
         session.answer_all(requests, given.output)
     elif fields and not (task.kind == "qa" and "question" not in fields):

@@ -46,6 +46,10 @@ def decode(settings: dict):
     from gpt2_jittor.sampling import make_sampler
 
     model = _model(settings)
+    if settings.get("int8"):
+        from gpt2_jittor.quantized import quantize
+
+        quantize(model)
     prompts = np.load(settings["data"])["prompts"]
 
     def continuation() -> float:

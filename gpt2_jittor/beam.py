@@ -12,7 +12,8 @@ import numpy as np
 
 from common.errors import UserError
 from gpt2_jittor.cache import KVCache
-from gpt2_jittor.generation import Generated, evaluating, last_logits, pad_left, room
+from gpt2_jittor.decoding import last_logits
+from gpt2_jittor.generation import Generated, evaluating, pad_left, room
 from gpt2_jittor.model import GPT2LMHeadModel
 from gpt2_jittor.sampling import against_repetition, check_drawable, log_softmax
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from common.errors import UserError
-from gpt2_jittor.backend import jt
 from gpt2_jittor.cache import KVCache
+from gpt2_jittor.decoding import last_logits
 from gpt2_jittor.model import GPT2LMHeadModel
-from gpt2_jittor.sampling import Sampler, log_softmax
+from gpt2_jittor.sampling import Sampler, log_probs_of
 from gpt2_jittor.stopping import StopStrings
 
 
@@ -72,7 +72,7 @@ def generate(
         while live:
             logits = last_logits(model, new, cache, mask)
             tokens = sample(logits, [row.ids for row in live])
-            log_probs = log_softmax(logits)[np.arange(len(live)), tokens]
+            log_probs = log_probs_of(tokens, logits)
             for row, token, log_prob in zip(live, tokens.tolist(), log_probs.tolist(), strict=True):
                 row.take(token, log_prob, end_id)
             kept = np.flatnonzero([not row.finished for row in live])
@@ -80,13 +80,6 @@ def generate(
                 cache.select(kept)
             live, new, mask = [live[i] for i in kept], tokens[kept, None], None
     return [row.result() for row in rows]
-
-
-def last_logits(model: GPT2LMHeadModel, input_ids: np.ndarray, cache: KVCache, attention_mask=None) -> np.ndarray:
-    """Logits of the last position alone, float32 [batch, vocab]; the cache takes up the ids."""
-    with jt.no_grad():
-        hidden = model.hidden(input_ids, attention_mask, cache)
-        return model.lm_head(hidden[:, -1]).numpy()
 
 
 def room(prompts: Sequence[Sequence[int]], max_new_tokens: int, positions: int) -> list[int]:

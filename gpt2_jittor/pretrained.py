@@ -65,10 +65,12 @@ class GPT2PreTrained(jt.nn.Module):
     def save_pretrained(self, directory: str | Path, dtype: str = "float32") -> None:
         """Writes a folder that transformers loads, with the same logits. `dtype`: float32 or float16.
 
-        Raises UserError where an adapter stands beside the weights: it must be merged first.
+        Raises UserError where an adapter stands beside the weights: it must be merged first; and for int8 weights.
         """
         if any(getattr(module, "merged", True) is False for module in self.modules()):
             raise UserError("the adapter is not part of the weights yet: merge it first, or save the adapter")
+        if any(getattr(module, "quantized", False) for module in self.modules()):
+            raise UserError("the weights have become int8, which is for use only: save the model before that")
         config, tensors = self._stored()
         weights.write_model(directory, config, tensors, dtype, type(self).__name__)
 

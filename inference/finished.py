@@ -70,12 +70,27 @@ def check_kind(finished: Finished, task: Task, bare: bool = False) -> None:
         raise UserError(f"{what} tells other classes apart than {task.name}'s; give another")
 
 
-def load(finished: Finished, task: Task):
-    """The model, ready for use: base weights with the adapter merged into them."""
+def check_int8(int8: bool, device: str) -> None:
+    """Raises UserError where int8 weights are asked for on CUDA."""
+    if int8 and device == "cuda":
+        raise UserError("--int8 works on the CPU only: leave it out, or give --device cpu")
+
+
+def load(finished: Finished, task: Task, int8: bool = False):
+    """The model, ready for use: base weights with the adapter merged into them; `int8`: then quantised.
+
+    Raises UserError, besides for what cannot be read, for int8 where CUDA is in use.
+    """
+    from gpt2_jittor.backend import jt
     from lora import load_adapter, merge
 
+    check_int8(int8, "cuda" if jt.flags.use_cuda else "cpu")
     model = read_model(task, finished.directory, finished.config.vocab_size)
     if finished.adapter is not None:
         load_adapter(model, finished.adapter)
         merge(model)
+    if int8:
+        from gpt2_jittor.quantized import quantize
+
+        quantize(model)
     return model

@@ -14,6 +14,7 @@ import torch
 from common.errors import UserError
 from gpt2_jittor.beam import beam_search
 from gpt2_jittor.config import GPT2Config
+from gpt2_jittor.decoding import last_logits
 from gpt2_jittor.generation import pad_left
 from gpt2_jittor.model import GPT2LMHeadModel
 
@@ -131,7 +132,7 @@ def test_a_search_ends_with_the_same_token_as_transformers(tmp_path, seed, rng, 
     options = {"num_beams": 2, "early_stopping": early_stopping, "max_new_tokens": 30}
     steps = {"theirs": 0, "ours": 0}
     monkeypatch.setattr(theirs, "forward", counted(theirs.forward, steps, "theirs"))
-    monkeypatch.setattr(ours, "hidden", counted(ours.hidden, steps, "ours"))
+    monkeypatch.setattr("gpt2_jittor.beam.last_logits", counted(last_logits, steps, "ours"))
     assert_same(
         beam_search(ours, [prompt], end_id=end, **options), transformers_beams(theirs, [prompt], end, 1, **options)
     )

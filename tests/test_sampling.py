@@ -22,6 +22,7 @@ from gpt2_jittor.sampling import (
     keep_min_p,
     keep_top_k,
     keep_top_p,
+    log_probs_of,
     log_softmax,
     make_sampler,
     penalize_repetition,
@@ -155,6 +156,9 @@ def test_repeated_ngrams_are_banned_by_hand():
 def test_log_softmax_equals_torch(logits):
     expected = torch.from_numpy(logits).log_softmax(-1).numpy()
     np.testing.assert_allclose(log_softmax(logits), expected, rtol=1e-6, atol=1e-6)  # the exponentials' last bits
+    ids = expected.argmin(axis=-1)
+    chosen = log_probs_of(ids, logits)
+    np.testing.assert_allclose(chosen, expected[np.arange(len(ids)), ids], rtol=1e-6, atol=1e-6)
 
 
 def test_the_whole_chain_runs_in_transformers_order():

@@ -3,23 +3,25 @@
 #include <algorithm>
 #include <cmath>
 
+static inline void layer_norm_row(const float* x, const float* weight, const float* bias, float* y, float* mean,
+                                  float* rstd, long width, float eps) {
+    float sum = 0, rest = 0, squares = 0;
+    for (long c = 0; c < width; c++) sum += x[c];
+    const float rough = sum / width;
+    for (long c = 0; c < width; c++) rest += x[c] - rough;
+    const float m = rough + rest / width;  // what rounding took from a large mean
+    for (long c = 0; c < width; c++) squares += (x[c] - m) * (x[c] - m);
+    const float s = 1.0f / std::sqrt(squares / width + eps);
+    for (long c = 0; c < width; c++) y[c] = (x[c] - m) * s * weight[c] + bias[c];
+    *mean = m;
+    *rstd = s;
+}
+
 static void layer_norm_forward(const float* x, const float* weight, const float* bias, float* y, float* mean,
                                float* rstd, long rows, long width, float eps) {
     #pragma omp parallel for
-    for (long r = 0; r < rows; r++) {
-        const float* xr = x + r * width;
-        float* yr = y + r * width;
-        float sum = 0, rest = 0, squares = 0;
-        for (long c = 0; c < width; c++) sum += xr[c];
-        const float rough = sum / width;
-        for (long c = 0; c < width; c++) rest += xr[c] - rough;
-        const float m = rough + rest / width;  // what rounding took from a large mean
-        for (long c = 0; c < width; c++) squares += (xr[c] - m) * (xr[c] - m);
-        const float s = 1.0f / std::sqrt(squares / width + eps);
-        for (long c = 0; c < width; c++) yr[c] = (xr[c] - m) * s * weight[c] + bias[c];
-        mean[r] = m;
-        rstd[r] = s;
-    }
+    for (long r = 0; r < rows; r++)
+        layer_norm_row(x + r * width, weight, bias, y + r * width, mean + r, rstd + r, width, eps);
 }
 
 // dx = rstd * (g - mean(g) - xhat * mean(g * xhat)) with g = dy * weight

@@ -1,0 +1,170 @@
+// One new token for each of a few rows, through the whole of GPT-2, as one parallel region: every thread computes its
+// own columns of each product and waits for the others where it needs theirs.
+// After exp.h, vectors.h, products.h, layer_norm.h and gelu_new.h.
+#include <omp.h>
+#include <vector>
+
+static const float HIDDEN_SCORE = -1e30f;  // softmax turns it into 0; not -inf: compiled with -Ofast
+
+struct Norm {
+    const float *weight, *bias;
+};
+
+template <class Weight>
+struct Projection {
+    Weight weight;
+    const float* bias;
+};
+
+template <class Weight>
+struct Block {
+    Norm ln_1, ln_2;
+    Projection<Weight> c_attn, c_proj, c_fc, mlp_proj;
+    float *keys, *values;  // [slots, capacity, width]
+};
+
+// w [rows, width] by rows; int8 ones are to be multiplied by their row's scale.
+template <class T>
+struct Table {
+    const T* values;
+    const float* scales;
+    long rows;
+};
+
+// Row b finds the keys and values of its token j in slot table[b, j] at offset + j; -1 is a pad. The last token is the
+// new one, whose keys and values are written there.
+struct Step {
+    long rows, width, inner, heads;
+    const int *ids, *positions, *table;
+    long tokens, capacity, offset;
+    float eps;
+};
+
+static inline void columns_of_thread(long columns, long* first, long* last) {
+    const long units = (columns + LANES - 1) / LANES, thread = omp_get_thread_num(), threads = omp_get_num_threads();
+    *first = std::min(columns, units * thread / threads * LANES);
+    *last = std::min(columns, units * (thread + 1) / threads * LANES);
+}
+
+static inline float dot(const float* a, const float* b, long n) {
+    floats acc = floats{};
+    long i = 0;
+    for (; i + LANES <= n; i += LANES) acc += load(a + i) * load(b + i);
+    float total = sum_of(acc);
+    for (; i < n; i++) total += a[i] * b[i];
+    return total;
+}
+
+static inline void normalise(const Step& s, const Norm& norm, const float* x, float* y) {
+    float mean, rstd;
+    for (long r = 0; r < s.rows; r++)
+        layer_norm_row(x + r * s.width, norm.weight, norm.bias, y + r * s.width, &mean, &rstd, s.width, s.eps);
+}
+
+// x = the token's row + the position's.
+template <class T>
+static void embed(const Step& s, const Table<T>& tokens, const float* positions, float* x) {
+    #pragma omp for schedule(static)
+    for (long r = 0; r < s.rows; r++) {
+        const T* token = tokens.values + s.ids[r] * s.width;
+        const float *position = positions + s.positions[r] * s.width, scale = tokens.scales ? tokens.scales[s.ids[r]] : 1;
+        for (long c = 0; c < s.width; c++) x[r * s.width + c] = token[c] * scale + position[c];
+    }
+}
+
+static const long MIXED = 4 * LANES;
+
+// out[0 … n) = sum over j of weights[j] * values[place(j), …), n up to MIXED.
+template <class Place>
+static inline void mix(const float* values, long n, const float* weights, long tokens, const int* slots,
+                       const Place& place, float* out) {
+    floats acc[4] = {};
+    float rest[MIXED] = {};
+    for (long j = 0; j < tokens; j++) {
+        if (slots[j] < 0) continue;
+        const float* v = values + place(j);
+        if (n == MIXED)
+            for (int i = 0; i < 4; i++) acc[i] += weights[j] * load(v + i * LANES);
+        else
+            for (long d = 0; d < n; d++) rest[d] += weights[j] * v[d];
+    }
+    if (n == MIXED)
+        for (int i = 0; i < 4; i++) store(out + i * LANES, acc[i]);
+    else
+        std::copy(rest, rest + n, out);
+}
+
+// One head of one row: writes the new key and value, then attends. `scores` has room for all tokens.
+static void attend(const Step& s, float scale, float* keys, float* values, long row, long head, const float* qkv,
+                   float* out, float* scores) {
+    const long dim = s.width / s.heads, at = head * dim, last = s.tokens - 1;
+    const int* slots = s.table + row * s.tokens;
+    const float* q = qkv + row * 3 * s.width + at;
+    const auto place = [&](long j) { return (slots[j] * s.capacity + s.offset + j) * s.width + at; };
+    std::copy(q + s.width, q + s.width + dim, keys + place(last));
+    std::copy(q + 2 * s.width, q + 2 * s.width + dim, values + place(last));
+    float top = HIDDEN_SCORE, total = 0;
+    for (long j = 0; j < s.tokens; j++) {
+        scores[j] = slots[j] < 0 ? HIDDEN_SCORE : scale * dot(q, keys + place(j), dim);
+        top = std::max(top, scores[j]);
+    }
+    for (long j = 0; j < s.tokens; j++) total += scores[j] = vector_exp(scores[j] - top);
+    for (long j = 0; j < s.tokens; j++) scores[j] *= 1 / total;
+    for (long d = 0; d < dim; d += MIXED)
+        mix(values + d, std::min(MIXED, dim - d), scores, s.tokens, slots, place, out + row * s.width + at + d);
+}
+
+// y = x w + bias (+ more) in this thread's columns, which are returned.
+template <class Weight>
+static void affine(const Projection<Weight>& p, const float* x, const float* more, float* y, long rows, long* first,
+                   long* last) {
+    const long outputs = p.weight.outputs;
+    columns_of_thread(outputs, first, last);
+    product(p.weight, x, rows, y, *first, *last);
+    for (long r = 0; r < rows; r++) {
+        for (long c = *first; c < *last; c++) y[r * outputs + c] += p.bias[c];
+        if (more)
+            for (long c = *first; c < *last; c++) y[r * outputs + c] += more[r * outputs + c];
+    }
+}
+
+// x [rows, width] becomes what the block makes of it. `own` is this thread's, the others are shared.
+template <class Weight>
+static void decode_block(const Step& s, const Block<Weight>& block, float scale, float* x, float* qkv, float* mixed,
+                         float* middle, float* hidden, float* own) {
+    long first, last;
+    normalise(s, block.ln_1, x, own);  // each thread for itself: cheaper than waiting
+    affine(block.c_attn, own, nullptr, qkv, s.rows, &first, &last);
+    #pragma omp barrier
+    #pragma omp for schedule(static)
+    for (long item = 0; item < s.rows * s.heads; item++)
+        attend(s, scale, block.keys, block.values, item / s.heads, item % s.heads, qkv, mixed, own);
+    affine(block.c_proj, mixed, x, middle, s.rows, &first, &last);
+    #pragma omp barrier
+    normalise(s, block.ln_2, middle, own);
+    affine(block.c_fc, own, nullptr, hidden, s.rows, &first, &last);
+    for (long r = 0; r < s.rows; r++) gelu_new_row(hidden + r * s.inner + first, last - first);
+    #pragma omp barrier
+    affine(block.mlp_proj, hidden, middle, x, s.rows, &first, &last);
+    #pragma omp barrier
+}
+
+// logits [rows, head.rows]
+template <class Weight, class T, class U>
+static void decode_step(const Step& s, const Table<T>& tokens, const float* positions, const Block<Weight>* blocks,
+                        const float* scales, long layers, const Norm& ln_f, const Table<U>& head, float* logits) {
+    std::vector<float> shared(s.rows * (6 * s.width + s.inner));
+    float *x = shared.data(), *qkv = x + s.rows * s.width, *mixed = qkv + s.rows * 3 * s.width;
+    float *middle = mixed + s.rows * s.width, *hidden = middle + s.rows * s.width;
+    #pragma omp parallel
+    {
+        std::vector<float> own(std::max(s.rows * s.width, s.tokens));
+        embed(s, tokens, positions, x);
+        for (long layer = 0; layer < layers; layer++)
+            decode_block(s, blocks[layer], scales[layer], x, qkv, mixed, middle, hidden, own.data());
+        normalise(s, ln_f, x, own.data());
+        long first, last;
+        columns_of_thread(head.rows, &first, &last);
+        transposed_product(head.values, head.scales, own.data(), s.rows, s.width, head.rows, logits, first, last);
+    }
+}
