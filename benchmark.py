@@ -4,9 +4,12 @@ python benchmark.py train                        # LoRA updates, GPT-2 small, 8 
 python benchmark.py decode                       # greedy, prompt 32 + 128 new tokens, one prompt and eight
 python benchmark.py epoch --data-dir data/dailydialog --dialogues 1000
 python benchmark.py scale                        # an update over sequence lengths; --size for other models
+python benchmark.py start                        # from the command to the end of the first update of gpt2-nano
 Nothing else should run meanwhile. Needs what `make test` installs; `pip install ctranslate2` for its rows.
 """
 
+import dataclasses
+import json
 import shlex
 import sys
 import tempfile
@@ -15,15 +18,16 @@ from pathlib import Path
 from common.command import Parser, run_command
 from common.errors import UserError
 
-EAGER, FLOOR = "transformers + PEFT", "floor: the products alone"
+EAGER, COMPILED, FLOOR = "transformers + PEFT", "the same, torch.compile", "the floor of this machine"
 LENGTHS = (128, 256, 512, 1024)
 SCALE_TOKENS = 1024
 LORA_DROPOUT = 0.05
+NANO = Path(__file__).resolve().parent / "checkpoints" / "gpt2-nano"
 
 
 def parse():
     parser = Parser(prog="benchmark.py", description=__doc__)
-    parser.add_argument("race", choices=("train", "decode", "epoch", "scale"))
+    parser.add_argument("race", choices=("train", "decode", "epoch", "scale", "start"))
     parser.add_argument("--size", default="gpt2", choices=("tiny", "gpt2", "gpt2-medium"), help="(default: gpt2)")
     parser.add_argument("--rounds", type=int, default=5, help="(default: 5)")
     parser.add_argument("--repeat", type=int, default=1, help="units of work in a round (default: 1)")
@@ -52,7 +56,7 @@ def trainers(task: str, model: Path, data: Path, theirs: Path | None = None, rep
         Contestant("this project", "benchmarks.ours", ours),
         Contestant("this project, composed", "benchmarks.ours", ours | {"fused": False}),
         Contestant(EAGER, "torch_side.py", others),
-        Contestant("the same, torch.compile", "torch_side.py", others | {"compile": True}),
+        Contestant(COMPILED, "torch_side.py", others | {"compile": True}),
     ]
     return found if task == "epoch" else [*found, Contestant(FLOOR, "floor.py", others)]
 
@@ -75,10 +79,26 @@ def decoders(model: Path, data: Path, batch: int, new: int, repeat: int) -> list
     ]
 
 
+def starters(model: Path, data: Path, **more) -> list:
+    """Who begins: with kernels that were compiled before, with none of them, and PyTorch."""
+    first, _, eager, compiled, _ = trainers("train", model, data, **more)
+    cold = dataclasses.replace(
+        first, name="this project, nothing compiled yet", settings=first.settings | {"cold": True}
+    )
+    return [first, cold, eager, compiled]
+
+
 def races(given, folder: Path):
     """Yields (title, contestants, tokens of a unit of work)."""
     from benchmarks import inputs
 
+    if given.race == "start":
+        vocab = json.loads((NANO / "config.json").read_text(encoding="utf-8"))["vocab_size"]
+        data = inputs.random_batches(folder / "batches.npz", vocab, given.batch_size, given.time)
+        more = {"batch": given.batch_size, "time": given.time}
+        title = f"LoRA update, gpt2-nano, {given.batch_size} x {given.time} tokens"
+        yield title, starters(NANO, data, **more), given.batch_size * given.time
+        return
     model = inputs.random_model(given.size, folder / given.size)
     vocab = inputs.SIZES[given.size].get("vocab_size", 50257)
     if given.race == "train":
@@ -92,8 +112,7 @@ def races(given, folder: Path):
             title = f"greedy decoding, {given.size}, batch {batch}, 32 + {given.new} tokens"
             yield title, decoders(model, data, batch, given.new, given.repeat), batch * given.new
     elif given.race == "epoch":
-        nano = Path(__file__).resolve().parent / "checkpoints" / "gpt2-nano"
-        data = inputs.dialogues(folder, given.data_dir, nano, given.dialogues, given.batch_size)
+        data = inputs.dialogues(folder, given.data_dir, NANO, given.dialogues, given.batch_size)
         title = f"{given.dialogues:,} dialogues once, {given.size}, batch {given.batch_size}"
         contestants = trainers("epoch", model, data["grouped"], data["shuffled"], given.repeat)
         yield title, contestants, data["tokens"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.race import Result
 from common.files import replacing, write_json
 
-COLUMNS = ("median s", "min … max", "÷ eager", "÷ floor", "per second", "peak MB", "first s")
+COLUMNS = ("median s", "min … max", "÷ eager", "÷ floor", "per second", "peak MB", "first s", "from start s")
 
 
 def machine() -> str:
@@ -51,7 +51,12 @@ def show(title: str, table: list[dict]) -> str:
             continue
         cells = [f"{row['seconds']:.3f}", f"{row['min']:.3f} … {row['max']:.3f}"]
         cells += ["" if math.isnan(row[key]) else f"{row[key]:.2f}" for key in ("of_eager", "of_floor")]
-        cells += [f"{row['tokens_per_second']:,.1f}", f"{row['peak_mb']:,.0f}", f"{row['first_unit']:.1f}"]
+        cells += [
+            f"{row['tokens_per_second']:,.1f}",
+            f"{row['peak_mb']:,.0f}",
+            f"{row['first_unit']:.1f}",
+            f"{row['ready']:.1f}",
+        ]
         lines.append("| " + " | ".join([row["name"], *cells]) + " |")
     return "\n".join(lines)
 
