@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.worker import serve
+from datasets.batches import Batch
+from datasets.encode import IGNORED
 from gpt2_jittor import runtime
 
 for_good = contextlib.ExitStack()  # closed when the process ends
@@ -17,6 +19,7 @@ def train(settings: dict):
     from gpt2_jittor.backend import jt
     from gpt2_jittor.ops.dropout import seeds
     from lora import LoraConfig, inject, trainable
+    from training.gradients import loss_and_gradients
     from training.optimizer import AdamW, clip_factor, global_norm
 
     model = _model(settings)
@@ -31,9 +34,7 @@ def train(settings: dict):
         step = state["step"]
         state["step"] += 1
         seeds.restart(0, step)
-        ids, labels, mask = batches[step % len(batches)]
-        loss = model.losses(ids, labels, mask).mean()
-        gradients = jt.grad(loss, optimizer.parameters)
+        loss, gradients = loss_and_gradients(model, [batches[step % len(batches)]], optimizer.parameters)
         norm = global_norm(gradients)
         optimizer.step(gradients, 1e-4, clip_factor(norm, 1.0))
         jt.sync_all()
@@ -67,10 +68,14 @@ def _model(settings: dict):
     return GPT2LMHeadModel.from_pretrained(settings["model"])
 
 
-def _batches(settings: dict) -> list[tuple]:
-    """What the race wrote: (ids, labels, mask) of each batch."""
+def _batches(settings: dict) -> list[Batch]:
+    """What the race wrote."""
     data = np.load(settings["data"])
-    return [tuple(data[f"{name}{index}"] for name in ("ids", "labels", "mask")) for index in range(int(data["count"]))]
+    several = []
+    for index in range(int(data["count"])):
+        ids, labels, mask = (data[f"{name}{index}"] for name in ("ids", "labels", "mask"))
+        several.append(Batch(ids, labels, mask, int(mask.sum()), int((labels[:, 1:] != IGNORED).sum())))
+    return several
 
 
 def _all_of(update, batches):

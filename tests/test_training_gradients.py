@@ -1,0 +1,58 @@
+"""Gradients over several batches: those of all of them together, in the memory of one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datasets.batches import Batch
+from gpt2_jittor.backend import jt
+from gpt2_jittor.model import GPT2LMHeadModel
+from lora import LoraConfig, inject, trainable
+from training.gradients import loss_and_gradients
+
+NANO = Path(__file__).resolve().parent.parent / "checkpoints" / "gpt2-nano"
+
+
+def adapted():
+    config = LoraConfig(r=4, target_modules=["c_attn", "c_proj", "c_fc"], init_lora_weights=False)
+    model = inject(GPT2LMHeadModel.from_pretrained(NANO), config)
+    return model, [parameter for _, parameter in trainable(model)]
+
+
+def draw(rng, rows: int, time: int, scored: int) -> Batch:
+    """Random ids, of which the last `scored` of each row are."""
+    ids = rng.integers(0, 8192, (rows, time)).astype(np.int32)
+    labels = ids.copy()
+    labels[:, : time - scored] = -100
+    return Batch(ids, labels, np.ones_like(ids), ids.size, rows * scored)
+
+
+def test_batches_count_by_what_they_score(rng):
+    model, parameters = adapted()
+    parts = [draw(rng, 1, 20, 3), draw(rng, 2, 20, 15)]
+    whole = Batch(*(np.concatenate([getattr(part, name) for part in parts]) for name in (
+        "input_ids", "labels", "attention_mask")), 60, 33)  # fmt: skip
+    loss, gradients = loss_and_gradients(model, parts, parameters)
+    expected_loss, expected = loss_and_gradients(model, [whole], parameters)
+    np.testing.assert_allclose(loss.item(), expected_loss.item(), rtol=1e-5)
+    for found, right in zip(gradients, expected, strict=True):
+        error = np.linalg.norm(found.numpy() - right.numpy()) / np.linalg.norm(right.numpy())
+        assert error < 1e-4  # float32 sums of some hundred terms, in another order
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells what is resident")
+def test_more_batches_take_no_more_memory(rng):
+    def most_mb() -> float:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+    model, parameters = adapted()
+    jt.sync_all()
+    Path("/proc/self/clear_refs").write_text("5")  # begins the measurement of the most that is resident anew
+    before = most_mb()
+    loss_and_gradients(model, [draw(rng, 8, 256, 255) for _ in range(2)], parameters)
+    with_two = most_mb()
+    loss_and_gradients(model, [draw(rng, 8, 256, 255) for _ in range(8)], parameters)
+    assert with_two - before > 40
+    assert most_mb() - with_two < 0.3 * (with_two - before)

@@ -1,0 +1,28 @@
+"""The loss of an update and its gradients, over several batches one after the other."""
+
+from collections.abc import Sequence
+
+from datasets.batches import Batch
+from gpt2_jittor.backend import jt
+from gpt2_jittor.pretrained import GPT2PreTrained
+
+
+def loss_and_gradients(model: GPT2PreTrained, batches: Sequence[Batch], parameters: Sequence) -> tuple:
+    """The mean loss over all that the batches score together, so that long ones weigh more, and its gradients.
+
+    A Var of one element, and one for each of `parameters`, shaped like it.
+    """
+    scored = sum(batch.scored for batch in batches)
+    total, gradients = None, None
+    for batch in batches:
+        loss = model.losses(batch.input_ids, batch.labels, batch.attention_mask).sum() / scored
+        new = jt.grad(loss, parameters)
+        loss.stop_grad()  # else it keeps the activations as long as it lives
+        if gradients is None:
+            total, gradients = loss, new
+        else:
+            total = total + loss
+            gradients = [old + more for old, more in zip(gradients, new, strict=True)]
+        if len(batches) > 1:
+            jt.sync_all()  # one batch's activations at a time
+    return total, gradients
