@@ -21,6 +21,7 @@ from lora.injection import adapter_config, trainable
 from training import checkpoint
 from training.checkpoint import Progress
 from training.evaluation import Score, evaluate
+from training.gradients import loss_and_gradients
 from training.interrupt import interrupts_deferred
 from training.log import Log
 from training.optimizer import AdamW, clip_factor, global_norm
@@ -86,7 +87,7 @@ class Trainer:
         batches = self._micro_batches(step)
         scored = sum(batch.scored for batch in batches)
         rate = learning_rate(given.schedule, given.learning_rate, step, given.warmup_steps, self.inputs.total_steps)
-        loss, gradients = self._gradients(batches, scored)
+        loss, gradients = loss_and_gradients(self.model, batches, self.optimizer.parameters)
         norm = global_norm(gradients)
         self.optimizer.step(gradients, rate, clip_factor(norm, given.max_grad_norm) if given.max_grad_norm else None)
         jt.sync_all()
@@ -108,21 +109,6 @@ class Trainer:
             "tokens": tokens,
         }
         self.log.step(record, time.perf_counter() - started)
-
-    def _gradients(self, batches: list[Batch], scored: int):
-        """The mean loss over all scored tokens of the update, and its gradients: long batches weigh more."""
-        total, gradients = None, None
-        for batch in batches:
-            losses = self.model.losses(batch.input_ids, batch.labels, batch.attention_mask)
-            loss = losses.sum() / scored
-            new = jt.grad(loss, self.optimizer.parameters)
-            if gradients is None:
-                total, gradients = loss, new
-            else:
-                total = total + loss
-                gradients = [old + more for old, more in zip(gradients, new, strict=True)]
-                jt.sync_all()  # one micro-batch's activations at a time
-        return total, gradients
 
     def _micro_batches(self, step: int) -> list[Batch]:
         given = self.arguments
