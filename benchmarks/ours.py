@@ -82,6 +82,7 @@ def _all_of(update, batches):
     def epoch() -> float:
         return [update() for _ in batches][-1]
 
+    epoch.first = update
     return epoch
 
 

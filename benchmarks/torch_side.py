@@ -40,9 +40,11 @@ def train(settings: dict):
         optimizer.zero_grad(set_to_none=True)
         return loss.item()
 
-    if settings["task"] == "epoch":
-        return lambda: [update() for _ in batches][-1]
-    return update
+    def epoch() -> float:
+        return [update() for _ in batches][-1]
+
+    epoch.first = update
+    return epoch if settings["task"] == "epoch" else update
 
 
 def decode(settings: dict):
