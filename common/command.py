@@ -1,11 +1,17 @@
 """How every command reads its options and how it ends."""
 
 import argparse
+import os
+import signal
 import sys
 import typing
 from collections.abc import Callable
 
 from common.errors import UserError
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: what Ctrl-C does, from a scheduler or a machine that shuts down."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -19,16 +25,26 @@ class Parser(argparse.ArgumentParser):
 
 
 def run_command(main: Callable[[], int | None]) -> None:
-    """Runs a command's `main` and ends the process: 0, 2 after a `UserError`, 130 after Ctrl-C."""
+    """Runs a command's `main` and ends the process: 0, 2 after a `UserError`, 130 after Ctrl-C, 143 after SIGTERM."""
+    signal.signal(signal.SIGTERM, _terminate)
+    # what is forked from here, such as Jittor's compilers, ends as any process does
+    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
     try:
         status = main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         status = 2
+    except Terminated:
+        print("terminated", file=sys.stderr)
+        status = 128 + signal.SIGTERM
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        status = 130
+        status = 128 + signal.SIGINT
     except BrokenPipeError:  # the reader of our output (`| head`) has gone: nothing is left to say
         sys.stderr.close()
         status = 0
     sys.exit(status or 0)
+
+
+def _terminate(number, frame) -> typing.NoReturn:
+    raise Terminated

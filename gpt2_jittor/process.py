@@ -5,6 +5,7 @@ HTTPS certificates; it allows recursion without end; it writes its compiler's pr
 """
 
 import contextlib
+import os
 import re
 import signal
 import ssl
@@ -14,6 +15,8 @@ import warnings
 from collections.abc import Iterator
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGQUIT", "SIGCHLD") if hasattr(signal, name)]
+HELD = {signal.SIGINT, signal.SIGTERM}
+_holding = threading.Event()
 CHATTER = re.compile(r"\s*(Compiling Operators\(.*)?$")
 
 
@@ -30,6 +33,26 @@ def settings_kept() -> Iterator[None]:
         if threading.current_thread() is threading.main_thread():  # nobody else may set handlers
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """Lets Ctrl-C and SIGTERM wait until the block has ended. Processes that are forked in it can be ended."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+    _holding.set()
+    try:
+        yield
+    finally:
+        _holding.clear()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _release_in_child() -> None:
+    if _holding.is_set():  # Jittor's pool of compilers is ended with SIGTERM, and waited for
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
+
+
+os.register_at_fork(after_in_child=_release_in_child)
 
 
 class Filtered:

@@ -88,8 +88,11 @@ def import_jittor():
         import jittor_utils
 
         lend_onednn(Path(jittor_utils.home()))
-        if not core_is_compiled():
-            print("Compiling Jittor's core (once on this machine, about 4 minutes) ...", file=sys.stderr, flush=True)
+        compiled = core_is_compiled()
+    if not compiled:
+        print("Compiling Jittor's core (once on this machine, about 4 minutes) ...", file=sys.stderr, flush=True)
+    # Its core ends the process on a signal from the moment it is loaded: seconds can wait, its compilation cannot
+    with process.signals_held() if compiled else contextlib.nullcontext(), process.settings_kept():
         try:
             import jittor
         except SystemExit:  # its way of saying so, with status 0 and, when silent, without a word

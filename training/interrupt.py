@@ -1,4 +1,4 @@
-"""Ctrl-C that waits: an update is made whole or not at all, so that what is saved after it is a step of the run."""
+"""Ctrl-C and SIGTERM that wait: an update is made whole or not at all, so that what is saved after it is a step."""
 
 import contextlib
 import signal
@@ -6,25 +6,34 @@ import sys
 import threading
 from collections.abc import Iterator
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 @contextlib.contextmanager
 def interrupts_deferred() -> Iterator[None]:
-    """Holds a Ctrl-C back until the block has ended, and raises KeyboardInterrupt then; a second one does not wait."""
+    """Holds a signal back until the block has ended, and lets it do its work then; a second one does not wait."""
     if threading.current_thread() is not threading.main_thread():  # signals reach the main thread only
         yield
         return
     received = []
 
     def remember(number, frame):
-        if received:
-            raise KeyboardInterrupt
         received.append(number)
-        print("\nfinishing this step, then saving; once more Ctrl-C ends at once", file=sys.stderr, flush=True)
+        if len(received) > 1:
+            restore()
+            signal.raise_signal(number)
+        print("\nfinishing this step, then saving; once more ends at once", file=sys.stderr, flush=True)
 
-    before = signal.signal(signal.SIGINT, remember)
+    before = {number: signal.signal(number, remember) for number in SIGNALS}
+
+    def restore():
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
-    if received:
-        raise KeyboardInterrupt
+        # here, so that it takes the place of an error that it brought about: Ctrl-C reaches the compiler too
+        restore()
+        if len(received) == 1:
+            signal.raise_signal(received[0])
