@@ -10,7 +10,7 @@ from datasets.example import Task
 from gpt2_jittor.config import GPT2Config
 from gpt2_jittor.hub import locate
 from gpt2_jittor.tokenizer import check_sizes, load_tokenizer
-from lora.files import read_adapter
+from lora.files import check_base, read_adapter
 from lora.merging import base_of, vocabulary_of
 from training.arguments import read_recipe
 from training.setup import read_model
@@ -43,6 +43,7 @@ def find(model: str | None, adapter: Path | None) -> Finished:
     stored = read_adapter(adapter) if adapter else None
     if stored:
         directory = base_of(adapter, stored, model)
+        check_base(adapter, stored, directory)
         config, tokenizer, _ = vocabulary_of(adapter, stored, directory)
     else:
         directory = locate(model or "nano")
