@@ -7,6 +7,7 @@ on the data or on each other are None here and settled in `training/setup.py`.
 import argparse
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from pathlib import Path
@@ -19,18 +20,8 @@ from common.files import write_text
 from training.schedule import SCHEDULES
 
 TUNINGS = ("lora", "full")
-# what may differ when a run is taken up again: nothing that its next step depends on
-RESUMABLE = {
-    "epochs",
-    "max_steps",
-    "patience",
-    "eval_every",
-    "eval_limit",
-    "save_every",
-    "data_dir",
-    "output_dir",
-    "device",
-}
+# what may differ when a run is taken up again: how long it is, how often it saves, and where things lie
+RESUMABLE = {"epochs", "max_steps", "patience", "save_every", "data_dir", "output_dir", "device"}
 
 
 def option(default: Any, help: str, choices: tuple[str, ...] | None = None, many: bool = False) -> Any:
@@ -74,6 +65,7 @@ class TrainingArguments:
     eval_every: int | None = option(None, "updates between validations; else one an epoch, 10 in a run at least")
     eval_limit: int | None = option(None, "validate on this many examples; else on all")
     save_every: int | None = option(None, "updates between checkpoints; else at each validation")
+    skip_nonfinite: bool = option(False, "go on behind updates whose loss or gradients are not finite")
     patience: int | None = option(None, "stop after this many validations without a better loss")
     device: str = option("auto", "where to train", choices=("auto", "cpu", "cuda"))
 
@@ -147,8 +139,11 @@ def resolve(given: dict[str, Any], recipe: dict[str, Any] | None = None, path: P
     return TrainingArguments(**(recipe | given))
 
 
-def resolve_resumed(given: dict[str, Any], run_dir: Path) -> TrainingArguments:
-    """The arguments of the run in `run_dir`, with what was typed now. Raises UserError for what must not change."""
+def resolve_resumed(given: dict[str, Any], run_dir: Path) -> tuple[TrainingArguments, TrainingArguments]:
+    """The arguments of the run in `run_dir` with what is `given` now, and as they were.
+
+    Raises UserError for what must not change.
+    """
     recipe = run_dir / "arguments.yaml"
     if not recipe.is_file():
         raise UserError(f"{run_dir} holds no run to resume ({recipe.name} is missing); start without --resume")
@@ -158,9 +153,11 @@ def resolve_resumed(given: dict[str, Any], run_dir: Path) -> TrainingArguments:
         for name, value in given.items()
         if name not in RESUMABLE and value != before.get(name)
     ]
+    if given.get("patience", math.inf) < (before.get("patience") or math.inf):
+        changed.append(f"--patience {given['patience']} (was {before.get('patience')}; it may only grow)")
     if changed:
         raise UserError(f"--resume goes on with the run as it was: leave out {', '.join(changed)}")
-    return resolve(given | {"output_dir": str(run_dir)}, before)
+    return resolve(given | {"output_dir": str(run_dir)}, before, recipe), TrainingArguments(**before)
 
 
 def _typed(value: Any, field: dataclasses.Field, path: Path) -> Any:
