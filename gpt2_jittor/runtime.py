@@ -97,6 +97,9 @@ def import_jittor():
             import jittor
         except SystemExit:  # its way of saying so, with status 0 and, when silent, without a word
             raise UserError("Jittor has rebuilt a part of itself: run the same command again") from None
+        except OSError as error:
+            where = jittor_utils.cache_path
+            raise UserError(f"Jittor cannot write its kernels to {where}: {error}; free some space there") from error
     jittor.flags.log_sync = 1  # its logging thread must not write through Python
     process.silence_compiler(jittor_utils.cc)
     process.ignore_flushed_subnormals()

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -29,24 +30,35 @@ def training(world: Path, run_dir: Path, *more) -> list[str]:
     return [str(value) for value in [*given, *more]]
 
 
-def start(arguments: list, **settings) -> subprocess.Popen:
-    """Starts `python <arguments>` in the project's folder."""
-    return subprocess.Popen(
-        [sys.executable, *map(str, arguments)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | THREADS,
-        **settings,
-    )
+class Running(subprocess.Popen):
+    """A command on its way. What it says goes to files: a bar fills a pipe that nobody reads."""
+
+    def __init__(self, arguments: list, **settings):
+        self.outputs = (tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+"))  # noqa: SIM115 (for finish)
+        super().__init__(
+            [sys.executable, *map(str, arguments)],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=self.outputs[0],
+            stderr=self.outputs[1],
+            env=os.environ | THREADS,
+            **settings,
+        )
+
+    def finish(self) -> subprocess.CompletedProcess:
+        """Waits for its end and returns what it said."""
+        status = self.wait(timeout=600)
+        texts = []
+        for file in self.outputs:
+            file.seek(0)
+            texts.append(file.read())
+            file.close()
+        return subprocess.CompletedProcess(self.args, status, *texts)
 
 
 def command(arguments: list, **settings) -> subprocess.CompletedProcess:
-    """Runs it to its end."""
-    process = start(arguments, **settings)
-    said, errors = process.communicate(timeout=300)
-    return subprocess.CompletedProcess(process.args, process.returncode, said, errors)
+    """Runs `python <arguments>` in the project's folder, to its end."""
+    return Running(arguments, **settings).finish()
 
 
 def wait_for(condition, process: subprocess.Popen, seconds: float = 120) -> None:
