@@ -8,8 +8,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import yaml
+
 from common.errors import UserError
 
+DEPTH = 64  # of nested JSON; deeper, and printing it in an error would fail
+YAML_BYTES = 1 << 18  # a recipe has one thousand; the reader takes seconds for a million
 TEMPORARY = ".part-"  # how the names of unfinished files and folders begin
 
 
@@ -115,6 +119,25 @@ def read_json(path: str | Path) -> dict:
         raise UserError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(value, dict):
         raise UserError(f"{path} holds a JSON {type(value).__name__}, not an object")
+    if _is_deep(value):
+        raise UserError(f"{path} cannot be read as JSON: it is nested more than {DEPTH} deep")
+    return value
+
+
+def read_yaml(path: Path) -> dict:
+    """Reads `name: value` lines of YAML, which runs nothing. Raises UserError where it is anything else."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(YAML_BYTES + 1)
+        if len(data) > YAML_BYTES:
+            raise ValueError(f"it has more than {YAML_BYTES:,} bytes")
+        value = yaml.safe_load(data.decode("utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"there is no recipe {path}") from None
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read as YAML: {error}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path} must hold `name: value` lines")
     return value
 
 
@@ -126,6 +149,18 @@ def _telling(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"cannot write {path}: {reason}; free some space or choose another folder") from error
+
+
+def _is_deep(value: object) -> bool:
+    level = [value]
+    for _ in range(DEPTH):
+        level = [
+            part
+            for whole in level
+            if isinstance(whole, dict | list)
+            for part in (whole.values() if isinstance(whole, dict) else whole)
+        ]
+    return bool(level)
 
 
 def _umask() -> int:

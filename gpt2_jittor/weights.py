@@ -142,6 +142,23 @@ def write_model(
     write_json(directory / "generation_config.json", {"_from_model_config": True} | generation)
 
 
+def check_outline(directory: str | Path, config: GPT2Config) -> None:
+    """Raises UserError where a checkpoint's embeddings or blocks are not the configuration's; reads no tensor.
+
+    A model of the configuration's size is then no larger than its files.
+    """
+    found = {name: view.shape for name, view in open_tensors(directory).items()}
+    expected = {
+        "transformer.wte.weight": (config.vocab_size, config.n_embd),
+        "transformer.wpe.weight": (config.n_positions, config.n_embd),
+    }
+    problems = differences(expected, {name: shape for name, shape in found.items() if name in expected})
+    blocks = len({name.split(".")[2] for name in found if name.startswith("transformer.h.")})
+    if problems or blocks != config.n_layer:
+        problems = problems or f"of {blocks} blocks instead of {config.n_layer}"
+        raise UserError(f"{directory}: weights and config.json disagree; tensors {problems}")
+
+
 def fingerprint(directory: str | Path) -> str:
     """What tells a base model from another: a digest of its names, shapes and some of each tensor's numbers.
 

@@ -10,6 +10,7 @@ from datasets.example import Task
 from gpt2_jittor.config import GPT2Config
 from gpt2_jittor.hub import locate
 from gpt2_jittor.tokenizer import check_sizes, load_tokenizer
+from gpt2_jittor.weights import check_outline
 from lora.files import check_base, read_adapter
 from lora.merging import base_of, vocabulary_of
 from training.arguments import read_recipe
@@ -49,6 +50,7 @@ def find(model: str | None, adapter: Path | None) -> Finished:
         directory = locate(model or "nano")
         config, tokenizer = GPT2Config.from_pretrained(directory), load_tokenizer(directory)
         check_sizes(tokenizer, config)
+    check_outline(directory, GPT2Config.from_pretrained(directory))
     architectures = read_json(directory / "config.json").get("architectures") or []
     classifies = any("Classification" in str(name) for name in architectures)
     classifies = classifies or (stored is not None and stored.is_classifier)

@@ -7,9 +7,8 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 from common.errors import UserError
+from common.files import read_yaml
 from datasets.registry import TASKS
 from gpt2_jittor.config import GPT2Config
 from gpt2_jittor.hub import locate
@@ -112,10 +111,9 @@ def base_of(directory: Path, adapter: Adapter, given: str | None) -> Path:
 def run_arguments(directory: Path) -> dict:
     """What a run's folder says of its training, nothing for an adapter from elsewhere."""
     try:
-        values = yaml.safe_load((directory / "arguments.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        return read_yaml(directory / "arguments.yaml")
+    except UserError:
         return {}
-    return values if isinstance(values, dict) else {}
 
 
 def check_empty(output: Path) -> None:

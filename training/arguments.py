@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import difflib
 import math
+import reprlib
 import types
 import typing
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import yaml
 
 from common.errors import UserError
-from common.files import write_text
+from common.files import read_yaml, write_text
 from training.schedule import SCHEDULES
 
 TUNINGS = ("lora", "full")
@@ -109,19 +110,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def read_recipe(path: Path) -> dict[str, Any]:
     """A recipe's values, checked against the fields. Raises UserError that names the nearest right key."""
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"there is no recipe {path}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read as YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path} must hold `name: value` lines")
+    values = read_yaml(path)
     for key, value in values.items():
         if key not in FIELDS:
             near = difflib.get_close_matches(str(key), FIELDS, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(FIELDS)}"
-            raise UserError(f"{path}: there is no setting {key!r}; {hint}")
+            raise UserError(f"{path}: there is no setting {reprlib.repr(key)}; {hint}")
         values[key] = _typed(value, FIELDS[key], path)
     return values
 
@@ -178,7 +172,7 @@ def _typed(value: Any, field: dataclasses.Field, path: Path) -> Any:
         if choices and value not in choices:
             raise UserError(f"{path}: {field.name} must be one of {', '.join(choices)}, not {value!r}")
         return value
-    raise UserError(f"{path}: {field.name} must be {kind.__name__}, not {value!r}")
+    raise UserError(f"{path}: {field.name} must be {kind.__name__}, not {reprlib.repr(value)}")
 
 
 def _plain_type(annotation: Any) -> type:

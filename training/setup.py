@@ -12,7 +12,7 @@ from datasets.example import Dataset, Task
 from gpt2_jittor.config import GPT2Config
 from gpt2_jittor.hub import locate
 from gpt2_jittor.tokenizer import add_tokens, check_sizes, load_tokenizer
-from gpt2_jittor.weights import open_tensors
+from gpt2_jittor.weights import check_outline
 from training.arguments import TrainingArguments
 
 DEFAULT_EPOCHS = 3
@@ -91,8 +91,7 @@ def read_base(arguments: TrainingArguments) -> tuple[Path, GPT2Config, object, t
     directory = locate(arguments.model)
     with faults.gathered():
         config = GPT2Config.from_pretrained(directory)
-    with faults.gathered():
-        open_tensors(directory)
+        check_outline(directory, config)
     with faults.gathered():
         tokenizer = load_tokenizer(directory)
     faults.tell()

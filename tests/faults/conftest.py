@@ -2,6 +2,7 @@
 
 import ground
 import pytest
+from door import Door
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +17,16 @@ def undisturbed(world):
     result = ground.command(ground.training(world, run_dir, "--max-steps", 12))
     assert result.returncode == 0, result.stderr
     return run_dir
+
+
+@pytest.fixture(scope="session")
+def scratch(tmp_path_factory):
+    """The empty folder in which the commands behind the door run."""
+    return tmp_path_factory.mktemp("scratch")
+
+
+@pytest.fixture(scope="session")
+def door(scratch):
+    opened = Door(scratch)
+    yield opened
+    opened.close()
