@@ -92,6 +92,8 @@ def read_base(arguments: TrainingArguments) -> tuple[Path, GPT2Config, object, t
     with faults.gathered():
         config = GPT2Config.from_pretrained(directory)
         check_outline(directory, config)
+        if arguments.tuning == "lora" and arguments.lora_r > config.n_embd:
+            raise UserError(f"--lora-r {arguments.lora_r} is larger than the model's width, {config.n_embd}: lower it")
     with faults.gathered():
         tokenizer = load_tokenizer(directory)
     faults.tell()

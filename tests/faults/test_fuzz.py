@@ -20,6 +20,10 @@ numbers = st.one_of(
 )
 values = st.one_of(numbers, words, st.sampled_from(["nano", "sample", "lora", "full", "cpu", "squad", "linear", ""]))
 
+# mostly what an option's parser takes, so that what comes after it is reached
+what_follows = st.one_of(st.tuples(st.integers(-2, 300)), st.tuples(values), st.lists(values, max_size=2))
+SWITCHES = ("--lora-rslora", "--skip-nonfinite", "--resume", "--greedy", "--json", "--loss-only")
+
 # what is typed behind a sound command line; options that name a file to be written are left out
 OPTIONS = {
     "train": """--task --model --data-dir --tuning --lora-r --lora-alpha --lora-dropout --lora-targets --lora-bias
@@ -48,8 +52,8 @@ FILES = (
 def command_lines(draw) -> tuple[str, list[str]]:
     script = draw(st.sampled_from(sorted(OPTIONS)))
     typed = []
-    for option in draw(st.lists(st.sampled_from(OPTIONS[script].split()), min_size=1, max_size=4)):
-        typed += [option, *map(str, draw(st.lists(values, max_size=2)))]
+    for option in draw(st.lists(st.sampled_from(OPTIONS[script].split()), min_size=1, max_size=3)):
+        typed += [option, *map(str, [] if option in SWITCHES else draw(what_follows))]
     return script, typed
 
 
