@@ -1,17 +1,13 @@
 """How every command reads its options and how it ends."""
 
 import argparse
-import os
 import signal
 import sys
 import typing
 from collections.abc import Callable
 
 from common.errors import UserError
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: what Ctrl-C does, from a scheduler or a machine that shuts down."""
+from common.interrupt import Terminated, raise_on_sigterm
 
 
 class Parser(argparse.ArgumentParser):
@@ -26,9 +22,7 @@ class Parser(argparse.ArgumentParser):
 
 def run_command(main: Callable[[], int | None]) -> None:
     """Runs a command's `main` and ends the process: 0, 2 after a `UserError`, 130 after Ctrl-C, 143 after SIGTERM."""
-    signal.signal(signal.SIGTERM, _terminate)
-    # what is forked from here, such as Jittor's compilers, ends as any process does
-    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    raise_on_sigterm()
     try:
         status = main()
     except UserError as error:
@@ -44,7 +38,3 @@ def run_command(main: Callable[[], int | None]) -> None:
         sys.stderr.close()
         status = 0
     sys.exit(status or 0)
-
-
-def _terminate(number, frame) -> typing.NoReturn:
-    raise Terminated

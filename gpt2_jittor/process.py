@@ -15,8 +15,7 @@ import warnings
 from collections.abc import Iterator
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGQUIT", "SIGCHLD") if hasattr(signal, name)]
-HELD = {signal.SIGINT, signal.SIGTERM}
-_holding = threading.Event()
+JUPYTER = "JPY_PARENT_PID"  # where it is set, Jittor's core lets Ctrl-C be from its first moment
 CHATTER = re.compile(r"\s*(Compiling Operators\(.*)?$")
 
 
@@ -24,35 +23,18 @@ CHATTER = re.compile(r"\s*(Compiling Operators\(.*)?$")
 def settings_kept() -> Iterator[None]:
     """Puts back, at its end, what the import of Jittor changes."""
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    in_jupyter = os.environ.setdefault(JUPYTER, "0")
     verified_https, recursion_limit = ssl._create_default_https_context, sys.getrecursionlimit()
     try:
         yield
     finally:
+        if in_jupyter == "0":
+            del os.environ[JUPYTER]
         ssl._create_default_https_context = verified_https
         sys.setrecursionlimit(recursion_limit)
         if threading.current_thread() is threading.main_thread():  # nobody else may set handlers
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def signals_held() -> Iterator[None]:
-    """Lets Ctrl-C and SIGTERM wait until the block has ended. Processes that are forked in it can be ended."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
-    _holding.set()
-    try:
-        yield
-    finally:
-        _holding.clear()
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _release_in_child() -> None:
-    if _holding.is_set():  # Jittor's pool of compilers is ended with SIGTERM, and waited for
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
-
-
-os.register_at_fork(after_in_child=_release_in_child)
 
 
 class Filtered:

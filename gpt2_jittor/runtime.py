@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
+from common.interrupt import interrupts_deferred
 from gpt2_jittor import process
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -91,8 +92,8 @@ def import_jittor():
         compiled = core_is_compiled()
     if not compiled:
         print("Compiling Jittor's core (once on this machine, about 4 minutes) ...", file=sys.stderr, flush=True)
-    # Its core ends the process on a signal from the moment it is loaded: seconds can wait, its compilation cannot
-    with process.signals_held() if compiled else contextlib.nullcontext(), process.settings_kept():
+    # an exception in the midst of it may be lost: seconds can wait for it, a compilation cannot
+    with interrupts_deferred() if compiled else contextlib.nullcontext(), process.settings_kept():
         try:
             import jittor
         except SystemExit:  # its way of saying so, with status 0 and, when silent, without a word

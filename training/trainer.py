@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
+from common.interrupt import interrupts_deferred
 from datasets.batches import Batch, collate, plan
 from gpt2_jittor.backend import jt
 from gpt2_jittor.generation import stream
@@ -23,7 +24,6 @@ from training import checkpoint
 from training.checkpoint import Progress
 from training.evaluation import Score, evaluate
 from training.identity import identify
-from training.interrupt import interrupts_deferred
 from training.log import Log
 from training.optimizer import AdamW, clip_factor, global_norm
 from training.schedule import learning_rate
@@ -68,7 +68,7 @@ class Trainer:
                 if progress.step >= self.inputs.total_steps or self._out_of_patience():
                     return progress
                 self.whole = False
-                with interrupts_deferred():
+                with interrupts_deferred("finishing this step, then saving"):
                     self._update()
                     self.whole = True
         except KeyboardInterrupt:

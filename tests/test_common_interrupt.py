@@ -1,20 +1,18 @@
 """Signals that wait for the end of a step."""
 
+import os
 import signal
+import time
 
 import pytest
 
-from common.command import Terminated
-from training.interrupt import interrupts_deferred
-
-
-def terminate(number, frame):
-    raise Terminated
+from common.interrupt import Terminated, interrupts_deferred, raise_on_sigterm
 
 
 @pytest.fixture(autouse=True)
 def handlers():
-    before = signal.signal(signal.SIGTERM, terminate)
+    before = signal.getsignal(signal.SIGTERM)
+    raise_on_sigterm()
     yield
     signal.signal(signal.SIGTERM, before)
 
@@ -44,7 +42,18 @@ def test_a_signal_comes_before_the_error_that_it_brought_about():
 
 
 def test_the_handlers_are_those_from_before():
-    before = signal.getsignal(signal.SIGINT)
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with interrupts_deferred():
-        assert signal.getsignal(signal.SIGINT) is not before
-    assert signal.getsignal(signal.SIGINT) is before and signal.getsignal(signal.SIGTERM) is terminate
+        assert signal.getsignal(signal.SIGINT) is not before[0]
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_forked_process_can_be_ended_meanwhile():
+    with interrupts_deferred():
+        child = os.fork()
+        if not child:
+            time.sleep(5)
+            os._exit(0)
+        time.sleep(0.3)  # Python's own work behind a fork comes first
+        os.kill(child, signal.SIGTERM)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
