@@ -8,8 +8,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
-
 from common.errors import UserError
 
 DEPTH = 64  # of nested JSON; deeper, and printing it in an error would fail
@@ -126,6 +124,8 @@ def read_json(path: str | Path) -> dict:
 
 def read_yaml(path: Path) -> dict:
     """Reads `name: value` lines of YAML, which runs nothing. Raises UserError where it is anything else."""
+    import yaml  # here: the doctor reads files where no package is installed
+
     try:
         with path.open("rb") as file:
             data = file.read(YAML_BYTES + 1)

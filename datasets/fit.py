@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from common.errors import UserError
-from datasets.encode import Encoded, EncodedSet, count_scored, encode_segments, join, not_empty
+from datasets.encode import Encoded, EncodedSet, encode_segments, join, not_empty
 from datasets.example import Example, Segment
 
 LEAST_WINDOW = 32  # tokens of a context that are worth reading on their own
@@ -32,11 +32,7 @@ def fitted(examples: Sequence[Example], tokenizer, max_length: int) -> EncodedSe
         if _length(parts) > max_length:
             result.dropped.append(f"{example.source}: {_length(parts)} tokens are the least of it, {max_length} fit")
             continue
-        item = dataclasses.replace(join(parts), label=example.label)
-        if item.label is None and not count_scored(item.labels):
-            result.dropped.append(f"{example.source}: nothing in it is scored")
-            continue
-        result.items.append(item)
+        result.items.append(dataclasses.replace(join(parts), label=example.label))
         result.kept.append(index)
         result.shortened += excess > 0
     return not_empty(result, len(examples))

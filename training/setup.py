@@ -72,6 +72,8 @@ def read_inputs(arguments: TrainingArguments, say=print) -> Inputs:
             if faults.messages:  # there may be nothing to encode with, and it would be in vain
                 continue
             encoded[split] = task.encode(samples.examples, tokenizer, arguments.max_length)
+            if not encoded[split].scored:
+                raise UserError(f"nothing in the {split} data is scored, so nothing can be learnt: give other data")
             sources = sources or tuple(samples.examples[index].source for index in encoded[split].kept)
             reports.append(report(samples, encoded[split]))
             say(reports[-1])

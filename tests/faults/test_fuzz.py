@@ -15,7 +15,7 @@ words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
 numbers = st.one_of(
     st.integers(-5, 300),
     st.sampled_from([10**30, -(10**30), 2**31, 2**63]),
-    st.floats(),
+    st.floats(allow_subnormal=False),  # Jittor, where it is loaded, makes them 0
     st.sampled_from(["1e400", "nan", "0x10", "1_000", "٣", "--3"]),
 )
 values = st.one_of(numbers, words, st.sampled_from(["nano", "sample", "lora", "full", "cpu", "squad", "linear", ""]))
@@ -61,7 +61,7 @@ def command_lines(draw) -> tuple[str, list[str]]:
 def damages(draw):
     """A file of the world and a function that damages its bytes."""
     kind, junk = draw(st.sampled_from(["cut", "flip", "insert", "replace"])), draw(st.binary(min_size=1, max_size=40))
-    part, bit = draw(st.floats(0, 1, exclude_max=True)), draw(st.integers(0, 7))
+    part, bit = draw(st.floats(0, 1, exclude_max=True, allow_subnormal=False)), draw(st.integers(0, 7))
 
     def damage(data: bytes) -> bytes:
         place = int(part * len(data))
