@@ -1,6 +1,7 @@
 """What a run is made of besides its arguments. With --resume it must be what it was, or the result would not be."""
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,23 @@ MENDED = {
     "data": "the data are others: give those of the run with --data-dir",
     "base": "the base model's weights are others: give those of the run",
     "device": "it ran on {before}, this is {now}: numbers would round otherwise; give --device {before}",
+    "threads": "it ran on {before} threads, this on {now}: sums would round otherwise; set OMP_NUM_THREADS={before}",
     "trained": "it trained {before:,} numbers, this would train {now:,}: give the model and the code of the run",
 }
 
 
 def identify(inputs: Inputs, trained: int, device: str) -> dict[str, Any]:
-    """The data's and the base's fingerprints, how many numbers are trained, and where."""
+    """The data's and the base's fingerprints, how many numbers are trained, and on what."""
     data = hashlib.sha256()
     for split in (inputs.train, inputs.validation):
         _digest(split, data)
-    return {"data": data.hexdigest(), "base": fingerprint(inputs.directory), "device": device, "trained": trained}
+    return {
+        "data": data.hexdigest(),
+        "base": fingerprint(inputs.directory),
+        "device": device,
+        "threads": _threads() if device == "cpu" else 0,  # of the kernels; on a GPU no sum depends on them
+        "trained": trained,
+    }
 
 
 def check_same(before: dict[str, Any], now: dict[str, Any], checkpoint: Path) -> None:
@@ -35,6 +43,14 @@ def check_same(before: dict[str, Any], now: dict[str, Any], checkpoint: Path) ->
     ]
     if changed:
         raise UserError(f"{checkpoint} is not of this run: {'; '.join(changed)}")
+
+
+def _threads() -> int:
+    """How many OpenMP will start: what the environment says, else the cores that this process may use."""
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if given.isdecimal():
+        return int(given)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _digest(split: EncodedSet, digest) -> None:

@@ -33,7 +33,7 @@ def training(world: Path, run_dir: Path, *more) -> list[str]:
 class Running(subprocess.Popen):
     """A command on its way. What it says goes to files: a bar fills a pipe that nobody reads."""
 
-    def __init__(self, arguments: list, **settings):
+    def __init__(self, arguments: list, **environment: str):
         self.outputs = (tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+"))  # noqa: SIM115 (for finish)
         super().__init__(
             [sys.executable, *map(str, arguments)],
@@ -41,8 +41,7 @@ class Running(subprocess.Popen):
             stdin=subprocess.DEVNULL,
             stdout=self.outputs[0],
             stderr=self.outputs[1],
-            env=os.environ | THREADS,
-            **settings,
+            env=os.environ | THREADS | environment,
         )
 
     def finish(self) -> subprocess.CompletedProcess:
@@ -56,9 +55,9 @@ class Running(subprocess.Popen):
         return subprocess.CompletedProcess(self.args, status, *texts)
 
 
-def command(arguments: list, **settings) -> subprocess.CompletedProcess:
+def command(arguments: list, **environment: str) -> subprocess.CompletedProcess:
     """Runs `python <arguments>` in the project's folder, to its end."""
-    return Running(arguments, **settings).finish()
+    return Running(arguments, **environment).finish()
 
 
 def wait_for(condition, process: subprocess.Popen, seconds: float = 120) -> None:

@@ -94,4 +94,6 @@ def test_a_changed_argument_data_or_base_is_named_and_nothing_is_touched(world, 
     ground.assert_told(
         ground.command([*resume, "--data-dir", other, "--epochs", 50]), 2, "--data-dir", "data are others"
     )
+    threads = ground.command([*resume, "--max-steps", 15], OMP_NUM_THREADS="2")
+    ground.assert_told(threads, 2, "it ran on 1 threads, this on 2", "OMP_NUM_THREADS=1")
     assert ground.contents(run_dir) == before
