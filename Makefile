@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STATUS = @printf '\n== %s\n'
 
-.PHONY: setup demo test lint doctor clean
+.PHONY: setup demo test test-faults lint doctor clean
 
 setup: .venv/runtime
 
@@ -32,6 +32,11 @@ test: .venv/dev
 	$(STATUS) "running the test suite"
 	$(BIN)/python -m pytest
 	$(BIN)/lint-imports
+
+# as `make test` does it, and longer: twenty kills of one run, 500 fuzzed inputs, memory over 5,000 steps
+test-faults: .venv/dev
+	$(STATUS) "killing, filling, flipping, fuzzing"
+	$(BIN)/python -m pytest -m "" -s tests/faults
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -7,55 +7,101 @@ python train.py --config runs/mine/arguments.yaml --output-dir runs/two   # a ru
 python train.py --output-dir runs/mine --resume                 # on from its newest checkpoint
 """
 
+import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from common.command import Parser, run_command
-from common.errors import UserError
+from common.errors import Faults, UserError
+from common.files import remove_unfinished, write_text
+from common.lock import locked
 from training.arguments import TrainingArguments, add_options, option_name, read_recipe, resolve, resolve_resumed
 
 
-def parse() -> tuple[TrainingArguments, bool]:
+def parse() -> tuple[TrainingArguments, TrainingArguments | None]:
+    """The run's arguments, and with --resume those that it had before."""
     parser = Parser(prog="train.py", description=__doc__)
     parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="a recipe; the command line wins over it")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the run's folder")
     add_options(parser)
     given = vars(parser.parse_args())
     recipe, resume = given.pop("config", None), given.pop("resume")
-    arguments = resolve(given, read_recipe(recipe), recipe) if recipe else resolve(given)
+    values = read_recipe(recipe) if recipe else {}
+    faults = Faults()
+    with faults.gathered():
+        arguments = resolve(given, values, recipe)
     lora_options = [option_name(name) for name in given if name.startswith("lora_")]
-    if arguments.tuning == "full" and lora_options:
-        raise UserError(f"--tuning full trains every weight: leave out {', '.join(lora_options)}")
-    return resolve_resumed(given, arguments.run_dir) if resume else arguments, resume
+    with faults.gathered():
+        if given.get("tuning", values.get("tuning")) == "full" and lora_options:
+            raise UserError(f"--tuning full trains every weight: leave out {', '.join(lora_options)}")
+    faults.tell()
+    if not resume:
+        return arguments, None
+    said = {name: value for name, value in values.items() if value is not None} | given
+    return resolve_resumed(said, arguments.run_dir)
 
 
 def main() -> None:
-    arguments, resume = parse()
+    arguments, before = parse()
     # What can be wrong is found before Jittor is imported, which takes minutes on a new machine.
-    from gpt2_jittor import runtime
-    from training.setup import build_model, read_inputs
+    from training.setup import check_not_shorter, read_inputs
 
-    run_dir = arguments.run_dir
-    if not resume and any(run_dir.glob("checkpoint-*")):
-        raise UserError(f"{run_dir} holds a run already: add --resume to go on, or choose another --output-dir")
+    check_folder(arguments.run_dir, before)
     inputs = read_inputs(arguments)
+    if before:
+        check_not_shorter(inputs, before)
+    with locked(inputs.arguments.run_dir):
+        check_folder(arguments.run_dir, before)  # another run may have ended in it meanwhile
+        remove_unfinished(arguments.run_dir)
+        train(inputs, resume=before is not None)
+
+
+def check_folder(run_dir: Path, before: TrainingArguments | None) -> None:
+    """Raises UserError where a new run would begin in the folder of another."""
+    if before is None and any(run_dir.glob("checkpoint-*")):
+        raise UserError(f"{run_dir} holds a run already: add --resume to go on, or choose another --output-dir")
+
+
+def train(inputs, resume: bool) -> None:
+    """Trains in a folder that is ours alone."""
+    from gpt2_jittor import runtime
+
+    run_dir = inputs.arguments.run_dir
     device = runtime.prepare(inputs.arguments.device)
+    with arguments_kept(inputs.arguments, run_dir / "arguments.yaml"):
+        from lora import count
+        from training.card import write_card
+        from training.setup import build_model
+        from training.trainer import Trainer
 
-    from lora import count
-    from training.card import write_card
-    from training.trainer import Trainer
-
-    model = build_model(inputs)
-    trained, frozen = count(model)
-    print(f"{inputs.arguments.model} on {device}: {trained:,} parameters trained, {frozen:,} frozen")
-    trainer = Trainer(inputs, model, resume)
-    inputs.arguments.save(run_dir / "arguments.yaml")
-    if trainer.resumed_from:
-        print(f"resuming from {trainer.resumed_from}")
+        model = build_model(inputs)
+        trained, frozen = count(model)
+        print(f"{inputs.arguments.model} on {device}: {trained:,} parameters trained, {frozen:,} frozen")
+        trainer = Trainer(inputs, model, resume)
+    for reason in trainer.damaged:
+        print(f"passed over: {reason}")
+    if resume:
+        print(f"resuming from {trainer.resumed_from or 'the beginning: no checkpoint was written yet'}")
     started = time.perf_counter()
     trainer.run()
     write_card(inputs, trainer.progress, trained, frozen)
     summarise(trainer, time.perf_counter() - started)
+
+
+@contextlib.contextmanager
+def arguments_kept(arguments: TrainingArguments, path: Path) -> Iterator[None]:
+    """Writes a run's arguments, for a --resume at any moment from now on; a run that never began leaves none."""
+    before = path.read_bytes() if path.is_file() else None
+    arguments.save(path)
+    try:
+        yield
+    except UserError:
+        if before is None:
+            path.unlink()
+        else:
+            write_text(path, before.decode())
+        raise
 
 
 def summarise(trainer, seconds: float) -> None:

@@ -1,13 +1,18 @@
-"""Files that are whole or absent: written under a temporary name beside the target, flushed, renamed."""
+"""Files and folders that are whole or absent: written under a temporary name beside the target, flushed, renamed."""
 
 import contextlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from common.errors import UserError
+
+DEPTH = 64  # of nested JSON; deeper, and printing it in an error would fail
+YAML_BYTES = 1 << 18  # a recipe has one thousand; the reader takes seconds for a million
+TEMPORARY = ".part-"  # how the names of unfinished files and folders begin
 
 
 @contextlib.contextmanager
@@ -19,23 +24,71 @@ def replacing(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY, suffix=f"-{path.name}")
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; choose another folder") from error
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.chmod(0o666 & ~_umask())  # mkstemp's 0600 is for secrets, not for results
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}; free some space or choose another folder"
-        ) from error
+        with _telling(path):
+            yield temporary
+            flush(temporary)
+            temporary.chmod(0o666 & ~_umask())  # mkstemp's 0600 is for secrets, not for results
+            temporary.replace(path)
+            flush(path.parent)  # else the rename itself may be lost with the power
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: str | Path) -> Iterator[Path]:
+    """Yields a temporary folder beside `path`, for `replacing` to write into; on success it becomes `path`.
+
+    Raises UserError where it cannot be written.
+    """
+    path = Path(path)
+    with _telling(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=TEMPORARY, suffix=f"-{path.name}"))
+        try:
+            yield temporary
+            temporary.chmod(0o777 & ~_umask())
+            flush(temporary)
+            if path.exists():
+                remove_folder(path)
+            temporary.rename(path)
+            flush(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Removes a folder that is never seen with only a part of its files. Raises UserError where it cannot be."""
+    doomed = path.with_name(f"{TEMPORARY}old-{path.name}")
+    try:
+        shutil.rmtree(doomed, ignore_errors=True)
+        path.rename(doomed)
+    except OSError as error:
+        raise UserError(f"cannot remove {path}: {error.strerror}; see to the folder's permissions") from error
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes what a process that was killed left half-written. Nobody else may be writing in the folder."""
+    for path in folder.glob(f"{TEMPORARY}*"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Waits until a file, or a folder's list of names, is on the disk."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -45,8 +98,13 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value: object) -> None:
-    """Writes JSON, indented, with a newline at its end."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Writes JSON as `json_text` has it."""
+    write_text(path, json_text(value))
+
+
+def json_text(value: object) -> str:
+    """JSON, indented, with a newline at its end."""
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
 def read_json(path: str | Path) -> dict:
@@ -59,7 +117,50 @@ def read_json(path: str | Path) -> dict:
         raise UserError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(value, dict):
         raise UserError(f"{path} holds a JSON {type(value).__name__}, not an object")
+    if _is_deep(value):
+        raise UserError(f"{path} cannot be read as JSON: it is nested more than {DEPTH} deep")
     return value
+
+
+def read_yaml(path: Path) -> dict:
+    """Reads `name: value` lines of YAML, which runs nothing. Raises UserError where it is anything else."""
+    import yaml  # here: the doctor reads files where no package is installed
+
+    try:
+        with path.open("rb") as file:
+            data = file.read(YAML_BYTES + 1)
+        if len(data) > YAML_BYTES:
+            raise ValueError(f"it has more than {YAML_BYTES:,} bytes")
+        value = yaml.safe_load(data.decode("utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"there is no recipe {path}") from None
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read as YAML: {error}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path} must hold `name: value` lines")
+    return value
+
+
+@contextlib.contextmanager
+def _telling(path: Path) -> Iterator[None]:
+    """Turns what the system says about a failed write into the user's error."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"cannot write {path}: {reason}; free some space or choose another folder") from error
+
+
+def _is_deep(value: object) -> bool:
+    level = [value]
+    for _ in range(DEPTH):
+        level = [
+            part
+            for whole in level
+            if isinstance(whole, dict | list)
+            for part in (whole.values() if isinstance(whole, dict) else whole)
+        ]
+    return bool(level)
 
 
 def _umask() -> int:

@@ -22,6 +22,8 @@ class GPT2PreTrained(jt.nn.Module):
     transformers' does after loading: call `train()` for dropout.
     """
 
+    fingerprint: str | None = None  # of the checkpoint that was read
+
     def __init__(self, config: GPT2Config, seed: int = 0):
         self._build(config)
         for name, array in initial_weights(config, seed):
@@ -48,6 +50,7 @@ class GPT2PreTrained(jt.nn.Module):
         model = cls.__new__(cls)
         model._build(GPT2Config.from_pretrained(directory))
         model._read(directory, model.shapes())
+        model.fingerprint = weights.fingerprint(directory)
         return model
 
     def shapes(self) -> dict[str, tuple[int, ...]]:

@@ -5,6 +5,7 @@ HTTPS certificates; it allows recursion without end; it writes its compiler's pr
 """
 
 import contextlib
+import os
 import re
 import signal
 import ssl
@@ -14,6 +15,7 @@ import warnings
 from collections.abc import Iterator
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGQUIT", "SIGCHLD") if hasattr(signal, name)]
+JUPYTER = "JPY_PARENT_PID"  # where it is set, Jittor's core lets Ctrl-C be from its first moment
 CHATTER = re.compile(r"\s*(Compiling Operators\(.*)?$")
 
 
@@ -21,10 +23,13 @@ CHATTER = re.compile(r"\s*(Compiling Operators\(.*)?$")
 def settings_kept() -> Iterator[None]:
     """Puts back, at its end, what the import of Jittor changes."""
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    in_jupyter = os.environ.setdefault(JUPYTER, "0")
     verified_https, recursion_limit = ssl._create_default_https_context, sys.getrecursionlimit()
     try:
         yield
     finally:
+        if in_jupyter == "0":
+            del os.environ[JUPYTER]
         ssl._create_default_https_context = verified_https
         sys.setrecursionlimit(recursion_limit)
         if threading.current_thread() is threading.main_thread():  # nobody else may set handlers

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
+from common.interrupt import interrupts_deferred
 from gpt2_jittor import process
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -90,12 +91,18 @@ def import_jittor():
         import jittor_utils
 
         lend_onednn(Path(jittor_utils.home()))
-        if not core_is_compiled():
-            print("Compiling Jittor's core (once on this machine, about 4 minutes) ...", file=sys.stderr, flush=True)
+        compiled = core_is_compiled()
+    if not compiled:
+        print("Compiling Jittor's core (once on this machine, about 4 minutes) ...", file=sys.stderr, flush=True)
+    # an exception in the midst of it may be lost: seconds can wait for it, a compilation cannot
+    with interrupts_deferred() if compiled else contextlib.nullcontext(), process.settings_kept():
         try:
             import jittor
         except SystemExit:  # its way of saying so, with status 0 and, when silent, without a word
             raise UserError("Jittor has rebuilt a part of itself: run the same command again") from None
+        except OSError as error:
+            where = jittor_utils.cache_path
+            raise UserError(f"Jittor cannot write its kernels to {where}: {error}; free some space there") from error
     jittor.flags.log_sync = 1  # its logging thread must not write through Python
     process.silence_compiler(jittor_utils.cc)
     process.ignore_flushed_subnormals()

@@ -4,12 +4,13 @@ transformers is imported when the first tokenizer is loaded: `--help` and errors
 """
 
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.errors import UserError
-from common.files import read_json
+from common.files import TEMPORARY, flush, read_json
 from gpt2_jittor.config import GPT2Config
 
 if TYPE_CHECKING:
@@ -65,18 +66,29 @@ def add_tokens(tokenizer: "PreTrainedTokenizerFast", tokens: Sequence[str]) -> l
 
 
 def save_tokenizer(tokenizer: "PreTrainedTokenizerFast", directory: str | Path) -> None:
-    """Writes the tokenizer's files into a folder, for `load_tokenizer` and for transformers."""
+    """Writes the tokenizer's files into a folder, for `load_tokenizer` and for transformers.
+
+    Raises UserError where that cannot be.
+    """
+    directory = Path(directory)
     try:
-        tokenizer.save_pretrained(directory)
-    except OSError as error:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=directory, prefix=TEMPORARY) as made:
+            tokenizer.save_pretrained(made)
+            for file in Path(made).iterdir():
+                flush(file)
+                file.replace(directory / file.name)
+        flush(directory)
+    except Exception as error:  # the tokenizers library raises bare Exceptions over a full disk
         raise UserError(f"cannot write the tokenizer to {directory}: {error}; choose another folder") from error
 
 
 def check_sizes(tokenizer: "PreTrainedTokenizerFast", config: GPT2Config) -> None:
     """Raises UserError where the tokenizer makes ids for which the model has no embedding."""
-    if len(tokenizer) > config.vocab_size:
+    tokens = max(tokenizer.get_vocab().values(), default=-1) + 1  # its ids may have gaps
+    if tokens > config.vocab_size:
         raise UserError(
-            f"the tokenizer has {len(tokenizer)} tokens but the model's vocab_size is {config.vocab_size}; "
+            f"the tokenizer has {tokens} tokens but the model's vocab_size is {config.vocab_size}; "
             "use the tokenizer that belongs to the model"
         )
 

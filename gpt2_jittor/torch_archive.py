@@ -6,9 +6,9 @@ Both containers are read: the zip of torch >= 1.6 and the plain stream before it
 published files). The bytes stay in the mapped file until somebody copies them.
 """
 
-import collections
 import math
 import pickle
+import reprlib
 import struct
 import zipfile
 from pathlib import Path
@@ -35,8 +35,21 @@ STORAGES = {
 }
 
 LEGACY_MAGIC, LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
-MAX_PICKLE_BYTES = 64 << 20  # a state dict's names and shapes; GPT-2 XL's take 0.1 MB
+MAX_PICKLE_BYTES = 2 << 20  # a state dict's names and shapes; GPT-2 XL's take 0.1 MB
 MAX_DIMENSIONS = 8
+
+# what pickle protocols 2 to 4 write of a state dict; no opcode that builds an object, none for bytes or sets
+OPCODES = {
+    *(pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.MARK, pickle.POP, pickle.POP_MARK),
+    *(pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.REDUCE, pickle.BUILD, pickle.BINPERSID),
+    *(pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE),
+    *(pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.LONG1, pickle.BINFLOAT),
+    *(pickle.SHORT_BINUNICODE, pickle.BINUNICODE),
+    *(pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3),
+    *(pickle.EMPTY_LIST, pickle.APPEND, pickle.APPENDS),
+    *(pickle.EMPTY_DICT, pickle.SETITEM, pickle.SETITEMS),
+    *(pickle.BINPUT, pickle.LONG_BINPUT, pickle.MEMOIZE, pickle.BINGET, pickle.LONG_BINGET),
+}
 
 
 def open_torch(path: Path) -> dict[str, np.ndarray]:
@@ -84,19 +97,67 @@ def _rebuild_parameter(tensor, requires_grad, hooks) -> _Tensor:
     return tensor
 
 
-class _Unpickler(pickle.Unpickler):
-    """Builds dictionaries of `_Tensor` and nothing else."""
+class _Bounded:
+    """A file of which a pickle reads so many bytes and no more, whatever lengths it states."""
+
+    def __init__(self, file: BinaryIO):
+        self.file, self.left = file, MAX_PICKLE_BYTES
+
+    def read(self, length: int) -> bytes:
+        return self._count(self.file.read(min(length, self.left + 1)))
+
+    def readline(self) -> bytes:
+        return self._count(self.file.readline(self.left + 1))
+
+    def _count(self, data: bytes) -> bytes:
+        self.left -= len(data)
+        if self.left < 0:
+            raise ValueError("the pickle is too large")
+        return data
+
+
+class _Dict(dict):
+    """An OrderedDict's stand-in: a state dict's own, and the metadata that is set on it and not wanted."""
+
+    def __init__(self, *given):
+        if given:
+            raise ValueError("a dictionary made out of something")
+        super().__init__()
+
+    def __setstate__(self, state):
+        pass
+
+
+class _Unpickler(pickle._Unpickler):
+    """Builds dictionaries of `_Tensor` and nothing else.
+
+    It is the library's own in Python: the one in C reserves as much memory as a pickle of ten bytes asks for,
+    and its hashing and printing of nested tuples may take for ever. Here keys are text.
+    """
 
     ALLOWED = {
-        "collections.OrderedDict": collections.OrderedDict,
+        "collections.OrderedDict": _Dict,
         "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
         "torch._utils._rebuild_parameter": _rebuild_parameter,
     } | {f"torch.{name}": name for name in STORAGES}  # not the dtypes: a pickle may alter what it is given
+    dispatch = {code: step for code, step in pickle._Unpickler.dispatch.items() if bytes([code]) in OPCODES}
 
     def __init__(self, file: BinaryIO, path: Path):
-        super().__init__(file, encoding="utf-8")
+        super().__init__(_Bounded(file), encoding="utf-8")
         self.path = path
         self.storages: dict[str, _Storage] = {}
+
+    def load_setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self.stack[-1][_text(key)] = value
+
+    def load_setitems(self) -> None:
+        items = self.pop_mark()
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            self.stack[-1][_text(key)] = value
+
+    dispatch[pickle.SETITEM[0]] = load_setitem
+    dispatch[pickle.SETITEMS[0]] = load_setitems
 
     def find_class(self, module: str, name: str) -> Any:
         try:
@@ -109,11 +170,11 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, saved_id: tuple) -> _Storage:
         kind, name, key, _device, length, *view = saved_id
-        if kind != "storage" or any(part is not None for part in view):
-            raise ValueError(f"unknown storage {saved_id!r:.80}")
-        storage = _Storage(STORAGES[name], str(key), _count(length))
+        if _text(kind) != "storage" or any(part is not None for part in view):
+            raise ValueError(f"unknown storage {reprlib.repr(saved_id)}")
+        storage = _Storage(STORAGES[_text(name)], _text(key), _count(length))
         if self.storages.setdefault(storage.key, storage) != storage:
-            raise ValueError(f"storage {storage.key!r:.80} is described twice")
+            raise ValueError(f"storage {reprlib.repr(storage.key)} is described twice")
         return storage
 
 
@@ -154,7 +215,7 @@ def _open_stream(file: BinaryIO, path: Path) -> tuple[Any, dict[str, _Place]]:
     unpickler = _Unpickler(file, path)
     pickled = unpickler.load()
     places = {}
-    for key in _Unpickler(file, path).load():  # then, in this order: a count, and as many elements
+    for key in map(_text, _Unpickler(file, path).load()):  # then, in this order: a count, and as many elements
         size = struct.unpack("<q", file.read(8))[0] * unpickler.storages[key].dtype.itemsize
         places[key] = _Place(file.tell(), _count(size))
         file.seek(size, 1)
@@ -166,7 +227,7 @@ def _named(pickled: Any) -> list[tuple[str, _Tensor]]:
         raise ValueError(f"it holds a {type(pickled).__name__}, not tensors by name")
     for name, tensor in pickled.items():
         if not isinstance(name, str) or not isinstance(tensor, _Tensor):
-            raise ValueError(f"entry {name!r:.80} is no tensor: this is no plain state dict")
+            raise ValueError(f"entry {reprlib.repr(name)} is no tensor: this is no plain state dict")
     return list(pickled.items())
 
 
@@ -174,21 +235,27 @@ def _view(tensor: _Tensor, places: dict[str, _Place], file_bytes: np.ndarray) ->
     storage, offset, shape, strides = tensor
     place, item = places[storage.key], storage.dtype.itemsize
     if place.size != storage.length * item or place.start + place.size > len(file_bytes):
-        raise ValueError(f"storage {storage.key!r:.80} is cut short")
+        raise ValueError(f"storage {reprlib.repr(storage.key)} is cut short")
     _count(offset, *shape, *strides)
     if len(shape) != len(strides) or len(shape) > MAX_DIMENSIONS or math.prod(shape) > storage.length:
-        raise ValueError(f"impossible shape {shape!r:.80}")
+        raise ValueError(f"impossible shape {reprlib.repr(shape)}")
     last = offset + sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True))
     if math.prod(shape) and last >= storage.length:
-        raise ValueError(f"shape {shape!r:.80} reaches beyond its storage")
+        raise ValueError(f"shape {reprlib.repr(shape)} reaches beyond its storage")
     if not math.prod(shape):
         return np.empty(shape, storage.dtype)
     elements = file_bytes[place.start : place.start + place.size]
     return np.ndarray(shape, storage.dtype, elements, offset * item, [stride * item for stride in strides])
 
 
+def _text(value: Any) -> str:
+    if type(value) is not str:
+        raise ValueError(f"a {type(value).__name__} where a name belongs")
+    return value
+
+
 def _count(*numbers: Any) -> int:
     for number in numbers:
         if type(number) is not int or not 0 <= number < 1 << 48:
-            raise ValueError(f"{number!r:.80} is no sensible size")
+            raise ValueError(f"{reprlib.repr(number)} is no sensible size")
     return numbers[0]

@@ -5,6 +5,7 @@ is a matter of files and dtypes alone. Files are mapped and converted one tensor
 beside the model is its largest tensor's.
 """
 
+import hashlib
 import json
 import mmap
 import re
@@ -14,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import safetensors
-import safetensors.numpy
 
 from common.errors import UserError
 from common.files import read_json, replacing, write_json
@@ -45,6 +45,8 @@ SAFETENSORS_DTYPES = {
     "U8": np.dtype("u1"),
     "BOOL": np.dtype("?"),
 }
+SAMPLED = 2048  # numbers at either end of a tensor that enter a fingerprint
+MAX_HEADER = 1 << 24  # bytes of a safetensors file that describe it; GPT-2 XL's takes 0.06 MB
 LISTED = 10  # tensors of one kind in an error message
 
 
@@ -135,12 +137,68 @@ def write_model(
     if config.tie_word_embeddings:
         tensors = {name: array for name, array in tensors.items() if name != "lm_head.weight"}
     arrays = {name: np.ascontiguousarray(array, dtype) for name, array in tensors.items()}
-    with replacing(directory / "model.safetensors") as temporary:
-        safetensors.numpy.save_file(arrays, temporary, metadata={"format": "pt"})
+    write_safetensors(directory / "model.safetensors", arrays)
     write_json(directory / "config.json", config.to_dict(architecture) | {"dtype": dtype})
     token_ids = {name: value for name, value in config.to_dict().items() if name.endswith("_token_id")}
     generation = {name: value for name, value in token_ids.items() if value is not None}
     write_json(directory / "generation_config.json", {"_from_model_config": True} | generation)
+
+
+def check_outline(directory: str | Path, config: GPT2Config) -> None:
+    """Raises UserError where a checkpoint's embeddings or blocks are not the configuration's; reads no tensor.
+
+    A model of the configuration's size is then no larger than its files.
+    """
+    found = {name: view.shape for name, view in open_tensors(directory).items()}
+    expected = {
+        "transformer.wte.weight": (config.vocab_size, config.n_embd),
+        "transformer.wpe.weight": (config.n_positions, config.n_embd),
+    }
+    problems = differences(expected, {name: shape for name, shape in found.items() if name in expected})
+    blocks = len({name.split(".")[2] for name in found if name.startswith("transformer.h.")})
+    if problems or blocks != config.n_layer:
+        problems = problems or f"of {blocks} blocks instead of {config.n_layer}"
+        raise UserError(f"{directory}: weights and config.json disagree; tensors {problems}")
+
+
+def fingerprint(directory: str | Path) -> str:
+    """What tells a base model from another: a digest of its names, shapes and some of each tensor's numbers.
+
+    The same for a folder in safetensors and in PyTorch's format, in float32 and in float16, with a head or
+    without. Raises UserError for missing or damaged files.
+    """
+    digest = hashlib.sha256()
+    stored = open_tensors(directory)
+    for name in sorted(name for name in stored if name.startswith("transformer.")):
+        flat = stored[name].reshape(-1)
+        digest.update(f"{name} {stored[name].shape} ".encode())
+        for some in (flat[:SAMPLED], flat[-SAMPLED:]):
+            with np.errstate(over="ignore"):
+                digest.update(_to_float32(name, some, directory).astype("<f2").tobytes())
+    return digest.hexdigest()
+
+
+def write_safetensors(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
+    """Writes one safetensors file, its bytes a function of what is written: the library shuffles the metadata.
+
+    Raises UserError where that cannot be.
+    """
+    header: dict[str, dict] = {"__metadata__": {"format": "pt"} | (metadata or {})}
+    codes, end = {dtype: code for code, dtype in SAFETENSORS_DTYPES.items()}, 0
+    for name, array in sorted(arrays.items()):
+        start, end = end, end + array.nbytes
+        header[name] = {"dtype": codes[array.dtype], "shape": array.shape, "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name in sorted(arrays):
+            file.write(np.ascontiguousarray(arrays[name]))
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """What a safetensors file says of itself in words. Raises UserError if damaged."""
+    return _read_header(Path(path))[0].get("__metadata__") or {}
 
 
 def weight_parts(directory: Path) -> list[str] | None:
@@ -175,17 +233,27 @@ def _weight_files(directory: Path) -> list[Path]:
 
 
 def _open_safetensors(path: Path) -> dict[str, np.ndarray]:
+    header, length = _read_header(path)
+    header.pop("__metadata__", None)
     try:
-        with safetensors.safe_open(path, framework="numpy"):
-            pass  # the library has checked the header: names, dtypes, and places that tile the file
-        with path.open("rb") as file:
-            (header_length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(header_length))
-        header.pop("__metadata__", None)
-        data = np.memmap(path, np.uint8, "r")[8 + header_length :]
+        data = np.memmap(path, np.uint8, "r")[8 + length :]
         # the library's numpy side cannot return bfloat16: views are made here
         return {name: _safetensors_view(data, name, entry) for name, entry in header.items()}
-    except (safetensors.SafetensorError, OSError, ValueError, struct.error) as error:
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not a readable safetensors file ({error}); get it again") from error
+
+
+def _read_header(path: Path) -> tuple[dict, int]:
+    """The header, which the library has checked (names, dtypes, places that tile the file), and its length in bytes."""
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > MAX_HEADER:
+                raise ValueError(f"a header of {length:,} bytes")
+            with safetensors.safe_open(path, framework="numpy"):
+                pass
+            return json.loads(file.read(length)), length
+    except (safetensors.SafetensorError, OSError, ValueError, RecursionError, struct.error) as error:
         raise UserError(f"{path} is not a readable safetensors file ({error}); get it again") from error
 
 
@@ -206,7 +274,11 @@ def _forget(view: np.ndarray) -> None:
 
 def _to_float32(name: str, view: np.ndarray, directory: str | Path) -> np.ndarray:
     if view.dtype == BFLOAT16:  # the upper half of a float32's bits
-        return (view["bfloat16"].astype(np.uint32, order="C") << 16).view(np.float32)
-    if view.dtype.kind != "f":
+        array = (view["bfloat16"].astype(np.uint32, order="C") << 16).view(np.float32)
+    elif view.dtype.kind == "f":
+        array = np.array(view, np.float32, order="C")
+    else:
         raise UserError(f"{directory}: tensor {name} is stored as {view.dtype}; use a checkpoint in floats")
-    return np.array(view, np.float32, order="C")
+    if not np.isfinite(array).all():
+        raise UserError(f"{directory}: tensor {name} holds numbers that are not finite; get it again")
+    return array

@@ -10,7 +10,8 @@ from datasets.example import Task
 from gpt2_jittor.config import GPT2Config
 from gpt2_jittor.hub import locate
 from gpt2_jittor.tokenizer import check_sizes, load_tokenizer
-from lora.files import read_adapter
+from gpt2_jittor.weights import check_outline
+from lora.files import check_base, read_adapter
 from lora.merging import base_of, vocabulary_of
 from training.arguments import read_recipe
 from training.setup import read_model
@@ -43,11 +44,13 @@ def find(model: str | None, adapter: Path | None) -> Finished:
     stored = read_adapter(adapter) if adapter else None
     if stored:
         directory = base_of(adapter, stored, model)
+        check_base(adapter, stored, directory)
         config, tokenizer, _ = vocabulary_of(adapter, stored, directory)
     else:
         directory = locate(model or "nano")
         config, tokenizer = GPT2Config.from_pretrained(directory), load_tokenizer(directory)
         check_sizes(tokenizer, config)
+    check_outline(directory, GPT2Config.from_pretrained(directory))
     architectures = read_json(directory / "config.json").get("architectures") or []
     classifies = any("Classification" in str(name) for name in architectures)
     classifies = classifies or (stored is not None and stored.is_classifier)

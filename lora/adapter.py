@@ -22,7 +22,7 @@ def save_adapter(model: GPT2PreTrained, directory: str | Path) -> None:
     config = adapter_config(model)
     if config is None:
         raise UserError("this model has no LoRA to save; inject it first")
-    write_adapter(directory, config, adapter_tensors(model))
+    write_adapter(directory, config, adapter_tensors(model), model.fingerprint)
 
 
 def adapter_tensors(model: GPT2PreTrained) -> dict[str, np.ndarray]:

@@ -5,15 +5,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import safetensors.numpy
 
 from common.errors import UserError
-from common.files import replacing, write_json
-from gpt2_jittor.weights import read_safetensors
+from common.files import write_json
+from gpt2_jittor.weights import fingerprint, read_metadata, read_safetensors, write_safetensors
 from lora.config import LoraConfig
 
 PREFIX = "base_model.model."
 WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
+BASE = "base_fingerprint"  # in the weights' metadata, which PEFT leaves alone
 ROWS = "transformer.wte.token_adapter.trainable_tokens_delta"
 
 # with bias "all", PEFT stores the biases of modules_to_save again, under names of its own wrapper
@@ -33,6 +33,7 @@ class Adapter:
     config: LoraConfig
     tensors: dict[str, np.ndarray]
     embeddings: dict[str, np.ndarray] = field(default_factory=dict)
+    base: str | None = None  # the fingerprint of the model that it was trained on, where it says
 
     @property
     def is_classifier(self) -> bool:
@@ -55,7 +56,7 @@ def read_adapter(directory: str | Path) -> Adapter:
     config = LoraConfig.from_pretrained(directory)
     if not (directory / WEIGHTS).is_file():
         raise UserError(f"{directory / WEIGHTS} is missing; save the adapter as safetensors")
-    adapter = Adapter(config, {})
+    adapter = Adapter(config, {}, base=read_metadata(directory / WEIGHTS).get(BASE))
     stored = read_safetensors(directory / WEIGHTS)
     for key, tensor in stored.items():
         found = EMBEDDING.fullmatch(key.removeprefix(PREFIX))
@@ -69,9 +70,18 @@ def read_adapter(directory: str | Path) -> Adapter:
     return adapter
 
 
-def write_adapter(directory: str | Path, config: LoraConfig, tensors: dict[str, np.ndarray]) -> None:
-    """Writes the two files of an adapter."""
+def check_base(directory: Path, adapter: Adapter, base: Path) -> None:
+    """Raises UserError where the adapter was trained on another model than the one in the folder `base`."""
+    if adapter.base is not None and adapter.base != fingerprint(base):
+        raise UserError(
+            f"{directory} was trained on another base than {base}, whose weights differ: give its own with --model"
+        )
+
+
+def write_adapter(
+    directory: str | Path, config: LoraConfig, tensors: dict[str, np.ndarray], base: str | None = None
+) -> None:
+    """Writes the two files of an adapter; `base` is the fingerprint of the model that it belongs to."""
     directory = Path(directory)
-    with replacing(directory / WEIGHTS) as temporary:
-        safetensors.numpy.save_file(tensors, temporary, metadata={"format": "pt"})
+    write_safetensors(directory / WEIGHTS, tensors, {BASE: base} if base else None)
     write_json(directory / SETTINGS, config.to_dict())

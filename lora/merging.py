@@ -7,15 +7,14 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 from common.errors import UserError
+from common.files import read_yaml
 from datasets.registry import TASKS
 from gpt2_jittor.config import GPT2Config
 from gpt2_jittor.hub import locate
 from gpt2_jittor.tokenizer import check_sizes, load_tokenizer, save_tokenizer
 from gpt2_jittor.weights import open_tensors
-from lora.files import PREFIX, SCORE, Adapter, read_adapter
+from lora.files import PREFIX, SCORE, Adapter, check_base, read_adapter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +33,7 @@ def plan(directory: Path, model: str | None = None, labels: Sequence[str] | None
     """Settles base, tokenizer, vocabulary and classes. Raises UserError for what is missing or does not fit."""
     adapter = read_adapter(directory)
     base = base_of(directory, adapter, model)
+    check_base(directory, adapter, base)
     config, tokenizer, own = vocabulary_of(directory, adapter, base)
     if own:
         config = dataclasses.replace(config, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
@@ -111,10 +111,9 @@ def base_of(directory: Path, adapter: Adapter, given: str | None) -> Path:
 def run_arguments(directory: Path) -> dict:
     """What a run's folder says of its training, nothing for an adapter from elsewhere."""
     try:
-        values = yaml.safe_load((directory / "arguments.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        return read_yaml(directory / "arguments.yaml")
+    except UserError:
         return {}
-    return values if isinstance(values, dict) else {}
 
 
 def check_empty(output: Path) -> None:

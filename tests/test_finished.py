@@ -187,8 +187,14 @@ def test_where_the_adapters_folder_is_gone_the_arguments_name_the_base(world, ad
 
 
 def test_what_is_given_comes_before_what_the_adapter_names(world, adapter, tmp_path):
-    other = tiny.model_folder(tmp_path / "other", seed=9, vocab_size=257)
+    other = shutil.copytree(world / "base", tmp_path / "other")
     assert find(str(other), adapter()).directory == other
+
+
+def test_a_base_with_other_weights_than_the_adapters_is_refused(world, adapter, tmp_path):
+    other = tiny.model_folder(tmp_path / "other", seed=9, vocab_size=257)
+    with pytest.raises(UserError, match="trained on another base than .*other.*--model"):
+        find(str(other), adapter())
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from training.setup import build_model, read_inputs
 from training.trainer import Trainer
 
 ADAPTER = {"adapter_config.json", "adapter_model.safetensors"}
-CHECKPOINT = {"optimizer.safetensors", "progress.json"}
+CHECKPOINT = {"optimizer.safetensors", "progress.json", "identity.json", "manifest.json"}
 RECORD = {"step", "epoch", "split", "loss", "perplexity", "tokens", "seconds"}
 STEP = RECORD | {"learning_rate", "grad_norm", "tokens_per_second"}
 
@@ -247,9 +247,10 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_one_line(world, tmp_path, m
         return original(*given)
 
     monkeypatch.setattr(trainer_module, "learning_rate", spoiling)
-    with pytest.raises(UserError, match="loss nan at step 3: .*checkpoint-2; try a lower --learning-rate") as caught:
+    with pytest.raises(UserError, match="loss nan at step 3 .*checkpoint-2; try a lower --learning-rate") as caught:
         trainer.run()
     assert "\n" not in str(caught.value)
+    assert "(epoch 1 batch 3: " in str(caught.value) and "dialogues_train.txt:" in str(caught.value)
     assert [record["step"] for record in metrics(tmp_path)] == [1, 2]
 
 

@@ -7,6 +7,8 @@ on the data or on each other are None here and settled in `training/setup.py`.
 import argparse
 import dataclasses
 import difflib
+import math
+import reprlib
 import types
 import typing
 from pathlib import Path
@@ -15,22 +17,12 @@ from typing import Any
 import yaml
 
 from common.errors import UserError
-from common.files import write_text
+from common.files import read_yaml, write_text
 from training.schedule import SCHEDULES
 
 TUNINGS = ("lora", "full")
-# what may differ when a run is taken up again: nothing that its next step depends on
-RESUMABLE = {
-    "epochs",
-    "max_steps",
-    "patience",
-    "eval_every",
-    "eval_limit",
-    "save_every",
-    "data_dir",
-    "output_dir",
-    "device",
-}
+# what may differ when a run is taken up again: how long it is, how often it saves, and where things lie
+RESUMABLE = {"epochs", "max_steps", "patience", "save_every", "data_dir", "output_dir", "device"}
 
 
 def option(default: Any, help: str, choices: tuple[str, ...] | None = None, many: bool = False) -> Any:
@@ -74,6 +66,7 @@ class TrainingArguments:
     eval_every: int | None = option(None, "updates between validations; else one an epoch, 10 in a run at least")
     eval_limit: int | None = option(None, "validate on this many examples; else on all")
     save_every: int | None = option(None, "updates between checkpoints; else at each validation")
+    skip_nonfinite: bool = option(False, "go on behind updates whose loss or gradients are not finite")
     patience: int | None = option(None, "stop after this many validations without a better loss")
     device: str = option("auto", "where to train", choices=("auto", "cpu", "cuda"))
 
@@ -117,19 +110,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def read_recipe(path: Path) -> dict[str, Any]:
     """A recipe's values, checked against the fields. Raises UserError that names the nearest right key."""
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"there is no recipe {path}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read as YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path} must hold `name: value` lines")
+    values = read_yaml(path)
     for key, value in values.items():
         if key not in FIELDS:
             near = difflib.get_close_matches(str(key), FIELDS, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(FIELDS)}"
-            raise UserError(f"{path}: there is no setting {key!r}; {hint}")
+            raise UserError(f"{path}: there is no setting {reprlib.repr(key)}; {hint}")
         values[key] = _typed(value, FIELDS[key], path)
     return values
 
@@ -147,8 +133,11 @@ def resolve(given: dict[str, Any], recipe: dict[str, Any] | None = None, path: P
     return TrainingArguments(**(recipe | given))
 
 
-def resolve_resumed(given: dict[str, Any], run_dir: Path) -> TrainingArguments:
-    """The arguments of the run in `run_dir`, with what was typed now. Raises UserError for what must not change."""
+def resolve_resumed(given: dict[str, Any], run_dir: Path) -> tuple[TrainingArguments, TrainingArguments]:
+    """The arguments of the run in `run_dir` with what is `given` now, and as they were.
+
+    Raises UserError for what must not change.
+    """
     recipe = run_dir / "arguments.yaml"
     if not recipe.is_file():
         raise UserError(f"{run_dir} holds no run to resume ({recipe.name} is missing); start without --resume")
@@ -158,9 +147,11 @@ def resolve_resumed(given: dict[str, Any], run_dir: Path) -> TrainingArguments:
         for name, value in given.items()
         if name not in RESUMABLE and value != before.get(name)
     ]
+    if given.get("patience", math.inf) < (before.get("patience") or math.inf):
+        changed.append(f"--patience {given['patience']} (was {before.get('patience')}; it may only grow)")
     if changed:
         raise UserError(f"--resume goes on with the run as it was: leave out {', '.join(changed)}")
-    return resolve(given | {"output_dir": str(run_dir)}, before)
+    return resolve(given | {"output_dir": str(run_dir)}, before, recipe), TrainingArguments(**before)
 
 
 def _typed(value: Any, field: dataclasses.Field, path: Path) -> Any:
@@ -181,7 +172,7 @@ def _typed(value: Any, field: dataclasses.Field, path: Path) -> Any:
         if choices and value not in choices:
             raise UserError(f"{path}: {field.name} must be one of {', '.join(choices)}, not {value!r}")
         return value
-    raise UserError(f"{path}: {field.name} must be {kind.__name__}, not {value!r}")
+    raise UserError(f"{path}: {field.name} must be {kind.__name__}, not {reprlib.repr(value)}")
 
 
 def _plain_type(annotation: Any) -> type:

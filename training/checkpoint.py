@@ -2,21 +2,22 @@
 
 import dataclasses
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
-
-import safetensors.numpy
+from typing import Any
 
 from common.errors import UserError
-from common.files import read_json, replacing, write_json
+from common.files import read_json, remove_folder, replacing_folder, write_json
 from gpt2_jittor.pretrained import GPT2PreTrained
-from gpt2_jittor.weights import read_safetensors, read_tensors
+from gpt2_jittor.weights import read_safetensors, read_tensors, write_safetensors
 from lora.adapter import load_adapter, save_adapter
 from lora.injection import adapter_config
+from training.identity import check_same
+from training.manifest import check_manifest, write_manifest
 from training.optimizer import AdamW
 
-KEPT = 2  # checkpoints of a run, the newest ones
+KEPT = 2  # checkpoints of a run, the newest ones; the best parameters lie in the run's own folder
+PROGRESS, MOMENTS, IDENTITY = "progress.json", "optimizer.safetensors", "identity.json"
 
 
 @dataclass
@@ -31,24 +32,20 @@ class Progress:
     worse_validations: int = 0  # in a row
     first_accuracy: float | None = None  # of a classifier, where the losses were measured
     best_accuracy: float | None = None
+    skipped: int = 0  # updates that were not made, their loss or gradients not being finite
 
 
-def save(run_dir: Path, model: GPT2PreTrained, optimizer: AdamW, progress: Progress) -> Path:
+def save(run_dir: Path, model: GPT2PreTrained, optimizer: AdamW, progress: Progress, identity: dict[str, Any]) -> Path:
     """Writes checkpoint-<step>, visible only when complete, and removes all but the newest KEPT."""
     target = run_dir / f"checkpoint-{progress.step}"
-    temporary = run_dir / f".checkpoint-{progress.step}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
+    with replacing_folder(target) as temporary:
         save_trained(model, temporary)
-        with replacing(temporary / "optimizer.safetensors") as file:
-            safetensors.numpy.save_file(optimizer.state(), file)
-        write_json(temporary / "progress.json", dataclasses.asdict(progress))
-        shutil.rmtree(target, ignore_errors=True)
-        temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        write_safetensors(temporary / MOMENTS, optimizer.state())
+        write_json(temporary / PROGRESS, dataclasses.asdict(progress))
+        write_json(temporary / IDENTITY, identity)
+        write_manifest(temporary)
     for old in checkpoints(run_dir)[:-KEPT]:
-        shutil.rmtree(old)
+        remove_folder(old)
     return target
 
 
@@ -61,20 +58,25 @@ def save_trained(model: GPT2PreTrained, directory: Path) -> None:
 
 
 def load(directory: Path, model: GPT2PreTrained, optimizer: AdamW) -> Progress:
-    """Puts parameters and moments back and returns the position. Raises UserError for a damaged checkpoint."""
+    """Puts parameters and moments back and returns the position. Raises UserError where they do not fit."""
     try:
-        progress = Progress(**read_json(directory / "progress.json"))
-        moments = read_safetensors(directory / "optimizer.safetensors")
+        progress = Progress(**read_json(directory / PROGRESS))
+        moments = read_safetensors(directory / MOMENTS)
         if adapter_config(model) is None:
             shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
             for name, array in read_tensors(directory, shapes):
                 model.parameter(name).assign(array)
         else:
             load_adapter(model, directory, trained=True)
-        optimizer.load_state(moments, progress.step)
+        optimizer.load_state(moments, progress.step - progress.skipped)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{directory} does not belong to this run ({error}); remove it to start anew") from error
     return progress
+
+
+def check_identity(directory: Path, identity: dict[str, Any]) -> None:
+    """Raises UserError where `directory` was written by another run than the one with this identity."""
+    check_same(read_json(directory / IDENTITY), identity, directory)
 
 
 def checkpoints(run_dir: Path) -> list[Path]:
@@ -83,9 +85,18 @@ def checkpoints(run_dir: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")))
 
 
-def newest(run_dir: Path) -> Path:
-    """The checkpoint that `--resume` continues from. Raises UserError where there is none."""
-    found = checkpoints(run_dir)
-    if not found:
-        raise UserError(f"{run_dir} holds no checkpoint to resume from; start without --resume")
-    return found[-1]
+def newest(run_dir: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint that is whole, None where none was written yet; and what is wrong with newer ones.
+
+    Raises UserError where there are some and none is whole.
+    """
+    damaged = []
+    for path in reversed(checkpoints(run_dir)):
+        try:
+            check_manifest(path)
+            return path, damaged
+        except UserError as error:
+            damaged.append(str(error))
+    if damaged:
+        raise UserError(f"{run_dir} holds no whole checkpoint: {'; '.join(damaged)}; start anew in another folder")
+    return None, []

@@ -1,7 +1,6 @@
 """What a run says while it goes: a bar on the terminal, a line of JSON a step in `metrics.jsonl`."""
 
 import json
-import math
 import time
 from collections import deque
 from pathlib import Path
@@ -9,7 +8,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from common.errors import UserError
-from common.files import write_text
+from common.files import flush, write_text
+from training.checkpoint import Progress
 from training.evaluation import Score
 from training.history import METRICS
 
@@ -17,13 +17,15 @@ WINDOW = 20  # steps over which the bar's tokens per second are averaged
 
 
 class Log:
-    """One run's metrics and bar. A run that is taken up again at `resumed_at` loses the lines of later steps."""
+    """One run's metrics and bar. A run that is taken up again from `progress` loses the lines of what came later."""
 
-    def __init__(self, run_dir: Path, total_steps: int, resumed_at: int | None = None):
+    def __init__(self, run_dir: Path, total_steps: int, progress: Progress | None = None):
         self.path = run_dir / METRICS
-        first_step = resumed_at or 0
-        self.started = time.perf_counter() - self._forget_after(-1 if resumed_at is None else resumed_at)
-        self.bar = tqdm(total=total_steps, initial=first_step, desc="train", unit="step", dynamic_ncols=True)
+        reached = {"train": progress.step, "validation": progress.validated} if progress else {}
+        self.started = time.perf_counter() - self._forget_after(reached)
+        self.bar = tqdm(
+            total=total_steps, initial=reached.get("train", 0), desc="train", unit="step", dynamic_ncols=True
+        )
         self.bar.set_postfix_str("operators that are new here are compiled first")
         self.recent: deque[tuple[int, float]] = deque(maxlen=WINDOW)
 
@@ -70,16 +72,21 @@ class Log:
         except OSError as error:
             raise UserError(f"cannot write {self.path}: {error.strerror}; free some space") from error
 
-    def _forget_after(self, step: int) -> float:
-        """Keeps the lines up to `step`, drops the rest (a cut line too); the seconds that had passed by then."""
+    def flush(self) -> None:
+        """Waits until the lines are on the disk: a checkpoint must not outlive the metrics of its steps."""
+        flush(self.path)
+
+    def _forget_after(self, reached: dict[str, int]) -> float:
+        """Keeps the lines up to each split's step, drops the rest (a cut line too); the seconds passed by then."""
         kept, seconds = [], 0.0
-        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
-        for line in lines:
+        text = self.path.read_text(encoding="utf-8", errors="replace") if self.path.is_file() else ""
+        for line in text.splitlines():
             try:
                 record = json.loads(line)
-            except ValueError:
+                wanted = record["step"] <= reached.get(record["split"], -1)
+            except (ValueError, KeyError, TypeError, RecursionError):
                 continue
-            if record.get("step", math.inf) <= step:
+            if wanted:
                 kept.append(line + "\n")
                 seconds = record.get("seconds", seconds)
         write_text(self.path, "".join(kept))

@@ -5,13 +5,14 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.errors import UserError
+from common.errors import Faults, UserError
 from datasets import registry
 from datasets.encode import EncodedSet, report
 from datasets.example import Dataset, Task
 from gpt2_jittor.config import GPT2Config
 from gpt2_jittor.hub import locate
 from gpt2_jittor.tokenizer import add_tokens, check_sizes, load_tokenizer
+from gpt2_jittor.weights import check_outline
 from training.arguments import TrainingArguments
 
 DEFAULT_EPOCHS = 3
@@ -36,6 +37,7 @@ class Inputs:
     validation: EncodedSet
     samples: Dataset  # validation examples as text, for the sample reply
     reports: tuple[str, ...]  # what was said about the data
+    sources: tuple[str, ...] = ()  # where each training item stands, where items are examples
 
     @property
     def batches_per_epoch(self) -> int:
@@ -56,23 +58,49 @@ class Inputs:
 def read_inputs(arguments: TrainingArguments, say=print) -> Inputs:
     """Finds the model, reads and encodes the data, settles the defaults. Raises UserError for what is wrong."""
     task = registry.task(arguments.task)
-    directory = locate(arguments.model)
-    config = GPT2Config.from_pretrained(directory)
-    tokenizer = load_tokenizer(directory)
-    check_sizes(tokenizer, config)
-    added = add_tokens(tokenizer, arguments.added_tokens or ())
-    if task.kind == "classify" and arguments.head_dropout:
-        raise UserError(f"--head-dropout is for a language model's head, {task.name} has classes: leave it out")
-    where = arguments.data_dir
-    encoded, samples, reports = {}, None, []
+    faults = Faults()
+    with faults.gathered():
+        if task.kind == "classify" and arguments.head_dropout:
+            raise UserError(f"--head-dropout is for a language model's head, {task.name} has classes: leave it out")
+    with faults.gathered():
+        directory, config, tokenizer, added = read_base(arguments)
+        arguments = dataclasses.replace(arguments, max_length=longest(arguments.max_length, config))
+    encoded, sources, reports = {}, (), []
     for split, limit in (("train", None), ("validation", arguments.eval_limit)):
-        samples = read_split(task, split, where, limit)
-        encoded[split] = task.encode(samples.examples, tokenizer, longest(arguments.max_length, config))
-        reports.append(report(samples, encoded[split]))
-        say(reports[-1])
-    arguments = dataclasses.replace(arguments, max_length=longest(arguments.max_length, config))
+        with faults.gathered():
+            samples = read_split(task, split, arguments.data_dir, limit)
+            if faults.messages:  # there may be nothing to encode with, and it would be in vain
+                continue
+            encoded[split] = task.encode(samples.examples, tokenizer, arguments.max_length)
+            if not encoded[split].scored:
+                raise UserError(f"nothing in the {split} data is scored, so nothing can be learnt: give other data")
+            sources = sources or tuple(samples.examples[index].source for index in encoded[split].kept)
+            reports.append(report(samples, encoded[split]))
+            say(reports[-1])
+    faults.tell()
     splits = encoded["train"], encoded["validation"]
-    return settle(Inputs(arguments, task, directory, config, tokenizer, tuple(added), *splits, samples, tuple(reports)))
+    return settle(
+        Inputs(arguments, task, directory, config, tokenizer, added, *splits, samples, tuple(reports), sources)
+    )
+
+
+def read_base(arguments: TrainingArguments) -> tuple[Path, GPT2Config, object, tuple[int, ...]]:
+    """The base model's folder, configuration and tokenizer, with the ids of the tokens that were added to it.
+
+    Raises UserError for what is missing or damaged, the weights' files included, whose tensors are not read yet.
+    """
+    faults = Faults()
+    directory = locate(arguments.model)
+    with faults.gathered():
+        config = GPT2Config.from_pretrained(directory)
+        check_outline(directory, config)
+        if arguments.tuning == "lora" and arguments.lora_r > config.n_embd:
+            raise UserError(f"--lora-r {arguments.lora_r} is larger than the model's width, {config.n_embd}: lower it")
+    with faults.gathered():
+        tokenizer = load_tokenizer(directory)
+    faults.tell()
+    check_sizes(tokenizer, config)
+    return directory, config, tokenizer, tuple(add_tokens(tokenizer, arguments.added_tokens or ()))
 
 
 def read_split(task: Task, split: str, data_dir: str | None, limit: int | None = None) -> Dataset:
@@ -111,6 +139,16 @@ def settle(inputs: Inputs) -> Inputs:
         eval_every=max(1, min(steps_per_epoch, steps // LEAST_VALIDATIONS)),
     )
     return with_values(inputs, save_every=inputs.arguments.eval_every)
+
+
+def check_not_shorter(inputs: Inputs, before: TrainingArguments) -> None:
+    """Raises UserError where a run that is taken up again would end earlier than it was to."""
+    steps, planned = inputs.total_steps, dataclasses.replace(inputs, arguments=before).total_steps
+    if steps < planned:
+        raise UserError(
+            f"--resume can make a run longer, not shorter: {steps} steps, {planned} were planned; "
+            "raise --epochs or --max-steps, or leave them out"
+        )
 
 
 def names_or_expression(targets: list[str]) -> list[str] | str:

@@ -7,28 +7,31 @@ taken up again at any of them.
 
 import math
 import time
+from pathlib import Path
 
 import numpy as np
 
 from common.errors import UserError
+from common.interrupt import interrupts_deferred
 from datasets.batches import Batch, collate, plan
 from gpt2_jittor.backend import jt
 from gpt2_jittor.generation import stream
 from gpt2_jittor.ops.dropout import seeds
 from gpt2_jittor.sampling import make_sampler
 from gpt2_jittor.tokenizer import save_tokenizer
-from lora.injection import adapter_config, trainable
+from lora.injection import adapter_config, count, trainable
 from training import checkpoint
 from training.checkpoint import Progress
 from training.evaluation import Score, evaluate
 from training.gradients import loss_and_gradients
-from training.interrupt import interrupts_deferred
+from training.identity import identify
 from training.log import Log
 from training.optimizer import AdamW, clip_factor, global_norm
 from training.schedule import learning_rate
 from training.setup import Inputs
 
 SAMPLE_TOKENS = 40  # of the reply shown at each validation
+SHOWN = 3  # examples of an update that an error names
 SAMPLE_SHOWN = 160  # characters of what it replies to
 
 
@@ -40,10 +43,11 @@ class Trainer:
         self.run_dir = self.arguments.run_dir
         self.optimizer = AdamW(trainable(model), self.arguments.weight_decay)
         self.progress = Progress()
-        self.resumed_from = None
-        if resume:
-            self.resumed_from = checkpoint.newest(self.run_dir)
-            self.progress = checkpoint.load(self.resumed_from, model, self.optimizer)
+        self.identity = identify(inputs, count(model)[0], "cuda" if jt.flags.use_cuda else "cpu")
+        self.resumed_from, self.damaged = checkpoint.newest(self.run_dir) if resume else (None, [])
+        if self.resumed_from:
+            self._take_up(self.resumed_from)
+        self.saved = self.resumed_from  # the checkpoint of the step that was made last, where there is one
         self._plans: dict[int, list[np.ndarray]] = {}
         self.whole = True  # false while an update is being made
         self.tokens = 0  # real tokens trained on by this process
@@ -51,30 +55,48 @@ class Trainer:
     def run(self) -> Progress:
         """Trains until the last step, or until validation has not improved for `patience` times.
 
-        Raises UserError where a loss or a gradient is not finite; on Ctrl-C saves and raises KeyboardInterrupt.
+        Raises UserError where a loss or a gradient is not finite; on Ctrl-C or SIGTERM saves and lets it pass.
         """
         progress = self.progress
-        self.log = Log(self.run_dir, self.inputs.total_steps, progress.step if self.resumed_from else None)
+        self.log = Log(self.run_dir, self.inputs.total_steps, progress if self.resumed_from else None)
         try:
             while True:
                 # first what this step still owes: a resumed run may have been stopped in the middle of it
                 if progress.validated < progress.step and self._due(self.arguments.eval_every):
                     self._validate()
                 if progress.step and self._due(self.arguments.save_every):
-                    checkpoint.save(self.run_dir, self.model, self.optimizer, progress)
+                    self._save()
                 if progress.step >= self.inputs.total_steps or self._out_of_patience():
                     return progress
                 self.whole = False
-                with interrupts_deferred():
+                with interrupts_deferred("finishing this step, then saving"):
                     self._update()
                     self.whole = True
         except KeyboardInterrupt:
             if self.whole:  # else an update was cut in two, and the newest checkpoint is the place to go on from
-                saved = checkpoint.save(self.run_dir, self.model, self.optimizer, progress)
-                self.log.say(f"interrupted: saved {saved}; --output-dir {self.run_dir} --resume goes on from there")
+                self._save()
+            place = f"saved {self.saved}" if self.whole else "in the middle of a step, which is lost"
+            self.log.say(f"interrupted: {place}; --output-dir {self.run_dir} --resume goes on from there")
             raise
         finally:
             self.log.close()
+
+    def _take_up(self, directory: Path) -> None:
+        """Goes on from a checkpoint. Raises UserError where this is not the run that wrote it."""
+        checkpoint.check_identity(directory, self.identity)
+        self.progress = checkpoint.load(directory, self.model, self.optimizer)
+        if count(self.model)[0] != self.identity["trained"]:
+            raise RuntimeError(f"loading {directory} has changed which parameters are trained")
+
+    def _save(self) -> None:
+        """Writes the checkpoint of this step, where there is none: a whole one is never taken away for another."""
+        step = self.progress.step
+        if self.saved == self.run_dir / f"checkpoint-{step}":
+            return
+        if not all(np.isfinite(value.numpy()).all() for value in self.optimizer.parameters):
+            raise UserError(self._diverged("weights that are not finite", step))
+        self.log.flush()
+        self.saved = checkpoint.save(self.run_dir, self.model, self.optimizer, self.progress, self.identity)
 
     def _due(self, every: int) -> bool:
         """Whether something that is done every so many steps, and at the end, is to be done now."""
@@ -89,12 +111,15 @@ class Trainer:
         rate = learning_rate(given.schedule, given.learning_rate, step, given.warmup_steps, self.inputs.total_steps)
         loss, gradients = loss_and_gradients(self.model, batches, self.optimizer.parameters)
         norm = global_norm(gradients)
+        if given.skip_nonfinite and not _finite(loss, norm):
+            self._skip(loss, norm)
+            return
         self.optimizer.step(gradients, rate, clip_factor(norm, given.max_grad_norm) if given.max_grad_norm else None)
         jt.sync_all()
-        loss, norm = float(loss.item()), float(norm.item())
-        if not (math.isfinite(loss) and math.isfinite(norm)):
+        finite, loss, norm = _finite(loss, norm), float(loss.item()), float(norm.item())
+        if not finite:
             what = f"loss {loss}" if not math.isfinite(loss) else f"gradient norm {norm}"
-            raise UserError(self._diverged(what, step + 1))
+            raise UserError(self._diverged(what, step + 1, self._made_of(step)))
         self.progress.step += 1
         tokens = sum(batch.tokens for batch in batches)
         self.tokens += tokens
@@ -110,17 +135,33 @@ class Trainer:
         }
         self.log.step(record, time.perf_counter() - started)
 
+    def _skip(self, loss, norm) -> None:
+        """Goes on to the next step without having changed anything."""
+        step = self.progress.step
+        self.progress.step += 1
+        self.progress.skipped += 1
+        self.log.say(f"step {step + 1} skipped: loss {loss.item()}, gradient norm {norm.item()}; {self._made_of(step)}")
+
     def _micro_batches(self, step: int) -> list[Batch]:
-        given = self.arguments
-        first = step * given.gradient_accumulation
-        last = min(first + given.gradient_accumulation, self.inputs.total_batches)
-        batches = []
-        for number in range(first, last):
-            epoch, index = divmod(number, self.inputs.batches_per_epoch)
-            chosen = self._plan(epoch)[index]
-            items = [self.inputs.train[example] for example in chosen]
-            batches.append(collate(items, self.inputs.tokenizer.pad_token_id))
-        return batches
+        chosen = [self._plan(epoch)[index] for epoch, index in self._places(step)]
+        items = [[self.inputs.train[example] for example in examples] for examples in chosen]
+        return [collate(batch, self.inputs.tokenizer.pad_token_id) for batch in items]
+
+    def _places(self, step: int) -> list[tuple[int, int]]:
+        """The epoch of each micro-batch of an update, and which one of the epoch it is."""
+        each = self.arguments.gradient_accumulation
+        last = min((step + 1) * each, self.inputs.total_batches)
+        return [divmod(number, self.inputs.batches_per_epoch) for number in range(step * each, last)]
+
+    def _made_of(self, step: int) -> str:
+        """The update's data in words: epoch and batch, from 1, and where its first examples stand."""
+        places = self._places(step)
+        examples = [int(example) for epoch, index in places for example in self._plan(epoch)[index]]
+        sources = self.inputs.sources
+        named = [sources[example] if sources else f"window {example}" for example in examples[:SHOWN]]
+        more = f" and {len(examples) - SHOWN} more" if len(examples) > SHOWN else ""
+        batches = ", ".join(f"epoch {epoch + 1} batch {index + 1}" for epoch, index in places)
+        return f"{batches}: {', '.join(named)}{more}"
 
     def _plan(self, epoch: int) -> list[np.ndarray]:
         if epoch not in self._plans:
@@ -179,9 +220,14 @@ class Trainer:
         patience = self.arguments.patience
         return patience is not None and self.progress.worse_validations >= patience
 
-    def _diverged(self, what: str, step: int) -> str:
+    def _diverged(self, what: str, step: int, where: str = "") -> str:
         if not step:
             return f"{what} before the first step: the base model's weights are damaged; get them again"
         left = checkpoint.checkpoints(self.run_dir)
         last = f"the last good checkpoint is {left[-1]}" if left else "no checkpoint was written yet"
-        return f"{what} at step {step}: training has diverged; {last}; try a lower --learning-rate"
+        at = f"step {step} ({where})" if where else f"step {step}"
+        return f"{what} at {at}: training has diverged; {last}; try a lower --learning-rate"
+
+
+def _finite(*values) -> bool:
+    return all(math.isfinite(value.item()) for value in values)

@@ -58,7 +58,7 @@ static void take_block(const Head& s, long first, long count, bool replaced, con
     for (long i = 0; i < s.n; i++) {
         float *row = logits + i * count, top = start ? HIDDEN : stats[2 * i], sum = 0;
         const long column = target_column(s, i, first, count, replaced);
-        if (column >= 0 && row[column] > HIDDEN / 2) at_target[i] = row[column];
+        if (column >= 0) at_target[i] = row[column];  // a replaced token's comes last, with its own row
         const float before = top;
         for (long j = 0; j < count; j++) top = row[j] > top ? row[j] : top;
         for (long j = 0; j < count; j++) sum += row[j] = vector_exp(row[j] - top);
