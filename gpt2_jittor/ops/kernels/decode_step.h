@@ -1,6 +1,7 @@
 // One new token for each of a few rows, through the whole of GPT-2, as one parallel region: every thread computes its
 // own columns of each product and waits for the others where it needs theirs.
 // After exp.h, vectors.h, products.h, layer_norm.h and gelu_new.h.
+#include <memory>
 #include <omp.h>
 #include <vector>
 
@@ -114,13 +115,31 @@ static void attend(const Step& s, float scale, float* keys, float* values, long 
         mix(values + d, std::min(MIXED, dim - d), scores, s.tokens, slots, place, out + row * s.width + at + d);
 }
 
+// y = x w in this thread's columns. `parts` has room for every thread's part of the sums; a barrier must follow before
+// it is used again.
+static void own_columns(const Plain& w, const float* x, float* y, long rows, long first, long last, float* parts) {
+    const long thread = omp_get_thread_num(), threads = omp_get_num_threads(), size = rows * w.outputs;
+    part_of_product(w, x, rows, parts + thread * size, w.inputs * thread / threads, w.inputs * (thread + 1) / threads);
+    #pragma omp barrier
+    for (long r = 0; r < rows; r++)
+        for (long c = first; c < last; c++) {
+            float sum = 0;
+            for (long t = 0; t < threads; t++) sum += parts[t * size + r * w.outputs + c];
+            y[r * w.outputs + c] = sum;
+        }
+}
+
+static void own_columns(const Panels& w, const float* x, float* y, long rows, long first, long last, float*) {
+    product(w, x, rows, y, first, last);
+}
+
 // y = x w + bias (+ more) in this thread's columns, which are returned.
 template <class Weight>
-static void affine(const Projection<Weight>& p, const float* x, const float* more, float* y, long rows, long* first,
-                   long* last) {
+static void affine(const Projection<Weight>& p, const float* x, const float* more, float* y, long rows, float* parts,
+                   long* first, long* last) {
     const long outputs = p.weight.outputs;
     columns_of_thread(outputs, first, last);
-    product(p.weight, x, rows, y, *first, *last);
+    own_columns(p.weight, x, y, rows, *first, *last, parts);
     for (long r = 0; r < rows; r++) {
         for (long c = *first; c < *last; c++) y[r * outputs + c] += p.bias[c];
         if (more)
@@ -131,21 +150,21 @@ static void affine(const Projection<Weight>& p, const float* x, const float* mor
 // x [rows, width] becomes what the block makes of it. `own` is this thread's, the others are shared.
 template <class Weight>
 static void decode_block(const Step& s, const Block<Weight>& block, float scale, float* x, float* qkv, float* mixed,
-                         float* middle, float* hidden, float* own) {
+                         float* middle, float* hidden, float* parts, float* own) {
     long first, last;
     normalise(s, block.ln_1, x, own);  // each thread for itself: cheaper than waiting
-    affine(block.c_attn, own, nullptr, qkv, s.rows, &first, &last);
+    affine(block.c_attn, own, nullptr, qkv, s.rows, parts, &first, &last);
     #pragma omp barrier
     #pragma omp for schedule(static)
     for (long item = 0; item < s.rows * s.heads; item++)
         attend(s, scale, block.keys, block.values, item / s.heads, item % s.heads, qkv, mixed, own);
-    affine(block.c_proj, mixed, x, middle, s.rows, &first, &last);
+    affine(block.c_proj, mixed, x, middle, s.rows, parts, &first, &last);
     #pragma omp barrier
     normalise(s, block.ln_2, middle, own);
-    affine(block.c_fc, own, nullptr, hidden, s.rows, &first, &last);
+    affine(block.c_fc, own, nullptr, hidden, s.rows, parts, &first, &last);
     for (long r = 0; r < s.rows; r++) gelu_new_row(hidden + r * s.inner + first, last - first);
     #pragma omp barrier
-    affine(block.mlp_proj, hidden, middle, x, s.rows, &first, &last);
+    affine(block.mlp_proj, hidden, middle, x, s.rows, parts, &first, &last);
     #pragma omp barrier
 }
 
@@ -156,12 +175,14 @@ static void decode_step(const Step& s, const Table<T>& tokens, const float* posi
     std::vector<float> shared(s.rows * (6 * s.width + s.inner));
     float *x = shared.data(), *qkv = x + s.rows * s.width, *mixed = qkv + s.rows * 3 * s.width;
     float *middle = mixed + s.rows * s.width, *hidden = middle + s.rows * s.width;
+    const long widest = std::max(3 * s.width, s.inner);
+    const std::unique_ptr<float[]> parts(new float[omp_get_max_threads() * s.rows * widest]);
     #pragma omp parallel
     {
         std::vector<float> own(std::max(s.rows * s.width, s.tokens));
         embed(s, tokens, positions, x);
         for (long layer = 0; layer < layers; layer++)
-            decode_block(s, blocks[layer], scales[layer], x, qkv, mixed, middle, hidden, own.data());
+            decode_block(s, blocks[layer], scales[layer], x, qkv, mixed, middle, hidden, parts.get(), own.data());
         normalise(s, ln_f, x, own.data());
         long first, last;
         columns_of_thread(head.rows, &first, &last);

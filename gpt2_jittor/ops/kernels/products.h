@@ -1,51 +1,36 @@
-// Products of a few rows with a large weight, for decoding: bound by reading the weight, which is read once.
-//
-// A tile of up to 4 rows is multiplied with a strip of columns whose sums stay in registers. More rows take more tiles,
-// which find the strip in the cache. After vectors.h.
+// Products of a few rows with a large weight, for decoding: bound by reading the weight, which is read once. Rows are
+// taken up to 4 at a time; further ones find their part of the weight in the cache. After vectors.h.
 #include <algorithm>
 
 static const long TILE = 4;
 static const long PANEL = 64;  // of int8: one cache line
-static const int DEPTH = 16;   // rows of a narrow strip that are fetched ahead
+static const int DEPTH = 16;   // rows of a panel that are fetched ahead
 
 // A Conv1D weight, [inputs, outputs] by rows.
 struct Plain {
-    typedef float type;
     const float* values;
     long inputs, outputs;
-    long stride() const { return outputs; }
-    const float* column(long c) const { return values + c; }
-    long end(long) const { return outputs; }  // up to where columns lie side by side
-    long stored() const { return outputs; }
-    float scale(long) const { return 1; }
 };
 
 // The same in int8: panels of 64 columns, each [inputs, 64] by rows, the last one filled up with zeros. Column c is
 // its int8 times scales[c].
 struct Panels {
-    typedef int8_t type;
     const int8_t* values;
     const float* scales;
     long inputs, outputs;
-    long stride() const { return PANEL; }
     const int8_t* column(long c) const { return values + c / PANEL * PANEL * inputs + c % PANEL; }
-    long end(long c) const { return (c / PANEL + 1) * PANEL; }
-    long stored() const { return (outputs + PANEL - 1) / PANEL * PANEL; }
-    float scale(long c) const { return scales[c]; }
 };
 
-// y[r, 0 … 16 VECS) = sum over k of x[r, k] w[k, …) for ROWS rows.
-template <int ROWS, int VECS, class T>
-static inline void strip(const T* w, long stride, long inputs, const float* x, float sums[TILE][8 * LANES]) {
+// y[r, 0 … 16 VECS) = sum over k of x[r, k] w[k, …) for ROWS rows; the rows of w are PANEL apart.
+template <int ROWS, int VECS>
+static inline void strip(const int8_t* w, long inputs, const float* x, float sums[TILE][PANEL]) {
     floats acc[ROWS][VECS];
     for (int r = 0; r < ROWS; r++)
         for (int v = 0; v < VECS; v++) acc[r][v] = floats{};
     for (long k = 0; k < inputs; k++) {
-        const T* row = w + k * stride;
-        // wide strips are followed by the processor itself
-        if (VECS < 8)
-            for (int v = 0; v < VECS; v += 64 / (LANES * sizeof(T))) __builtin_prefetch(row + DEPTH * stride + v * LANES);
-        #pragma GCC unroll 8
+        const int8_t* row = w + k * PANEL;
+        __builtin_prefetch(row + DEPTH * PANEL);
+        #pragma GCC unroll 4
         for (int v = 0; v < VECS; v++) {
             const floats a = load(row + v * LANES);
             #pragma GCC unroll 4
@@ -56,48 +41,73 @@ static inline void strip(const T* w, long stride, long inputs, const float* x, f
         for (int v = 0; v < VECS; v++) store(sums[r] + v * LANES, acc[r][v]);
 }
 
-template <int VECS, class T>
-static void strip_of(long rows, const T* w, long stride, long inputs, const float* x, float sums[TILE][8 * LANES]) {
-    if (rows == 1) strip<1, VECS>(w, stride, inputs, x, sums);
-    if (rows == 2) strip<2, VECS>(w, stride, inputs, x, sums);
-    if (rows == 3) strip<3, VECS>(w, stride, inputs, x, sums);
-    if (rows == 4) strip<4, VECS>(w, stride, inputs, x, sums);
+template <int VECS>
+static void strip_of(long rows, const int8_t* w, long inputs, const float* x, float sums[TILE][PANEL]) {
+    if (rows == 1) strip<1, VECS>(w, inputs, x, sums);
+    if (rows == 2) strip<2, VECS>(w, inputs, x, sums);
+    if (rows == 3) strip<3, VECS>(w, inputs, x, sums);
+    if (rows == 4) strip<4, VECS>(w, inputs, x, sums);
 }
 
-// Columns that are no whole vector: the last few of a weight.
-static void narrow_strip(long rows, long columns, const float* w, long stride, long inputs, const float* x,
-                         float sums[TILE][8 * LANES]) {
-    for (long r = 0; r < rows; r++) {
-        for (long c = 0; c < columns; c++) sums[r][c] = 0;
-        for (long k = 0; k < inputs; k++)
-            for (long c = 0; c < columns; c++) sums[r][c] += x[r * inputs + k] * w[k * stride + c];
+// y[r, 0 … columns) += sum over k < depth of x[r, k] w[k, …) for ROWS rows, with the rows of w and y `stride` apart. Sums
+// go to and fro between registers and the cache once for all of `depth`.
+template <int ROWS>
+static void add_rows(const float* w, long stride, long depth, long columns, const float* x, long inputs, float* y) {
+    const long whole = columns / (4 * LANES) * (4 * LANES);
+    for (long c = 0; c < whole; c += 4 * LANES) {
+        floats acc[ROWS][4];
+        for (int r = 0; r < ROWS; r++)
+            for (int v = 0; v < 4; v++) acc[r][v] = load(y + r * stride + c + v * LANES);
+        for (long k = 0; k < depth; k++)
+            #pragma GCC unroll 4
+            for (int v = 0; v < 4; v++) {
+                const floats a = load(w + k * stride + c + v * LANES);
+                #pragma GCC unroll 4
+                for (int r = 0; r < ROWS; r++) acc[r][v] += a * x[r * inputs + k];
+            }
+        for (int r = 0; r < ROWS; r++)
+            for (int v = 0; v < 4; v++) store(y + r * stride + c + v * LANES, acc[r][v]);
     }
+    for (int r = 0; r < ROWS; r++)
+        for (long k = 0; k < depth; k++)
+            for (long c = whole; c < columns; c++) y[r * stride + c] += x[r * inputs + k] * w[k * stride + c];
 }
 
-static void narrow_strip(long, long, const int8_t*, long, long, const float*, float[TILE][8 * LANES]) {}  // never there
+// y [rows, outputs] = the part of x w that inputs [first, last) make. A single row reads the weight from one end to the
+// other, which is how memory is fastest; the sums of several stay in the cache for a block of columns.
+static void part_of_product(const Plain& w, const float* x, long rows, float* y, long first, long last) {
+    std::fill(y, y + rows * w.outputs, 0.0f);
+    const long block = rows == 1 ? w.outputs : 256, depth = rows == 1 ? 8 : 64;
+    for (long c = 0; c < w.outputs; c += block)
+        for (long k = first; k < last; k += depth)
+            for (long r = 0; r < rows; r += TILE) {
+                const long n = std::min(TILE, rows - r), deep = std::min(depth, last - k);
+                const long columns = std::min(block, w.outputs - c);
+                const float *wk = w.values + k * w.outputs + c, *xr = x + r * w.inputs + k;
+                float* yr = y + r * w.outputs + c;
+                if (n == 1) add_rows<1>(wk, w.outputs, deep, columns, xr, w.inputs, yr);
+                if (n == 2) add_rows<2>(wk, w.outputs, deep, columns, xr, w.inputs, yr);
+                if (n == 3) add_rows<3>(wk, w.outputs, deep, columns, xr, w.inputs, yr);
+                if (n == 4) add_rows<4>(wk, w.outputs, deep, columns, xr, w.inputs, yr);
+            }
+}
 
 // Columns [first, last) of y = x w: x [rows, inputs], y [rows, outputs]. `first` is a multiple of 16.
-template <class Weight>
-static void product(const Weight& w, const float* x, long rows, float* y, long first, long last) {
-    float sums[TILE][8 * LANES];
+static void product(const Panels& w, const float* x, long rows, float* y, long first, long last) {
+    float sums[TILE][PANEL];
     long width;
     for (long c = first; c < last; c += width) {
-        const long whole = (std::min(w.stored(), w.end(c)) - c) / LANES, wanted = (last - c + LANES - 1) / LANES;
-        const long vecs = std::min(whole, wanted), most = rows <= 2 ? 8 : 4;
-        const int chosen = vecs >= 8 && most == 8 ? 8 : vecs >= 4 ? 4 : vecs >= 2 ? 2 : (int)vecs;
-        width = chosen ? chosen * LANES : last - c;
+        const long vecs = (std::min(last, (c / PANEL + 1) * PANEL) - c + LANES - 1) / LANES;
+        const long chosen = vecs >= 4 ? 4 : vecs >= 2 ? 2 : 1;
+        width = chosen * LANES;
         for (long r = 0; r < rows; r += TILE) {
-            const long n = std::min(TILE, rows - r), stride = w.stride();
-            const auto* start = w.column(c);
+            const long n = std::min(TILE, rows - r), kept = std::min(width, last - c);
             const float* xr = x + r * w.inputs;
-            if (chosen == 8) strip_of<8>(n, start, stride, w.inputs, xr, sums);
-            if (chosen == 4) strip_of<4>(n, start, stride, w.inputs, xr, sums);
-            if (chosen == 2) strip_of<2>(n, start, stride, w.inputs, xr, sums);
-            if (chosen == 1) strip_of<1>(n, start, stride, w.inputs, xr, sums);
-            if (chosen == 0) narrow_strip(n, width, start, stride, w.inputs, xr, sums);
-            const long kept = std::min(width, last - c);
+            if (chosen == 4) strip_of<4>(n, w.column(c), w.inputs, xr, sums);
+            if (chosen == 2) strip_of<2>(n, w.column(c), w.inputs, xr, sums);
+            if (chosen == 1) strip_of<1>(n, w.column(c), w.inputs, xr, sums);
             for (long i = 0; i < n; i++)
-                for (long j = 0; j < kept; j++) y[(r + i) * w.outputs + c + j] = sums[i][j] * w.scale(c + j);
+                for (long j = 0; j < kept; j++) y[(r + i) * w.outputs + c + j] = sums[i][j] * w.scales[c + j];
         }
     }
 }
