@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from datasets.batches import Batch
-from gpt2_jittor.backend import jt
 from gpt2_jittor.model import GPT2LMHeadModel
 from lora import LoraConfig, inject, trainable
 from training.gradients import loss_and_gradients
