@@ -1,6 +1,6 @@
 """Ctrl-C, SIGTERM and SIGUSR1: all raise, and all can be made to wait until what has begun is whole.
 
-SIGUSR1 asks for what SIGTERM asks for. `mpirun` passes it on, while on SIGTERM it kills within half a second.
+SIGUSR1 asks for what SIGTERM asks for. `mpirun` passes it on, while on SIGTERM it kills within a second.
 """
 
 import contextlib

@@ -146,9 +146,14 @@ def _compiler() -> str:
 
 
 def find_mpi(program: str) -> str | None:
-    """The path of one of Open MPI's programs, on the PATH or beside this Python; None where it is not installed."""
-    beside = Path(sys.executable).with_name(program)
-    return shutil.which(program) or (str(beside) if beside.is_file() else None)
+    """The path of mpirun or mpicc, on the PATH or beside this Python; None where it is not installed.
+
+    A folder with both comes first: they must be of the same MPI. Pip's mpirun tells its processes where it is.
+    """
+    pips = Path(os.environ.get("OPAL_PREFIX", "/nowhere"), "bin")
+    folders = [str(pips), *os.get_exec_path(), str(Path(sys.executable).parent)]
+    whole = [folder for folder in folders if all(shutil.which(name, path=folder) for name in ("mpirun", "mpicc"))]
+    return shutil.which(program, path=os.pathsep.join(whole or folders))
 
 
 def find_python_config() -> Path | None:

@@ -324,24 +324,3 @@ def test_a_name_server_that_does_not_answer_does_not_hold_the_doctor(monkeypatch
     monkeypatch.setattr(doctor, "HUB_SECONDS", -0.9)
     assert "no answer" in doctor.hub().found
     released.set()
-
-
-@pytest.mark.parametrize(
-    ("mpirun", "mpicc", "status", "words"),
-    [
-        (None, False, "ok", "openmpi-bin"),
-        ("mpirun (Open MPI) 4.1.4", True, "ok", "(Open MPI) 4.1.4 at "),
-        ("mpirun (Open MPI) 5.0.11", False, "warning", "without mpicc"),
-        ("HYDRA build details:", True, "warning", "not Open MPI's"),
-    ],
-)
-def test_mpi_is_optional_and_must_be_open_mpi_with_its_compiler(monkeypatch, tmp_path, mpirun, mpicc, status, words):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    if mpirun:
-        program(tmp_path / "mpirun", mpirun)
-    if mpicc:
-        program(tmp_path / "mpicc", "gcc")
-    row = doctor.mpi()
-    assert row.status == status and words in row.found
-    assert row.mend or status == "ok"

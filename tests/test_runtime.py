@@ -20,7 +20,6 @@ from gpt2_jittor import runtime
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = ["nvcc_path", "cc_path", "conv_opt", "use_cutt", "use_cutlass", "use_mpi", "log_silent", "cache_name"]
-MPI = ["mpicc_path", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE"]
 LINUX_X86_64 = platform.system() == "Linux" and platform.machine() == "x86_64"
 
 
@@ -60,7 +59,7 @@ class Machine:
 def machine(tmp_path, monkeypatch):
     monkeypatch.setattr(runtime, "_chosen", None)
     with mock.patch.dict(os.environ):  # gives everything back, what `prepare` sets included
-        for name in (*SETTINGS, *MPI, "python_config_path"):
+        for name in (*SETTINGS, "python_config_path", "OMPI_COMM_WORLD_SIZE"):
             os.environ.pop(name, None)
         yield Machine(tmp_path, monkeypatch)
 
@@ -209,26 +208,6 @@ def test_what_the_user_set_is_kept(machine):
     os.environ.update(log_silent="0", cache_name="mine", use_mpi="1")
     runtime.prepare("cpu")
     assert (os.environ["log_silent"], os.environ["cache_name"], os.environ["use_mpi"]) == ("0", "mine", "1")
-
-
-def test_mpi_is_used_under_mpirun_only(machine, monkeypatch):
-    os.environ["OMPI_COMM_WORLD_SIZE"] = "2"
-    monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    with pytest.raises(UserError, match="mpicc.*apt install openmpi-bin"):
-        runtime.prepare("cpu")
-    mpicc = machine.program("tools/mpicc", "Open MPI")
-    runtime.prepare("cpu")
-    assert (os.environ["use_mpi"], os.environ["mpicc_path"]) == ("1", str(mpicc))
-
-
-def test_processes_on_one_machine_share_its_cores(machine, monkeypatch):
-    os.environ.update(OMPI_COMM_WORLD_SIZE="6", OMPI_COMM_WORLD_LOCAL_SIZE="3", mpicc_path="/some/mpicc")
-    for bound, threads in ((7, "2"), (1, "1")):  # of seven cores: free to run anywhere; bound to one
-        monkeypatch.setattr(os, "sched_getaffinity", lambda number, bound=bound: range(7 if number else bound))
-        os.environ.pop("OMP_NUM_THREADS", None)
-        monkeypatch.setattr(runtime, "_chosen", None)
-        runtime.prepare("cpu")
-        assert os.environ["OMP_NUM_THREADS"] == threads
 
 
 @pytest.mark.parametrize("cc_path", [None, "/nowhere/g++"])

@@ -5,13 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common import processes
 from datasets.batches import Batch
 from gpt2_jittor.backend import jt
 from gpt2_jittor.model import GPT2LMHeadModel
 from lora import LoraConfig, inject, trainable
 from training.gradients import loss_and_gradients
-from training.parallel import own_parts
 
 NANO = Path(__file__).resolve().parent.parent / "checkpoints" / "gpt2-nano"
 
@@ -41,26 +39,6 @@ def test_batches_count_by_what_they_score(rng):
     for found, right in zip(gradients, expected, strict=True):
         error = np.linalg.norm(found.numpy() - right.numpy()) / np.linalg.norm(right.numpy())
         assert error < 1e-4  # float32 sums of some hundred terms, in another order
-
-
-@pytest.mark.parametrize("count", [2, 3, 5])
-def test_the_parts_of_several_processes_add_up_to_the_whole(rng, monkeypatch, count):
-    model, parameters = adapted()
-    batches = [draw(rng, 4, 20, 3), draw(rng, 2, 20, 15)]  # with five processes, the last one has nothing
-    batches[0].attention_mask[1:, 12:] = batches[0].input_ids[1:, 12:] = 0
-    batches[0].labels[1:, 5:12], batches[0].labels[1:, 12:] = 7, -100
-    scored = sum(int((batch.labels[:, 1:] != -100).sum()) for batch in batches)
-    monkeypatch.setattr(processes, "count", lambda: count)
-    parts = []
-    for rank in range(count):
-        monkeypatch.setattr(processes, "rank", lambda rank=rank: rank)
-        loss, gradients = loss_and_gradients(model, own_parts(batches), parameters, scored)
-        parts.append([loss.item(), *(gradient.numpy() for gradient in gradients)])
-    loss, gradients = loss_and_gradients(model, batches, parameters, scored)
-    np.testing.assert_allclose(sum(part[0] for part in parts), loss.item(), rtol=1e-5)
-    for index, right in enumerate(gradients, start=1):
-        error = np.linalg.norm(sum(part[index] for part in parts) - right.numpy()) / np.linalg.norm(right.numpy())
-        assert error < 1e-4  # as above
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells what is resident")

@@ -65,8 +65,13 @@ def losses(run_dir: Path, split: str) -> list[float]:
 @pytest.mark.parametrize(
     "processes, steps, settings",
     # of 21 dialogues the last batch of an epoch has one: nothing for the second process
-    [(2, 30, ["--batch-size", 4]), (3, 6, ["--batch-size", 2]), (2, 6, ["--tuning", "full", "--learning-rate", 1e-3])],
-    ids=["30 steps", "more processes than rows", "every weight"],
+    [
+        (2, 30, ["--batch-size", 4]),
+        (3, 6, ["--batch-size", 2]),
+        (2, 6, ["--tuning", "full", "--learning-rate", 1e-3]),
+        (2, 6, ["--task", "emotion", "--data-dir", "sample"]),
+    ],
+    ids=["30 steps", "more processes than rows", "every weight", "classes"],
 )
 def test_several_processes_make_the_losses_of_one(still, tmp_path, processes, steps, settings):
     lora = [] if "full" in settings else ["--lora-dropout", 0]
