@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STATUS = @printf '\n== %s\n'
 
-.PHONY: setup demo test test-faults lint doctor clean
+.PHONY: setup demo test test-faults test-mpi lint doctor clean
 
 setup: .venv/runtime
 
@@ -37,6 +37,13 @@ test: .venv/dev
 test-faults: .venv/dev
 	$(STATUS) "killing, filling, flipping, fuzzing"
 	$(BIN)/python -m pytest -m "" -s tests/faults
+
+# two processes on the CPU; where there is no Open MPI, pip's goes into .venv
+test-mpi: .venv/dev
+	$(STATUS) "training in two processes"
+	@command -v mpirun >/dev/null && command -v mpicc >/dev/null || \
+		$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-mpi.txt
+	$(BIN)/python -m pytest -m mpi -rs -s tests/faults/test_mpi.py
 
 lint: .venv/dev
 	$(BIN)/ruff check .

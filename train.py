@@ -5,6 +5,7 @@ python train.py --task dailydialog --model gpt2 --device cuda   # GPT-2 small on
 python train.py --task dailydialog --data-dir sample            # offline: the embedded sample
 python train.py --config runs/mine/arguments.yaml --output-dir runs/two   # a run again
 python train.py --output-dir runs/mine --resume                 # on from its newest checkpoint
+mpirun -np 2 python train.py --task dailydialog                 # two processes, each with half of every batch
 """
 
 import contextlib
@@ -12,7 +13,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from common.command import Parser, run_command
+from common import processes
+from common.command import Parser
 from common.errors import Faults, UserError
 from common.files import remove_unfinished, write_text
 from common.lock import locked
@@ -51,6 +53,9 @@ def main() -> None:
     inputs = read_inputs(arguments)
     if before:
         check_not_shorter(inputs, before)
+    if not processes.is_first():
+        train(inputs, resume=before is not None)
+        return
     with locked(inputs.arguments.run_dir):
         check_folder(arguments.run_dir, before)  # another run may have ended in it meanwhile
         remove_unfinished(arguments.run_dir)
@@ -64,12 +69,13 @@ def check_folder(run_dir: Path, before: TrainingArguments | None) -> None:
 
 
 def train(inputs, resume: bool) -> None:
-    """Trains in a folder that is ours alone."""
+    """Trains in a folder that is ours alone; only the first of several processes writes in it."""
     from gpt2_jittor import runtime
 
     run_dir = inputs.arguments.run_dir
     device = runtime.prepare(inputs.arguments.device)
-    with arguments_kept(inputs.arguments, run_dir / "arguments.yaml"):
+    writes = processes.is_first()
+    with arguments_kept(inputs.arguments, run_dir / "arguments.yaml") if writes else contextlib.nullcontext():
         from lora import count
         from training.card import write_card
         from training.setup import build_model
@@ -77,7 +83,8 @@ def train(inputs, resume: bool) -> None:
 
         model = build_model(inputs)
         trained, frozen = count(model)
-        print(f"{inputs.arguments.model} on {device}: {trained:,} parameters trained, {frozen:,} frozen")
+        several = f" in {processes.count()} processes" if processes.count() > 1 else ""
+        print(f"{inputs.arguments.model} on {device}{several}: {trained:,} parameters trained, {frozen:,} frozen")
         trainer = Trainer(inputs, model, resume)
     for reason in trainer.damaged:
         print(f"passed over: {reason}")
@@ -85,6 +92,8 @@ def train(inputs, resume: bool) -> None:
         print(f"resuming from {trainer.resumed_from or 'the beginning: no checkpoint was written yet'}")
     started = time.perf_counter()
     trainer.run()
+    if not writes:
+        return
     write_card(inputs, trainer.progress, trained, frozen)
     summarise(trainer, time.perf_counter() - started)
 
@@ -122,4 +131,4 @@ def summarise(trainer, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    run_command(main)
+    processes.run_together(main)

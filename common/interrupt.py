@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM: both raise, and both can be made to wait until what has begun is whole."""
+"""Ctrl-C, SIGTERM and SIGUSR1: all raise, and all can be made to wait until what has begun is whole.
+
+SIGUSR1 asks for what SIGTERM asks for. `mpirun` passes it on, while on SIGTERM it kills within a second.
+"""
 
 import contextlib
 import os
@@ -8,7 +11,8 @@ import threading
 import typing
 from collections.abc import Iterator
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+TERMINATING = (signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGINT, *TERMINATING)
 
 
 class Terminated(KeyboardInterrupt):
@@ -16,8 +20,15 @@ class Terminated(KeyboardInterrupt):
 
 
 def raise_on_sigterm() -> None:
-    """From now on SIGTERM raises `Terminated`."""
-    signal.signal(signal.SIGTERM, _terminate)
+    """From now on SIGTERM and SIGUSR1 raise `Terminated`."""
+    for number in TERMINATING:
+        signal.signal(number, _terminate)
+
+
+def pass_over_signals() -> None:
+    """From now on none of them does anything here: another process heeds them, and ends this one."""
+    for number in SIGNALS:
+        signal.signal(number, _pass_over)  # not SIG_IGN, which the compilers that are started here would inherit
 
 
 @contextlib.contextmanager
@@ -58,9 +69,14 @@ def _terminate(number, frame) -> typing.NoReturn:
     raise Terminated
 
 
+def _pass_over(number, frame) -> None:
+    pass
+
+
 def _be_any_process() -> None:
-    if getattr(signal.getsignal(signal.SIGTERM), "__module__", None) == __name__:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in TERMINATING:
+        if getattr(signal.getsignal(number), "__module__", None) == __name__:
+            signal.signal(number, signal.SIG_DFL)
 
 
 # what is forked from here, such as Jittor's pool of compilers, is ended with SIGTERM and waited for

@@ -67,5 +67,24 @@ def collate(items: Sequence[Encoded], pad_id: int, side: str = "right") -> Batch
     return Batch(input_ids, labels, attention_mask, tokens, count_scored(labels))
 
 
+def part(batch: Batch, rank: int, count: int) -> Batch | None:
+    """What process `rank` of `count` takes of a batch that is padded on the right: every count-th row, from `rank`.
+
+    None where no row is left for it, or nothing is scored in its rows.
+    """
+    rows = slice(rank, None, count)
+    mask, labels = batch.attention_mask[rows], batch.labels[rows]
+    if not len(mask):
+        return None
+    time = int(mask.sum(axis=1).max())
+    mask = mask[:, :time]
+    if labels.ndim == 1:
+        scored = len(labels)
+    else:
+        labels = labels[:, :time]
+        scored = count_scored(labels)
+    return Batch(batch.input_ids[rows, :time], labels, mask, int(mask.sum()), scored) if scored else None
+
+
 def _split(indexes: np.ndarray, size: int) -> list[np.ndarray]:
     return [indexes[start : start + size] for start in range(0, len(indexes), size)]

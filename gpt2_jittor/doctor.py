@@ -143,6 +143,18 @@ def cudnn() -> Row:
     return Row("cuDNN", "ok", "not needed: GPT-2 has no convolution")
 
 
+def mpi() -> Row:
+    mpirun = runtime.find_mpi("mpirun")
+    if mpirun is None:
+        return Row("MPI", "ok", f"none: not needed for one process; for several {runtime.INSTALL_MPI}")
+    said = _run(mpirun, "--version")[1][0]
+    if "Open MPI" not in said:
+        return Row("MPI", "warning", f"{mpirun} is not Open MPI's, which Jittor needs: {said}", runtime.INSTALL_MPI)
+    if runtime.find_mpi("mpicc") is None:
+        return Row("MPI", "warning", f"{said} without mpicc, which Jittor compiles with", runtime.INSTALL_MPI)
+    return Row("MPI", "ok", f"{said} at {mpirun}")
+
+
 def memory() -> Row:
     known = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     with contextlib.suppress(OSError, TypeError):  # Linux only
@@ -177,7 +189,7 @@ def hub() -> Row:
     return Row("hub", "ok", f"{endpoint} answers")
 
 
-CHECKS = (python, compiler, headers, numpy, jittor, packages, onednn, driver, toolkit, cudnn, memory, disk, hub)
+CHECKS = (python, compiler, headers, numpy, jittor, packages, onednn, driver, toolkit, cudnn, mpi, memory, disk, hub)
 
 
 def examine() -> list[Row]:

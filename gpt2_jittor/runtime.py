@@ -18,6 +18,7 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
+from common import processes
 from common.errors import UserError
 from common.interrupt import interrupts_deferred
 from gpt2_jittor import process
@@ -26,6 +27,7 @@ DEVICES = ("auto", "cpu", "cuda")
 CUDA_OLDEST, CUDA_TOO_NEW = (10, 2), (13, 0)  # CUDA 13 dropped members of cudaDeviceProp that Jittor reads
 USUAL_NVCC = "/usr/local/cuda/bin/nvcc"
 INSTALL_COMPILER = "install it (Debian: apt install g++; macOS: xcode-select --install)"
+INSTALL_MPI = "apt install openmpi-bin libopenmpi-dev, or pip install -r requirements-mpi.txt"
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,9 @@ def _prepare(device: str) -> str:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     # Jittor would import PyTorch, where there is one, for the sake of versions before 1.8: 2 s and 180 MB
     os.environ.setdefault("FIX_TORCH_ERROR", "0")
-    os.environ.setdefault("use_mpi", "1" if "OMPI_COMM_WORLD_SIZE" in os.environ else "0")
+    os.environ.setdefault("use_mpi", "0")
+    if processes.under_mpirun():
+        _prepare_mpi()
     if config := find_python_config():
         os.environ["python_config_path"] = str(config)
     cuda = Cuda(problem="not asked for") if device == "cpu" else find_cuda()
@@ -82,6 +86,18 @@ def _prepare(device: str) -> str:
         # GPT-2 needs cuBLAS and cuRAND only; cuDNN 9 aborts the import, cutt and cutlass are downloads.
         os.environ.update(conv_opt="1", use_cutt="0", use_cutlass="0")
     return "cuda" if cuda.usable else "cpu"
+
+
+def _prepare_mpi() -> None:
+    """Shows Jittor the MPI that started this process, and shares the machine's cores among the processes on it."""
+    mpicc = os.environ.get("mpicc_path") or find_mpi("mpicc")
+    if mpicc is None:
+        raise UserError(f"mpirun started this, but mpicc, which Jittor compiles with, was not found: {INSTALL_MPI}")
+    os.environ.update(use_mpi="1", mpicc_path=mpicc)
+    own = everybodys = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):  # mpirun may have bound this process to a core; its parent it has not
+        own, everybodys = (len(os.sched_getaffinity(number)) for number in (0, os.getppid()))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, min(own, everybodys // processes.here()))))
 
 
 def import_jittor():
@@ -127,6 +143,17 @@ def find_compiler() -> str | None:
 
 def _compiler() -> str:
     return os.environ.get("cc_path") or ("clang++" if platform.system() == "Darwin" else "g++")
+
+
+def find_mpi(program: str) -> str | None:
+    """The path of mpirun or mpicc, on the PATH or beside this Python; None where it is not installed.
+
+    A folder with both comes first: they must be of the same MPI. Pip's mpirun tells its processes where it is.
+    """
+    pips = Path(os.environ.get("OPAL_PREFIX", "/nowhere"), "bin")
+    folders = [str(pips), *os.get_exec_path(), str(Path(sys.executable).parent)]
+    whole = [folder for folder in folders if all(shutil.which(name, path=folder) for name in ("mpirun", "mpicc"))]
+    return shutil.which(program, path=os.pathsep.join(whole or folders))
 
 
 def find_python_config() -> Path | None:

@@ -6,18 +6,22 @@ import time
 
 import pytest
 
-from common.interrupt import Terminated, interrupts_deferred, raise_on_sigterm
+from common.interrupt import TERMINATING, Terminated, interrupts_deferred, raise_on_sigterm
 
 
 @pytest.fixture(autouse=True)
 def handlers():
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in TERMINATING}
     raise_on_sigterm()
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("number, raised", [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
+@pytest.mark.parametrize(
+    "number, raised",
+    [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated), (signal.SIGUSR1, Terminated)],
+)
 def test_a_signal_waits_for_the_end_of_the_block(number, raised):
     reached = False
     with pytest.raises(raised) as caught, interrupts_deferred():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from datasets.batches import collate, plan
+from datasets.batches import Batch, collate, part, plan
 from datasets.encode import Encoded
 
 LENGTHS = np.random.default_rng(0).integers(3, 200, size=1003)
@@ -80,3 +80,32 @@ def test_a_batch_to_classify_has_a_class_a_row_and_scores_the_rows(side):
     assert batch.input_ids.tolist() == plain.input_ids.tolist()
     assert batch.attention_mask.tolist() == plain.attention_mask.tolist()
     assert (batch.tokens, batch.scored) == (5, 2)
+
+
+def rows_of(batch: Batch | None) -> list[tuple]:
+    """Each row without its padding: ids, and their labels or the class."""
+    if batch is None:
+        return []
+    lengths = batch.attention_mask.sum(axis=1)
+    rows = zip(batch.input_ids, batch.labels, lengths, strict=True)
+    return [(ids[:length].tolist(), np.atleast_1d(labels)[:length].tolist()) for ids, labels, length in rows]
+
+
+@pytest.mark.parametrize("classes", [False, True])
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_the_parts_of_a_batch_hold_each_row_once_and_nothing_else(rng, count, classes):
+    items = []
+    for length in rng.integers(2, 9, size=5):
+        ids = rng.integers(0, 99, length).astype(np.int32)
+        items.append(Encoded(ids, np.where(rng.random(length) < 0.5, ids, -100), int(ids[0]) if classes else None))
+    items[3].labels[-1] = items[3].input_ids[-1]
+    whole = collate(items, pad_id=0)
+    parts = [part(whole, rank, count) for rank in range(count)]
+    assert [rows_of(p) for p in parts] == [rows_of(whole)[rank::count] if p else [] for rank, p in enumerate(parts)]
+    assert sum(p.scored for p in parts if p) == whole.scored
+    for p in filter(None, parts):
+        assert p.scored > 0 and p.attention_mask.any(axis=0).all(), "padded no further than to its longest row"
+        assert p.tokens == p.attention_mask.sum()
+    for rank, p in enumerate(parts):
+        if p is None:
+            assert sum(item.label is not None or (item.labels[1:] != -100).any() for item in items[rank::count]) == 0

@@ -31,6 +31,7 @@ NAMES = [
     "NVIDIA driver",
     "CUDA toolkit",
     "cuDNN",
+    "MPI",
     "memory",
     "disk",
     "hub",

@@ -213,17 +213,17 @@ def test_the_gradient_of_dropout_is_torchs_with_the_very_same_mask(way, rng):
     assert set(np.unique(factors)) == {0, np.float32(1 / (1 - P))}
 
 
-def test_a_run_and_step_give_the_same_masks_again_and_others_give_others(rng):
+def test_a_run_step_and_process_give_the_same_masks_again_and_others_give_others(rng):
     x, seed = jt.ones((11, 31)), int(rng.integers(2**32))
 
-    def masks(seed, step):
-        seeds.restart(seed, step)
+    def masks(seed, step, rank=0):
+        seeds.restart(seed, step, rank)
         return [dropout(x, 0.5).numpy() for _ in range(2)]
 
     first, second = masks(seed, 7)
     again = masks(seed, 7)
     np.testing.assert_array_equal([first, second], again)
-    for other in (second, *masks(seed, 8), *masks(seed + 1, 7)):
+    for other in (second, *masks(seed, 8), *masks(seed + 1, 7), *masks(seed, 7, 1)):
         assert (first != other).mean() > 0.25  # two independent masks differ in a half
 
 

@@ -210,12 +210,6 @@ def test_what_the_user_set_is_kept(machine):
     assert (os.environ["log_silent"], os.environ["cache_name"], os.environ["use_mpi"]) == ("0", "mine", "1")
 
 
-def test_mpi_is_used_under_mpirun_only(machine):
-    os.environ["OMPI_COMM_WORLD_SIZE"] = "2"
-    runtime.prepare("cpu")
-    assert os.environ["use_mpi"] == "1"
-
-
 @pytest.mark.parametrize("cc_path", [None, "/nowhere/g++"])
 def test_a_machine_without_a_compiler_gets_one_line(tmp_path, cc_path):
     program = "from common.command import run_command; from gpt2_jittor import runtime; run_command(runtime.prepare)"

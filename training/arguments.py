@@ -54,7 +54,7 @@ class TrainingArguments:
     head_dropout: float = option(0.0, "dropout before the language model's head")
     epochs: float | None = option(None, "passes over the training data; a fraction is allowed")
     max_steps: int | None = option(None, "updates, instead of epochs")
-    batch_size: int = option(8, "examples in one forward pass")
+    batch_size: int = option(8, "examples in one forward pass, of all processes together")
     gradient_accumulation: int = option(1, "forward passes in one update")
     learning_rate: float | None = option(None, "peak; else 5e-4 for LoRA, 5e-5 for full tuning")
     schedule: str = option("linear", "of the learning rate after warm-up", choices=SCHEDULES)

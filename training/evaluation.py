@@ -6,12 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
+from common import processes
 from datasets.batches import Batch, collate, plan
 from datasets.encode import IGNORED, EncodedSet
 from gpt2_jittor.backend import jt
 from gpt2_jittor.classifier import GPT2ForSequenceClassification
 from gpt2_jittor.generation import evaluating
 from gpt2_jittor.pretrained import GPT2PreTrained
+from training.parallel import summed
 
 
 @dataclass(frozen=True)
@@ -54,19 +56,24 @@ def evaluate(model: GPT2PreTrained, data: EncodedSet, batch_size: int, pad_id: i
 
 
 def losses(model: GPT2PreTrained, data: EncodedSet, batch_size: int, pad_id: int) -> Losses:
-    """The loss of each example, without dropout. The model's mode is put back."""
+    """The loss of each example, without dropout. The model's mode is put back.
+
+    Where there are several processes, all must call this together: they share the work, and each gets the whole.
+    """
     batches = plan(data.lengths, batch_size, seed=0, epoch=0, shuffle=False)
-    sums, counts, logits = np.zeros(len(data)), np.zeros(len(data), np.int64), {}
+    classes = model.config.labels if isinstance(model, GPT2ForSequenceClassification) else ()
+    sums, counts, logits = np.zeros(len(data)), np.zeros(len(data)), np.zeros((len(data), len(classes)))
+    own = batches[processes.rank() :: processes.count()]
     with evaluating(model), jt.no_grad():
-        for indexes in tqdm(batches, desc="validate", unit="batch", leave=False, dynamic_ncols=True):
+        for indexes in tqdm(own, desc="validate", unit="batch", leave=False, dynamic_ncols=True):
             batch = collate([data[index] for index in indexes], pad_id)
-            if isinstance(model, GPT2ForSequenceClassification):
-                scores = model(batch.input_ids, batch.attention_mask).numpy()
-                logits |= dict(zip(indexes.tolist(), scores, strict=True))
-                sums[indexes], counts[indexes] = cross_entropy(scores, batch.labels), 1
+            if classes:
+                logits[indexes] = model(batch.input_ids, batch.attention_mask).numpy()
+                sums[indexes], counts[indexes] = cross_entropy(logits[indexes], batch.labels), 1
             else:
                 sums[indexes], counts[indexes] = _by_row(model, batch)
-    return Losses(sums, counts, np.stack([logits[index] for index in range(len(data))]) if logits else None)
+    sums, counts, logits = summed([sums, counts, logits])  # what a process has not seen is 0 to it
+    return Losses(sums, counts.astype(np.int64), logits.astype(np.float32) if classes else None)
 
 
 def cross_entropy(logits: np.ndarray, classes: np.ndarray) -> np.ndarray:

@@ -7,12 +7,15 @@ from gpt2_jittor.backend import jt
 from gpt2_jittor.pretrained import GPT2PreTrained
 
 
-def loss_and_gradients(model: GPT2PreTrained, batches: Sequence[Batch], parameters: Sequence) -> tuple:
+def loss_and_gradients(
+    model: GPT2PreTrained, batches: Sequence[Batch], parameters: Sequence, scored: int | None = None
+) -> tuple:
     """The mean loss over all that the batches score together, so that long ones weigh more, and its gradients.
 
-    A Var of one element, and one for each of `parameters`, shaped like it.
+    A Var of one element, and one for each of `parameters`, shaped like it. Where the batches are this process's part
+    of more, `scored` is what all score: its part of that mean; zeros where there is no batch.
     """
-    scored = sum(batch.scored for batch in batches)
+    scored = scored or sum(batch.scored for batch in batches)
     total, gradients = None, None
     for batch in batches:
         loss = model.losses(batch.input_ids, batch.labels, batch.attention_mask).sum() / scored
@@ -25,4 +28,6 @@ def loss_and_gradients(model: GPT2PreTrained, batches: Sequence[Batch], paramete
             gradients = [old + more for old, more in zip(gradients, new, strict=True)]
         if len(batches) > 1:
             jt.sync_all()  # one batch's activations at a time
+    if gradients is None:
+        return jt.zeros((1,)), [jt.zeros_like(parameter) for parameter in parameters]
     return total, gradients

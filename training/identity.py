@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from common import processes
 from common.errors import UserError
 from datasets.encode import EncodedSet
 from gpt2_jittor.weights import fingerprint
@@ -16,6 +17,7 @@ MENDED = {
     "base": "the base model's weights are others: give those of the run",
     "device": "it ran on {before}, this is {now}: numbers would round otherwise; give --device {before}",
     "threads": "it ran on {before} threads, this on {now}: sums would round otherwise; set OMP_NUM_THREADS={before}",
+    "processes": "it ran in {before} processes, this in {now}: sums would round otherwise; use mpirun -np {before}",
     "trained": "it trained {before:,} numbers, this would train {now:,}: give the model and the code of the run",
 }
 
@@ -30,6 +32,7 @@ def identify(inputs: Inputs, trained: int, device: str) -> dict[str, Any]:
         "base": fingerprint(inputs.directory),
         "device": device,
         "threads": _threads() if device == "cpu" else 0,  # of the kernels; on a GPU no sum depends on them
+        "processes": processes.count(),
         "trained": trained,
     }
 

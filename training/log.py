@@ -16,6 +16,22 @@ from training.history import METRICS
 WINDOW = 20  # steps over which the bar's tokens per second are averaged
 
 
+class Silence:
+    """Stands where another process keeps the log."""
+
+    def step(self, record: dict, step_seconds: float) -> None:
+        pass
+
+    def validation(self, step: int, epoch: float, score: Score) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 class Log:
     """One run's metrics and bar. A run that is taken up again from `progress` loses the lines of what came later."""
 

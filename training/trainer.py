@@ -3,6 +3,9 @@
 Update `step` uses micro-batches step·n … step·n + n − 1 of an endless list of epochs, its masks come from
 (seed, step) and its rate from the schedule: everything about a step follows from its number, so a run can be
 taken up again at any of them.
+
+Under `mpirun` every process makes every update: its loss and gradients are sums over the rows of all of them, and so
+are the same everywhere. The first process alone writes.
 """
 
 import math
@@ -11,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common import processes
 from common.errors import UserError
 from common.interrupt import interrupts_deferred
 from datasets.batches import Batch, collate, plan
@@ -20,12 +24,12 @@ from gpt2_jittor.ops.dropout import seeds
 from gpt2_jittor.sampling import make_sampler
 from gpt2_jittor.tokenizer import save_tokenizer
 from lora.injection import adapter_config, count, trainable
-from training import checkpoint
+from training import checkpoint, parallel
 from training.checkpoint import Progress
 from training.evaluation import Score, evaluate
 from training.gradients import loss_and_gradients
 from training.identity import identify
-from training.log import Log
+from training.log import Log, Silence
 from training.optimizer import AdamW, clip_factor, global_norm
 from training.schedule import learning_rate
 from training.setup import Inputs
@@ -44,6 +48,7 @@ class Trainer:
         self.optimizer = AdamW(trainable(model), self.arguments.weight_decay)
         self.progress = Progress()
         self.identity = identify(inputs, count(model)[0], "cuda" if jt.flags.use_cuda else "cpu")
+        parallel.check_same_run(self.identity)
         self.resumed_from, self.damaged = checkpoint.newest(self.run_dir) if resume else (None, [])
         if self.resumed_from:
             self._take_up(self.resumed_from)
@@ -58,13 +63,16 @@ class Trainer:
         Raises UserError where a loss or a gradient is not finite; on Ctrl-C or SIGTERM saves and lets it pass.
         """
         progress = self.progress
-        self.log = Log(self.run_dir, self.inputs.total_steps, progress if self.resumed_from else None)
+        self.log = Silence()
+        if processes.is_first():
+            self.log = Log(self.run_dir, self.inputs.total_steps, progress if self.resumed_from else None)
         try:
             while True:
                 # first what this step still owes: a resumed run may have been stopped in the middle of it
                 if progress.validated < progress.step and self._due(self.arguments.eval_every):
                     self._validate()
                 if progress.step and self._due(self.arguments.save_every):
+                    parallel.check_same_values(self.optimizer.parameters, progress.step)
                     self._save()
                 if progress.step >= self.inputs.total_steps or self._out_of_patience():
                     return progress
@@ -95,6 +103,8 @@ class Trainer:
             return
         if not all(np.isfinite(value.numpy()).all() for value in self.optimizer.parameters):
             raise UserError(self._diverged("weights that are not finite", step))
+        if not processes.is_first():
+            return
         self.log.flush()
         self.saved = checkpoint.save(self.run_dir, self.model, self.optimizer, self.progress, self.identity)
 
@@ -105,11 +115,13 @@ class Trainer:
     def _update(self) -> None:
         given, step = self.arguments, self.progress.step
         started = time.perf_counter()
-        seeds.restart(given.seed, step)
+        seeds.restart(given.seed, step, processes.rank())
         batches = self._micro_batches(step)
         scored = sum(batch.scored for batch in batches)
         rate = learning_rate(given.schedule, given.learning_rate, step, given.warmup_steps, self.inputs.total_steps)
-        loss, gradients = loss_and_gradients(self.model, batches, self.optimizer.parameters)
+        own = parallel.own_parts(batches)
+        loss, gradients = loss_and_gradients(self.model, own, self.optimizer.parameters, scored)
+        loss, *gradients = parallel.summed_vars([loss, *gradients])
         norm = global_norm(gradients)
         if given.skip_nonfinite and not _finite(loss, norm):
             self._skip(loss, norm)
@@ -192,7 +204,7 @@ class Trainer:
     def _sample(self) -> str:
         """A greedy answer to the first validation example, to be read beside the number."""
         inputs, example = self.inputs, self.inputs.samples[0]
-        if inputs.task.kind in ("text", "classify"):
+        if inputs.task.kind in ("text", "classify") or not processes.is_first():
             return ""
         chat = inputs.task.kind == "chat"  # a dialogue's opening says most about a chatbot
         given = inputs.task.prompt([example.segments[0].text]) if chat else example.given
@@ -212,6 +224,8 @@ class Trainer:
             return
         progress.best_loss, progress.best_step, progress.worse_validations = score.loss, progress.step, 0
         progress.best_accuracy = score.accuracy
+        if not processes.is_first():
+            return
         checkpoint.save_trained(self.model, self.run_dir)
         if adapter_config(self.model) is None or self.inputs.added:
             save_tokenizer(self.inputs.tokenizer, self.run_dir)

@@ -1,7 +1,7 @@
 """Dropout from a counter-based generator: a mask is a function of (seed, index) and never stored.
 
-Each call draws a seed from a `Seeds`, so a step's masks depend on the run's seed, the step and the order of the
-calls alone: a resumed run draws what the undisturbed run would have drawn, on every device the same.
+Each call draws a seed from a `Seeds`, so a step's masks depend on the run's seed, the step, the process and the order
+of the calls alone: a resumed run draws what the undisturbed run would have drawn, on every device the same.
 """
 
 import numpy as np
@@ -16,9 +16,9 @@ class Seeds:
     def __init__(self):
         self.restart(0, 0)
 
-    def restart(self, seed: int, step: int) -> None:
-        """Begins the stream that belongs to this step of a run with this seed."""
-        self._generator = np.random.Generator(np.random.PCG64([seed, step]))
+    def restart(self, seed: int, step: int, rank: int = 0) -> None:
+        """Begins the stream that belongs to this step of a run with this seed, in process `rank` of several."""
+        self._generator = np.random.Generator(np.random.PCG64([seed, step, rank]))
 
     def next(self) -> int:
         return int(self._generator.integers(2**32))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import tiny
@@ -33,10 +34,10 @@ def training(world: Path, run_dir: Path, *more) -> list[str]:
 class Running(subprocess.Popen):
     """A command on its way. What it says goes to files: a bar fills a pipe that nobody reads."""
 
-    def __init__(self, arguments: list, **environment: str):
+    def __init__(self, arguments: list, launcher: Sequence[str] = (), **environment: str):
         self.outputs = (tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+"))  # noqa: SIM115 (for finish)
         super().__init__(
-            [sys.executable, *map(str, arguments)],
+            [*launcher, sys.executable, *map(str, arguments)],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=self.outputs[0],

@@ -1,0 +1,77 @@
+"""The processes that `mpirun` starts together: how many there are, which one this is, and how all of them end.
+
+Open MPI says so in the environment. The first process alone speaks, writes and heeds signals; the others compute with
+it and end when it does.
+"""
+
+import functools
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from common.command import run_command
+from common.errors import UserError
+from common.interrupt import pass_over_signals
+
+GRACE = 3.0  # seconds that the first process has to speak for all
+
+
+def under_mpirun() -> bool:
+    """Whether Open MPI's `mpirun` has started this process, be it alone."""
+    return "OMPI_COMM_WORLD_SIZE" in os.environ
+
+
+def count() -> int:
+    """How many processes compute together."""
+    return int(os.environ.get("OMPI_COMM_WORLD_SIZE", 1))
+
+
+def here() -> int:
+    """How many of them run on this machine."""
+    return int(os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", count()))
+
+
+def rank() -> int:
+    """This one's number, from 0."""
+    return int(os.environ.get("OMPI_COMM_WORLD_RANK", 0))
+
+
+def is_first() -> bool:
+    return rank() == 0
+
+
+def run_together(main: Callable[[], int | None]) -> None:
+    """`run_command` in each of the processes. One that fails ends at once, whereupon `mpirun` ends the others.
+
+    At once: MPI's own way of ending waits for the others, and they may be waiting for this one's part of a sum.
+    """
+    if count() == 1:
+        run_command(main)
+    status = 1
+    try:
+        run_command(main if is_first() else functools.partial(_stand_behind, main))
+    except SystemExit as end:
+        status = end.code
+    except BaseException:
+        traceback.print_exc()
+    if status:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _stand_behind(main: Callable[[], int | None]) -> int | None:
+    """Runs `main` without a word. What goes wrong here alone is told, after the first process had time to end all."""
+    pass_over_signals()
+    sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 (for as long as this process lives)
+    try:
+        return main()
+    except Exception as error:
+        time.sleep(GRACE)
+        sys.stderr = sys.__stderr__
+        if isinstance(error, UserError):
+            raise UserError(f"process {rank()}, where the first is 0: {error}") from error
+        raise

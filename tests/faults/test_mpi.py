@@ -1,0 +1,160 @@
+"""Two processes under `mpirun`: the numbers of one, one writer, and the end of all where one ends."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import ground
+import numpy as np
+import pytest
+import tiny
+
+from gpt2_jittor import runtime
+from training.manifest import check_manifest
+
+MPIRUN = runtime.find_mpi("mpirun")
+pytestmark = [pytest.mark.mpi, pytest.mark.skipif(MPIRUN is None, reason=f"no mpirun: {runtime.INSTALL_MPI}")]
+SETTINGS = {
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",  # in a container
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "OMPI_MCA_rmaps_base_oversubscribe": "1",  # more processes than cores: Open MPI 4, then 5
+    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+}
+
+
+@pytest.fixture(scope="module")
+def still(tmp_path_factory):
+    """A world without dropout: masks are the one thing in which several processes differ from one."""
+    root = tmp_path_factory.mktemp("still")
+    tiny.model_folder(root / "model", seed=1)
+    tiny.dialogue_folder(root / "data", seed=2)
+    return root
+
+
+@pytest.fixture(scope="module")
+def undisturbed_by_two(world, tmp_path_factory):
+    """The folder of a run of 12 steps in two processes, with dropout."""
+    run_dir = tmp_path_factory.mktemp("two") / "run"
+    result = together(ground.training(world, run_dir, "--max-steps", 12)).finish()
+    assert result.returncode == 0, result.stderr
+    return run_dir
+
+
+def together(arguments: list, processes: int = 2) -> ground.Running:
+    return ground.Running(arguments, launcher=[MPIRUN, "-np", str(processes)], **SETTINGS)
+
+
+def process_of(run_dir: Path, rank: int) -> int:
+    """The process that has this number in the run that writes there."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and int(entry.name) != os.getpid():
+            try:
+                told = (entry / "environ").read_bytes().split(b"\0"), (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if f"OMPI_COMM_WORLD_RANK={rank}".encode() in told[0] and str(run_dir).encode() in told[1]:
+                return int(entry.name)
+    raise AssertionError(f"no process {rank}")
+
+
+def losses(run_dir: Path, split: str) -> list[float]:
+    return [line["loss"] for line in ground.lines_of(run_dir) if line["split"] == split]
+
+
+@pytest.mark.parametrize(
+    "processes, steps, settings",
+    # of 21 dialogues the last batch of an epoch has one: nothing for the second process
+    [
+        (2, 30, ["--batch-size", 4]),
+        (3, 6, ["--batch-size", 2]),
+        (2, 6, ["--tuning", "full", "--learning-rate", 1e-3]),
+        (2, 6, ["--task", "emotion", "--data-dir", "sample"]),
+    ],
+    ids=["30 steps", "more processes than rows", "every weight", "classes"],
+)
+def test_several_processes_make_the_losses_of_one(still, tmp_path, processes, steps, settings):
+    lora = [] if "full" in settings else ["--lora-dropout", 0]
+    given = [*settings, *lora, "--max-steps", steps]
+    arguments = [ground.training(still, tmp_path / name, *given) for name in ("one", "several")]
+    if "full" in settings:
+        for line in arguments:
+            del line[line.index("--lora-r") : line.index("--lora-r") + 2]
+    ends = ground.command(arguments[0]), together(arguments[1], processes).finish()
+    assert [end.returncode for end in ends] == [0, 0], ends[1].stderr
+    for split, count in (("train", steps), ("validation", steps // 3 + 1)):
+        one, several = (losses(tmp_path / name, split) for name in ("one", "several"))
+        assert len(one) == len(several) == count
+        np.testing.assert_allclose(several, one, rtol=1e-4)  # sums in another order, over the steps
+        if split == "train":
+            print(f"{processes} processes, {steps} steps: {np.max(np.abs(np.array(several) / one - 1)):.1e}")
+
+
+def test_only_the_first_process_writes_and_speaks(still, undisturbed, undisturbed_by_two, tmp_path):
+    names = [set(ground.contents(folder)) for folder in (undisturbed, undisturbed_by_two)]
+    assert names[0] == names[1] and not ground.unfinished(undisturbed_by_two)
+    steps = [line["step"] for line in ground.lines_of(undisturbed_by_two) if line["split"] == "train"]
+    assert steps == list(range(1, 13))
+    ended = together(ground.training(still, tmp_path / "run", "--max-steps", 1)).finish()
+    assert ended.returncode == 0 and "Traceback" not in ended.stderr
+    for once in ("in 2 processes: ", "\nuse it: "):
+        assert ended.stdout.count(once) == 1, ended.stdout
+
+
+def test_where_a_process_is_killed_all_end_and_resume_goes_on_to_the_same_end(world, undisturbed_by_two, tmp_path):
+    run_dir = tmp_path / "run"
+    running = together(ground.training(world, run_dir, "--max-steps", 12))
+    ground.wait_for(lambda: ground.steps_logged(run_dir) >= 5, running)
+    os.kill(process_of(run_dir, 1), signal.SIGKILL)
+    ended = running.finish()
+    assert ended.returncode != 0 and "signal 9" in ended.stderr + ended.stdout, ended.stderr
+    for checkpoint in run_dir.glob("checkpoint-*"):
+        check_manifest(checkpoint)
+    alone = ground.command(["train.py", "--output-dir", run_dir, "--resume"])
+    ground.assert_told(alone, 2, "in 2 processes, this in 1", "mpirun -np 2")
+    result = together(["train.py", "--output-dir", run_dir, "--resume"]).finish()
+    assert result.returncode == 0, result.stderr
+    assert "resuming from" in result.stdout
+    ground.assert_same_end(run_dir, undisturbed_by_two)
+
+
+def test_sigusr1_saves_and_resume_goes_on_to_the_same_end(world, undisturbed_by_two, tmp_path):
+    run_dir = tmp_path / "run"
+    running = together(ground.training(world, run_dir, "--max-steps", 12, "--save-every", 50))
+    ground.wait_for(lambda: ground.steps_logged(run_dir) >= 4, running)
+    running.send_signal(signal.SIGUSR1)  # to mpirun, which passes it on
+    ended = running.finish()
+    ground.assert_told(ended, 143)
+    assert f"--output-dir {run_dir} --resume" in ended.stdout + ended.stderr
+    assert len(list(run_dir.glob("checkpoint-*"))) == 1 and not ground.unfinished(run_dir)
+    result = together(["train.py", "--output-dir", run_dir, "--resume", "--save-every", "2"]).finish()
+    assert result.returncode == 0, result.stderr
+    ground.assert_same_end(run_dir, undisturbed_by_two)
+
+
+def errors_of(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("error: ")]
+
+
+def test_an_error_of_all_is_told_once(world, tmp_path):
+    ended = together(ground.training(world, tmp_path / "run", "--model", tmp_path / "nowhere")).finish()
+    assert ended.returncode == 2 and "Traceback" not in ended.stderr
+    assert len(errors_of(ended.stderr)) == 1 and "nowhere" in errors_of(ended.stderr)[0], ended.stderr
+    assert not ground.unfinished(tmp_path)
+
+
+@pytest.mark.parametrize("wrong", ["no data", "other data"])
+def test_an_error_of_one_process_ends_all(world, tmp_path, wrong):
+    other = tmp_path / "other"
+    if wrong == "other data":
+        tiny.dialogue_folder(other, seed=3)
+    arguments = ground.training(world, tmp_path / "run", "--max-steps", 1000)
+    second = [*arguments, "--data-dir", other]
+    running = ground.Running(
+        [*arguments, ":", "-np", "1", sys.executable, *second], launcher=[MPIRUN, "-np", "1"], **SETTINGS
+    )
+    ended = running.finish()
+    assert ended.returncode == 2 and "Traceback" not in ended.stderr, ended.stderr
+    words = "process 1, " if wrong == "no data" else "the processes do not "
+    assert len(errors_of(ended.stderr)) == 1 and words in errors_of(ended.stderr)[0], ended.stderr
+    assert not list(tmp_path.glob("run/checkpoint-*"))
