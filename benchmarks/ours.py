@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.worker import serve
 from datasets.batches import Batch
-from datasets.encode import IGNORED
+from datasets.encode import count_scored
 from gpt2_jittor import runtime
 
 for_good = contextlib.ExitStack()  # closed when the process ends
@@ -74,7 +74,7 @@ def _batches(settings: dict) -> list[Batch]:
     several = []
     for index in range(int(data["count"])):
         ids, labels, mask = (data[f"{name}{index}"] for name in ("ids", "labels", "mask"))
-        several.append(Batch(ids, labels, mask, int(mask.sum()), int((labels[:, 1:] != IGNORED).sum())))
+        several.append(Batch(ids, labels, mask, int(mask.sum()), count_scored(labels)))
     return several
 
 

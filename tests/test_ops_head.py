@@ -19,16 +19,19 @@ def draw(rng, rows, width, vocab, scale):
     return hidden, weight, rng.integers(0, vocab, rows).astype(np.int32), normal(rng, rows)
 
 
+def both(arrays, targets, dloss):
+    """Loss and gradients of hidden states under a head: ours, and torch's in float64."""
+    expected = torchs(
+        lambda h, w: functional.cross_entropy(h @ w.T, torch.tensor(targets).long(), reduction="none"), arrays, dloss
+    )
+    return ours(lambda h, w: head_loss(h, w, jt.array(targets)), arrays, dloss), expected
+
+
 @pytest.mark.parametrize("scale", [1, 100])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_loss_of_a_head_is_torchs(way, rng, shape, scale):
     hidden, weight, targets, dloss = draw(rng, *shape, scale)
-    found = ours(lambda h, w: head_loss(h, w, jt.array(targets)), [hidden, weight], dloss)
-    expected = torchs(
-        lambda h, w: functional.cross_entropy(h @ w.T, torch.tensor(targets).long(), reduction="none"),
-        [hidden, weight],
-        dloss,
-    )
+    found, expected = both([hidden, weight], targets, dloss)
     # a logit of some hundreds rounds at 1e-5, and its exponential by as much
     assert_close(found, expected, 1e-5 * max(1, scale / 5))
 
@@ -41,10 +44,7 @@ def test_no_size_of_logit_is_too_much(way, rng, rows, classes, low, high):
     logits = rng.uniform(low, high, (rows, classes)).astype(np.float32)
     targets, dloss = rng.integers(0, classes, rows).astype(np.int32), normal(rng, rows)
     arrays = [np.eye(rows, dtype=np.float32), np.ascontiguousarray(logits.T)]  # their product is exact
-    found = ours(lambda h, w: head_loss(h, w, jt.array(targets)), arrays, dloss)
-    expected = torchs(
-        lambda h, w: functional.cross_entropy(h @ w.T, torch.tensor(targets).long(), reduction="none"), arrays, dloss
-    )
+    found, expected = both(arrays, targets, dloss)
     loss, by_hidden, by_weight = zip(found, expected, strict=True)
     assert_close(*zip(loss, by_weight, strict=True))
     # a sum of logits times probabilities less another logit: roundings are those of the logits
@@ -55,12 +55,7 @@ def test_no_size_of_logit_is_too_much(way, rng, rows, classes, low, high):
 def test_the_largest_logit_may_stand_in_any_block(way, rng, first):
     hidden, weight, targets, dloss = draw(rng, 9, 6, 4200, 1)
     weight[first : first + 20] *= 30
-    found = ours(lambda h, w: head_loss(h, w, jt.array(targets)), [hidden, weight], dloss)
-    expected = torchs(
-        lambda h, w: functional.cross_entropy(h @ w.T, torch.tensor(targets).long(), reduction="none"),
-        [hidden, weight],
-        dloss,
-    )
+    found, expected = both([hidden, weight], targets, dloss)
     assert_close(found, expected, 5e-5)
 
 

@@ -20,9 +20,12 @@ class AdamW:
         self.named_parameters = list(named_parameters)
         self.weight_decay, self.betas, self.eps = weight_decay, betas, eps
         self.steps = 0
-        self.parameters = [parameter for _, parameter in self.named_parameters]
         self.first = [jt.zeros_like(p).stop_grad() for _, p in self.named_parameters]
         self.second = [jt.zeros_like(p).stop_grad() for _, p in self.named_parameters]
+
+    @property
+    def parameters(self) -> list:
+        return [parameter for _, parameter in self.named_parameters]
 
     def step(self, gradients, learning_rate: float, scale=None) -> None:
         """One update with `gradients` times `scale`, a Var of one element (None: as they are)."""
@@ -30,10 +33,7 @@ class AdamW:
         scale = jt.ones((1,)) if scale is None else scale
         decays = [self.weight_decay if parameter.ndim >= 2 else 0.0 for parameter in self.parameters]
         old = (self.parameters, self.first, self.second)
-        new = adamw(
-            self.parameters, gradients, self.first, self.second, scale, self.steps, learning_rate, decays,
-            self.betas, self.eps,
-        )  # fmt: skip
+        new = adamw(old[0], gradients, *old[1:], scale, self.steps, learning_rate, decays, self.betas, self.eps)
         for values, updated in zip(old, new, strict=True):
             for value, replacement in zip(values, updated, strict=True):
                 value.update(replacement)

@@ -41,7 +41,7 @@ class _HeadLoss(jt.Function):
             more, replaced = [tokens, rows], rows.shape[0]
         trained = not jt.flags.no_grad  # else (evaluation) half of the work is left out
         loss, self.stats, self.by_hidden, self.by_replaced = fused.run(
-            ["exp", "head_loss"],
+            ["exp", "sgemm", "head_loss"],
             _HEAD.format(replaced="in3_p, in4_p, in4_shape0" if more else "nullptr, nullptr, 0")
             + f"head_loss_forward(head, out0_p, out1_p, {'out2_p' if trained else 'nullptr'}, out3_p);",
             [[count], [count, 2], [count, width] if trained else [1, 1], [count, max(replaced, 1)]],
@@ -53,7 +53,7 @@ class _HeadLoss(jt.Function):
         hidden = self.inputs[0]
         by_hidden = self.by_hidden * dloss.unsqueeze(1)
         (by_weight,) = fused.run(  # never executed where the weight is frozen: Jittor is lazy
-            ["exp", "head_loss"],
+            ["exp", "sgemm", "head_loss"],
             _HEAD.format(replaced="nullptr, nullptr, 0") + "head_loss_by_weight(head, in3_p, in4_p, out0_p);",
             [self.inputs[1].shape],
             [*self.inputs, self.stats, dloss],

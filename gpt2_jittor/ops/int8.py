@@ -11,7 +11,7 @@ from gpt2_jittor.ops import fused
 from gpt2_jittor.ops.linear import linear
 
 PANEL = 64  # columns that lie together: PANEL of kernels/products.h
-_KERNELS = ("vectors", "products", "int8")
+_KERNELS = ("vectors", "products", "sgemm", "int8")
 
 
 def quantize_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

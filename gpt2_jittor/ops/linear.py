@@ -31,7 +31,7 @@ class _Linear(jt.Function):
         rows, outputs = x.shape[0], weight.shape[1]
         inputs = [activation.forward(x), weight] + ([] if bias is None else [bias])
         (y,) = fused.run(
-            ["projection"],
+            ["sgemm", "projection"],
             f"projection(in0_p, in1_p, {'nullptr' if bias is None else 'in2_p'}, out0_p,"
             " in0_shape0, in1_shape0, in1_shape1);",
             [[rows, outputs]],
@@ -41,7 +41,7 @@ class _Linear(jt.Function):
 
     def grad(self, dy):
         (dx,) = fused.run(
-            ["projection"],
+            ["sgemm", "projection"],
             "projection_by_input(in0_p, in1_p, out0_p, in0_shape0, in1_shape0, in1_shape1, 0.0f);",
             [self.x.shape],
             [dy, self.weight],
@@ -52,7 +52,7 @@ class _Linear(jt.Function):
 def weight_gradients(activation, x, weight, dy):
     """The gradients by a projection's weight and bias; never executed where these are frozen: Jittor is lazy."""
     (dweight,) = fused.run(
-        ["projection"],
+        ["sgemm", "projection"],
         "projection_by_weight(in0_p, in1_p, out0_p, in0_shape0, in0_shape1, in1_shape1);",
         [weight.shape],
         [activation.forward(x), dy],

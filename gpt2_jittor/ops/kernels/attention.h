@@ -1,15 +1,12 @@
 // Causal attention, a block of queries at a time: the scores of one block live in a thread's own buffer and are
 // computed again in the backward pass, so no [time, time] array ever exists. Of a query's softmax two
 // numbers are kept, its largest score and 1 / its sum of exponentials (Dao et al. 2022, FlashAttention, algorithm 1
-// without the split over keys). Needs exp.h and random.h.
+// without the split over keys). Needs exp.h, random.h and sgemm.h.
 //
 // Rows of q, k, v are `stride` floats apart (3C for the packed c_attn output); head h starts at column h * dim.
 // Query i stands at position i + past and sees keys j <= i + past with mask[j] != 0.
 #include <algorithm>
 #include <memory>
-
-extern "C" int dnnl_sgemm(char transa, char transb, long m, long n, long k, float alpha, const float* a, long lda,
-                          const float* b, long ldb, float beta, float* c, long ldc);
 
 struct AttentionShape {
     long batch, heads, queries, keys, dim, past;

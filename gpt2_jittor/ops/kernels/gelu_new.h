@@ -8,21 +8,20 @@ static inline float gelu_exp(float x) {
     return vector_exp(2.0f * std::min(u, 20.0f));  // beyond, s(u) is 1 and rest times anything is 0
 }
 
+static inline float gelu_new_of(float x) {
+    const float e = gelu_exp(x);
+    return x * (e / (e + 1.0f));
+}
+
 // In place, within a thread.
 static inline void gelu_new_row(float* x, long n) {
     #pragma omp simd
-    for (long i = 0; i < n; i++) {
-        const float e = gelu_exp(x[i]);
-        x[i] *= e / (e + 1.0f);
-    }
+    for (long i = 0; i < n; i++) x[i] = gelu_new_of(x[i]);
 }
 
 static void gelu_new_forward(const float* x, float* y, long n) {
     #pragma omp parallel for simd
-    for (long i = 0; i < n; i++) {
-        const float e = gelu_exp(x[i]);
-        y[i] = x[i] * (e / (e + 1.0f));
-    }
+    for (long i = 0; i < n; i++) y[i] = gelu_new_of(x[i]);
 }
 
 static void gelu_new_backward(const float* x, const float* dy, float* dx, long n) {

@@ -4,13 +4,10 @@
 //
 // The gradient by the hidden states, softmax . weight - weight[target], comes with the loss, for the logits are there
 // at that moment. Rows of `weight` that `tokens` names are replaced by `rows`, a block of its own.
-// Needs exp.h.
+// Needs exp.h and sgemm.h.
 #include <algorithm>
 #include <cmath>
 #include <memory>
-
-extern "C" int dnnl_sgemm(char transa, char transb, long m, long n, long k, float alpha, const float* a, long lda,
-                          const float* b, long ldb, float beta, float* c, long ldc);
 
 static const long VOCAB_BLOCK = 1024, ROW_BLOCK = 1024;
 static const float HIDDEN = -1e30f;  // not -inf: the kernels are compiled with -Ofast

@@ -1,9 +1,6 @@
 // Products of many rows with int8 weights: a block of 64 outputs at a time is brought back to floats, which stay in the
-// thread's cache, and oneDNN does the rest. After vectors.h and products.h.
+// thread's cache, and oneDNN does the rest. After vectors.h, products.h and sgemm.h.
 #include <vector>
-
-extern "C" int dnnl_sgemm(char transa, char transb, long m, long n, long k, float alpha, const float* a, long lda,
-                          const float* b, long ldb, float beta, float* c, long ldc);
 
 // y [rows, w.outputs] = x [rows, w.inputs] w
 static void int8_product(const Panels& w, const float* x, long rows, float* y) {

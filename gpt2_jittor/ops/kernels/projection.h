@@ -1,9 +1,6 @@
-// y = x . weight + bias with a Conv1D's weight [in, out], and its gradients.
+// y = x . weight + bias with a Conv1D's weight [in, out], and its gradients. Needs sgemm.h.
 #include <algorithm>
 #include <memory>
-
-extern "C" int dnnl_sgemm(char transa, char transb, long m, long n, long k, float alpha, const float* a, long lda,
-                          const float* b, long ldb, float beta, float* c, long ldc);
 
 // y [rows, out], each row the bias (zeros where it is null)
 static void fill_rows(const float* bias, float* y, long rows, long out) {
