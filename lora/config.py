@@ -9,10 +9,12 @@ from typing import Any
 
 from common.errors import UserError
 from common.files import read_json
+from common.limit import at_most
 
 BIASES = ("none", "all", "lora_only")
 INITS = (True, False, "gaussian")
 PROJECTIONS = ("c_attn", "c_proj", "c_fc")
+MATCHING_SECONDS = 2  # a regular expression from elsewhere may take years
 
 # the names under which PEFT looks for a classifier's head; it trains and saves what it finds under them
 CLASSIFIERS = ("classifier", "score")
@@ -81,8 +83,13 @@ class LoraConfig:
     def targets(self, path: str) -> bool:
         """Whether the module at this dotted path is a target, decided as PEFT decides."""
         if isinstance(self.target_modules, str):
-            return re.fullmatch(self.target_modules, path) is not None
+            return self._matches(path)
         return is_called(path, self.target_modules)
+
+    def _matches(self, path: str) -> bool:
+        endless = UserError(f"target_modules {self.target_modules!r} takes too long to match {path}: write it plainer")
+        with at_most(MATCHING_SECONDS, endless):
+            return re.fullmatch(self.target_modules, path) is not None
 
     @property
     def saved_names(self) -> tuple[str, ...]:
