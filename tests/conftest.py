@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -18,6 +19,15 @@ def seed() -> int:
 @pytest.fixture
 def rng(seed) -> np.random.Generator:
     return np.random.default_rng(seed)
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """A made-up machine, and an environment that gets everything back, what `runtime.prepare` sets included."""
+    from machines import Machine
+
+    with mock.patch.dict(os.environ):
+        yield Machine(tmp_path, monkeypatch)
 
 
 @pytest.fixture(params=["fused", "composed"])
