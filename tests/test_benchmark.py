@@ -37,7 +37,7 @@ def test_a_contestant_that_fails_is_left_out_with_its_reason(tmp_path):
     (result,) = race([broken], rounds=1, say=said.append).values()
     assert result.failure and any("left out" in line for line in said)
     (row,) = report.rows({"broken": result}, 1, EAGER, "floor")
-    assert "not measured" in report.show("race", [row])
+    assert "not run" in report.show("race", [row])
 
 
 def test_ratios_are_of_medians_over_rounds():
