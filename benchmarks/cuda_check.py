@@ -6,6 +6,7 @@ has a log of its own. Ends with status 1 where one has failed, with 2 where no C
 
 import contextlib
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -63,8 +64,8 @@ def examine(part: Part, size: str) -> None:
 def compare(part: Part, size: str) -> None:
     """The tests that compare with PyTorch, with Jittor on the device."""
     results = Path(part.log).with_suffix(".xml")
-    options = ["-m", "cuda_emulation", "--on-device", f"--junitxml={results}"]
-    _run(part, "-m", "pytest", *options, "tests/cuda_emulation")
+    options = ["-m", "cuda_emulation", f"--junitxml={results}"]
+    _run(part, "-m", "pytest", *options, "tests/cuda_emulation", CUDA_TESTS_ON_DEVICE="1")
     suite = next(xml.etree.ElementTree.parse(results).iter("testsuite"))
     counts = {name: int(suite.get(name, 0)) for name in ("tests", "failures", "errors", "skipped")}
     ran = counts["tests"] - counts["skipped"]
@@ -93,12 +94,13 @@ def race(part: Part, size: str) -> None:
 PARTS = {"doctor": examine, "parity": compare} | dict.fromkeys(RACES, race)
 
 
-def _run(part: Part, *command: str) -> str:
+def _run(part: Part, *command: str, **environment: str) -> str:
     """Runs a part's command, keeps what it says, and returns it."""
     with Path(part.log).open("w", encoding="utf-8") as log:
         ended = subprocess.run(
             [sys.executable, *command],
             cwd=ROOT,
+            env=os.environ | environment,
             stdout=log,
             stderr=subprocess.STDOUT,
             timeout=3600 * HOURS,

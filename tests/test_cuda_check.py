@@ -68,7 +68,7 @@ def test_where_all_is_well_the_status_is_0_and_the_machine_is_described(check):
 def runs_instead(monkeypatch, act, status: int = 0):
     """Puts `act(options)` in the place of a part's command."""
 
-    def run(part, *command):
+    def run(part, *command, **environment):
         act({name: value for name, _, value in (word.partition("=") for word in command)}, command)
         part.status = "failed" if status else "passed"
         return "said\nthis at last"
