@@ -57,15 +57,14 @@ def parse():
 
 def examine(part: Part, size: str) -> None:
     """`make doctor`."""
-    output = _run(part, "-m", "gpt2_jittor.doctor")
-    part.detail = output.splitlines()[-1]
+    part.detail = _run(part, "-m", "gpt2_jittor.doctor")
 
 
 def compare(part: Part, size: str) -> None:
     """The tests that compare with PyTorch, with Jittor on the device."""
     results = Path(part.log).with_suffix(".xml")
     options = ["-m", "cuda_emulation", f"--junitxml={results}"]
-    _run(part, "-m", "pytest", *options, "tests/cuda_emulation", CUDA_TESTS_ON_DEVICE="1")
+    _run(part, "-m", "pytest", *options, "tests/cuda_emulation", leaves=results, CUDA_TESTS_ON_DEVICE="1")
     suite = next(xml.etree.ElementTree.parse(results).iter("testsuite"))
     counts = {name: int(suite.get(name, 0)) for name in ("tests", "failures", "errors", "skipped")}
     ran = counts["tests"] - counts["skipped"]
@@ -82,7 +81,8 @@ def compare(part: Part, size: str) -> None:
 def race(part: Part, size: str) -> None:
     """A race of benchmark.py; that PyTorch cannot take part is no failure."""
     figures = Path(part.log).with_suffix(".json")
-    _run(part, "benchmark.py", RACES[part.name], "--device", "cuda", *WORK[size], "--json", str(figures))
+    options = ["--device", "cuda", *WORK[size], "--json", str(figures)]
+    _run(part, "benchmark.py", RACES[part.name], *options, leaves=figures)
     part.races = json.loads(figures.read_text(encoding="utf-8"))["races"]
     rows = [row for table in part.races.values() for row in table]
     failures = {row["name"]: row["failure"] for row in rows if "failure" in row}
@@ -94,8 +94,13 @@ def race(part: Part, size: str) -> None:
 PARTS = {"doctor": examine, "parity": compare} | dict.fromkeys(RACES, race)
 
 
-def _run(part: Part, *command: str, **environment: str) -> str:
-    """Runs a part's command, keeps what it says, and returns it."""
+def _run(part: Part, *command: str, leaves: Path | None = None, **environment: str) -> str:
+    """Runs a part's command, keeps what it says, and returns the last line of it.
+
+    Raises RuntimeError with that line where the file is not there that the command should leave.
+    """
+    if leaves:
+        leaves.unlink(missing_ok=True)  # an earlier check's
     with Path(part.log).open("w", encoding="utf-8") as log:
         ended = subprocess.run(
             [sys.executable, *command],
@@ -107,7 +112,11 @@ def _run(part: Part, *command: str, **environment: str) -> str:
             check=False,
         )
     part.status = "passed" if ended.returncode == 0 else "failed"
-    return Path(part.log).read_text(encoding="utf-8", errors="replace").strip() or f"status {ended.returncode}"
+    said = Path(part.log).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    last = said[-1] if said else f"ended with status {ended.returncode}"
+    if leaves and not leaves.exists():
+        raise RuntimeError(last)
+    return last
 
 
 def check(name: str, folder: Path, size: str) -> Part:

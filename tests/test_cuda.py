@@ -136,9 +136,13 @@ def test_of_two_devices_the_one_that_does_not_fit_is_named(machine):
 
 
 DRIVERS = [  # toolkit, driver, words of the problem
-    ("10.2", (10, 1), "supports CUDA 10.1, older than the toolkit's 10.2: update it: sudo ubuntu-drivers install"),
+    (
+        "10.2",
+        (10, 1),
+        "supports CUDA 10.1, older than the toolkit's 10.2: update the driver: sudo ubuntu-drivers install",
+    ),
     ("11.8", (11, 0), ""),  # a driver runs the machine code of every toolkit of its major release
-    ("12.4", (11, 8), "update it (sudo ubuntu-drivers install), or sudo apt install cuda-toolkit-11-8"),
+    ("12.4", (11, 8), "update the driver: sudo ubuntu-drivers install, then restart; or apt install cuda-toolkit-11-8"),
     ("12.4", (12, 0), ""),
     ("11.8", (13, 0), ""),
 ]
@@ -167,6 +171,12 @@ def a_container_without_the_gpus(machine):
 
 def wsl_without_a_driver(machine):
     (machine.folder / "version").write_text("Linux version 5.15.167.4-microsoft-standard-WSL2")
+
+
+def an_old_driver_on_windows(machine):
+    wsl_without_a_driver(machine)
+    machine.has_driver((11, 8))
+    machine.has_toolkit("12.4")
 
 
 def a_driver_without_a_device(machine):
@@ -222,13 +232,14 @@ HALF_THERE = {
     a_toolkit_without_a_driver: "no NVIDIA driver was found",
     a_container_without_the_gpus: "docker run --gpus all",
     wsl_without_a_driver: "install NVIDIA's driver on Windows",
+    an_old_driver_on_windows: "toolkit's 12.4: update NVIDIA's driver on Windows, then `wsl --shutdown`; or apt",
     a_driver_without_a_device: "(no CUDA-capable device is detected): see what nvidia-smi says",
     devices_that_are_hidden: "CUDA_VISIBLE_DEVICES=7: unset CUDA_VISIBLE_DEVICES",
-    a_driver_without_a_toolkit: "nvcc was not found: sudo apt install cuda-toolkit-12-6",
-    an_old_driver_without_a_toolkit: "nvcc was not found: sudo apt install cuda-toolkit-11-8",
-    a_toolkit_that_is_too_new: "CUDA 10.2 to 12, not 13.0: sudo apt install cuda-toolkit-12-6",
-    a_toolkit_that_is_too_old: "CUDA 10.2 to 12, not 9.2: sudo apt install cuda-toolkit-12-6",
-    a_toolkit_without_libraries: "lib64/libcublas.so is missing: sudo apt install cuda-toolkit-12-6",
+    a_driver_without_a_toolkit: "nvcc was not found: apt install cuda-toolkit-12-6",
+    an_old_driver_without_a_toolkit: "nvcc was not found: apt install cuda-toolkit-11-8",
+    a_toolkit_that_is_too_new: "CUDA 10.2 to 12, not 13.0: apt install cuda-toolkit-12-6",
+    a_toolkit_that_is_too_old: "CUDA 10.2 to 12, not 9.2: apt install cuda-toolkit-12-6",
+    a_toolkit_without_libraries: "lib64/libcublas.so is missing: apt install cuda-toolkit-12-6",
     an_nvcc_that_says_nothing: "does not tell its version: point nvcc_path at",
     an_nvcc_path_to_nothing: "does not tell its version: point nvcc_path at",
     a_gxx_that_is_too_new: "apt install g++-11",

@@ -71,7 +71,7 @@ def runs_instead(monkeypatch, act, status: int = 0):
     def run(part, *command, **environment):
         act({name: value for name, _, value in (word.partition("=") for word in command)}, command)
         part.status = "failed" if status else "passed"
-        return "said\nthis at last"
+        return "this at last"
 
     monkeypatch.setattr(cuda_check, "_run", run)
 
@@ -98,10 +98,14 @@ def test_a_race_fails_where_somebody_does_unless_it_is_for_want_of_pytorchs_devi
     assert "| LoRA update, tiny |" in table and ("| this project | 0.500 |" in table) == (rows[0] == OURS)
 
 
-def test_a_race_that_leaves_no_figures_has_failed(check, monkeypatch):
-    runs_instead(monkeypatch, lambda options, command: None, status=1)
+def test_a_race_that_breaks_down_has_failed_whatever_an_earlier_one_has_left(check, monkeypatch, tmp_path):
+    monkeypatch.setattr(cuda_check, "ROOT", tmp_path)
+    (tmp_path / "benchmark.py").write_text("raise SystemExit('no such option')")
+    (tmp_path / "check").mkdir()
+    (tmp_path / "check" / "training.json").write_text(json.dumps({"races": {"an earlier one": [OURS]}}))
     status, told, _ = check(training=cuda_check.race)
-    assert status == 1 and "FileNotFoundError" in told["parts"][0]["detail"]
+    assert status == 1 and told["parts"][0]["races"] == {}
+    assert told["parts"][0]["detail"] == "RuntimeError: no such option"
 
 
 SUITE = '<all><testsuite tests="{tests}" failures="{failures}" errors="0" skipped="{skipped}">{cases}</testsuite></all>'

@@ -12,6 +12,16 @@ LIBRARY = "libcuda.so.1"
 CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76  # of enum CUdevice_attribute
 KERNEL = Path("/proc/version")
 CONTAINER = (Path("/.dockerenv"), Path("/run/.containerenv"))
+INSTALL = {
+    "WSL 2": "install NVIDIA's driver on Windows, none in WSL 2; then `wsl --shutdown`",
+    "a container": "start the container with the GPUs: docker run --gpus all",
+    "a machine": "for a GPU: sudo ubuntu-drivers install, then restart",
+}
+UPDATE = {
+    "WSL 2": "update NVIDIA's driver on Windows, then `wsl --shutdown`",
+    "a container": "update the driver of the host: sudo ubuntu-drivers install",
+    "a machine": "update the driver: sudo ubuntu-drivers install, then restart",
+}
 
 
 @dataclass(frozen=True)
@@ -76,7 +86,7 @@ def _words(library, status: int) -> str:
 def problem(driver: Driver) -> Problem | None:
     """What keeps the driver from showing a device."""
     if driver.release == (0, 0):
-        return Problem("no NVIDIA driver was found", _how_to_get_it())
+        return Problem("no NVIDIA driver was found", INSTALL[_place()])
     if driver.devices:
         return None
     what = f"the NVIDIA driver reports no device ({driver.refusal})"
@@ -86,13 +96,16 @@ def problem(driver: Driver) -> Problem | None:
     return Problem(what, "see what nvidia-smi says; after an update of the driver, restart the machine")
 
 
-def _how_to_get_it() -> str:
+def how_to_update() -> str:
+    """What brings a newer driver, wherever this runs."""
+    return UPDATE[_place()]
+
+
+def _place() -> str:
     with contextlib.suppress(OSError):
         if "microsoft" in KERNEL.read_text(encoding="utf-8").lower():
-            return "install NVIDIA's driver on Windows, none in WSL 2; then `wsl --shutdown`"
-    if any(path.exists() for path in CONTAINER):
-        return "start the container with the GPUs: docker run --gpus all"
-    return "for a GPU: sudo ubuntu-drivers install, then restart"
+            return "WSL 2"
+    return "a container" if any(path.exists() for path in CONTAINER) else "a machine"
 
 
 def dotted(release: tuple[int, int]) -> str:

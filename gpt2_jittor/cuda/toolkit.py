@@ -11,7 +11,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt2_jittor.cuda.driver import Device, Driver, dotted
+from gpt2_jittor.cuda.driver import Device, Driver, dotted, how_to_update
 from gpt2_jittor.cuda.problem import Problem
 
 Release = tuple[int, int]
@@ -104,9 +104,8 @@ def _other_driver(release: Release, driver: Driver) -> Problem | None:
     if not driver.devices or driver.release >= needed:
         return None
     what = f"the driver supports CUDA {dotted(driver.release)}, older than the toolkit's {dotted(release)}"
-    if driver.release[0] in ADVISED:
-        return Problem(what, f"update it (sudo ubuntu-drivers install), or {_install(driver)}")
-    return Problem(what, "update it: sudo ubuntu-drivers install")
+    older = f"; or {_install(driver)}" if driver.release[0] in ADVISED else ""
+    return Problem(what, how_to_update() + older)
 
 
 def _other_device(release: Release, device: Device) -> Problem | None:
@@ -156,7 +155,7 @@ def _since(table: dict[Release, object], release: Release):
 
 def _install(driver: Driver) -> str:
     release = ADVISED.get(driver.release[0], ADVISED[12])
-    return f"sudo apt install cuda-toolkit-{release[0]}-{release[1]} ({WHERE_FROM})"
+    return f"apt install cuda-toolkit-{release[0]}-{release[1]} ({WHERE_FROM})"
 
 
 def _said(program: str, *options: str) -> str:
