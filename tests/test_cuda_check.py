@@ -59,7 +59,7 @@ def test_a_part_that_breaks_does_not_stop_the_others(check, capsys):
 def test_where_all_is_well_the_status_is_0_and_the_machine_is_described(check):
     status, told, table = check(only=well)
     assert status == 0
-    assert told["surroundings"]["devices"] == ["NVIDIA GeForce RTX 3060, 12.6 GB, compute capability 8.6"]
+    assert told["surroundings"]["devices"] == "NVIDIA GeForce RTX 3060, 12.6 GB, compute capability 8.6"
     assert told["surroundings"]["torch, and whether it sees a device"] == "9.9 True"
     assert told["surroundings"]["commit"] == "none"  # there is no git on the machine
     assert "RTX 3060" in table and "CUDA 12.4" in table
