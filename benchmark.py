@@ -58,10 +58,18 @@ def trainers(
     ours, others = settings | more | {"data": str(data)}, settings | more | {"data": str(theirs or data)}
     first, eager = Contestant("this project", "benchmarks.ours", ours), Contestant(EAGER, "torch_side.py", others)
     compiled = Contestant(COMPILED, "torch_side.py", others | {"compile": True})
-    if device == "cuda" or task == "epoch":  # the composed operators take 10 GB for an epoch's longest batches
+    if device == "cuda":
+        return [first, with_kernels(first), eager, compiled]
+    if task == "epoch":  # without the composed operators, which take 10 GB for its longest batches
         return [first, eager, compiled]
     composed = Contestant("this project, composed", "benchmarks.ours", ours | {"fused": False})
     return [first, composed, eager, compiled, Contestant(FLOOR, "floor.py", others)]
+
+
+def with_kernels(contestant):
+    """The same on CUDA, with this project's kernels for it."""
+    settings = contestant.settings | {"kernels": True}
+    return dataclasses.replace(contestant, name=f"{contestant.name}, CUDA kernels", settings=settings)
 
 
 def decoders(model: Path, data: Path, batch: int, new: int, repeat: int, device: str = "cpu") -> list:
@@ -72,13 +80,14 @@ def decoders(model: Path, data: Path, batch: int, new: int, repeat: int, device:
 
     settings = {"task": "decode", "model": str(model), "data": str(data), "batch": batch, "new": new}
     settings |= {"repeat": repeat, "device": device}
+    first, eager = Contestant("this project", "benchmarks.ours", settings), Contestant(EAGER, "torch_side.py", settings)
     if device == "cuda":
-        return [Contestant("this project", "benchmarks.ours", settings), Contestant(EAGER, "torch_side.py", settings)]
+        return [first, with_kernels(first), eager]
     translate = settings | {"threads": len(os.sched_getaffinity(0))}
     return [
-        Contestant("this project", "benchmarks.ours", settings),
+        first,
         Contestant("this project, int8", "benchmarks.ours", settings | {"int8": True}),
-        Contestant(EAGER, "torch_side.py", settings),
+        eager,
         Contestant("CTranslate2, float32", "ctranslate.py", translate | {"compute_type": "float32"}),
         Contestant("CTranslate2, int8", "ctranslate.py", translate | {"compute_type": "int8"}),
         Contestant(FLOOR, "floor.py", settings),

@@ -103,6 +103,8 @@ def prepare(settings: dict):
 
     if not settings.get("fused", True):
         for_good.enter_context(fused.composed_only())
+    if settings.get("kernels"):
+        for_good.enter_context(fused.cuda_kernels())
     if settings.get("cold"):
         forget_kernels()
     work = {"train": train, "epoch": train, "decode": decode}[settings["task"]](settings)
