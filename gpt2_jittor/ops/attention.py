@@ -4,6 +4,7 @@ from gpt2_jittor.backend import jt
 from gpt2_jittor.ops import dropout as dropout_op
 from gpt2_jittor.ops import fused
 
+WIDEST_ON_CUDA = 128  # a head's floats: kernels/cuda/attention_forward.cuh
 HIDDEN = -1e30  # a score that softmax turns into 0; not -inf, a row of which would be NaN
 
 
@@ -15,7 +16,7 @@ def attention(qkv, mask, heads: int, scale: float, dropout: float = 0.0):
     (a pad on the left) yields zeros.
     """
     seed = dropout_op.seeds.next() if dropout else 0
-    if fused.enabled() and fused.has_sgemm():
+    if _has_kernel(qkv.shape[-1] // 3 // heads):
         return _Attention.apply(qkv, mask, heads, scale, dropout, seed)
     width = qkv.shape[-1] // 3
     q, k, v = qkv[:, :, :width], qkv[:, :, width : 2 * width], qkv[:, :, 2 * width :]
@@ -27,7 +28,7 @@ def cached_attention(q, k, v, mask, heads: int, scale: float):
 
     q [batch, new, width], k and v [batch, all, width], mask [batch, all] int32 → [batch, new, width].
     """
-    if not (fused.enabled() and fused.has_sgemm()):
+    if not _has_kernel(q.shape[-1] // heads):
         return composed(q, k, v, mask, heads, scale)
     batch, queries, width = q.shape
     out, _ = fused.run(
@@ -43,6 +44,10 @@ def cached_attention(q, k, v, mask, heads: int, scale: float):
         threshold=0,
     )
     return out
+
+
+def _has_kernel(dim: int) -> bool:
+    return fused.has_sgemm() or (fused.enabled_on_cuda() and dim <= WIDEST_ON_CUDA)
 
 
 def composed(q, k, v, mask, heads: int, scale: float, dropout: float = 0.0, seed: int = 0):
