@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gpt2_jittor.backend import jt
+from gpt2_jittor.ops import precision
 
 _KERNELS = Path(__file__).parent / "kernels"
 _composed_only = False
@@ -32,6 +33,11 @@ def composed_only() -> Iterator[None]:
 def has_sgemm() -> bool:
     """True where oneDNN's `dnnl_sgemm` is loaded for kernels to call."""
     return hasattr(ctypes.CDLL(None), "dnnl_sgemm")
+
+
+def products() -> bool:
+    """True where the fused kernels that multiply matrices run: they do it in float32, and through oneDNN."""
+    return enabled() and has_sgemm() and precision.current() == "fp32"
 
 
 @functools.cache
