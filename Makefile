@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STATUS = @printf '\n== %s\n'
 
-.PHONY: setup demo test test-faults test-mpi lint doctor clean
+.PHONY: setup demo test test-faults test-mpi test-cuda-emulated lint doctor clean
 
 setup: .venv/runtime
 
@@ -13,7 +13,7 @@ setup: .venv/runtime
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-.venv/dev: .venv/runtime requirements-dev.txt
+.venv/dev: .venv/runtime requirements-dev.txt requirements-cuda-emulation.txt
 	$(STATUS) "installing what tests need (PyTorch, PEFT, pytest) into .venv"
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
@@ -44,6 +44,11 @@ test-mpi: .venv/dev
 	@command -v mpirun >/dev/null && command -v mpicc >/dev/null || \
 		$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-mpi.txt
 	$(BIN)/python -m pytest -m mpi -rs -s tests/faults/test_mpi.py
+
+# Jittor's CUDA path on a device that g++ emulates; the first run compiles Jittor's core for it, about 5 minutes
+test-cuda-emulated: .venv/dev
+	$(STATUS) "running what Jittor generates for CUDA, on the CPU"
+	$(BIN)/python -m pytest -m "cuda_emulation or not cuda_emulation" -rs -s tests/cuda_emulation
 
 lint: .venv/dev
 	$(BIN)/ruff check .
