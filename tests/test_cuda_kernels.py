@@ -45,7 +45,7 @@ def test_on_cuda_the_kernels_run_where_they_were_turned_on_and_nowhere_else(monk
     assert not fused.enabled()
     with fused.cuda_kernels():
         assert fused.enabled() and fused.enabled_on_cuda()
-        assert not fused.enabled_on_cpu() and not fused.has_sgemm()
+        assert not fused.enabled_on_cpu() and not fused.products()
         with fused.composed_only():
             assert not fused.enabled()
     assert not fused.enabled()

@@ -3,6 +3,7 @@
 from gpt2_jittor.backend import jt
 from gpt2_jittor.ops import dropout as dropout_op
 from gpt2_jittor.ops import fused
+from gpt2_jittor.ops.precision import product
 
 WIDEST_ON_CUDA = 128  # a head's floats: kernels/cuda/attention_forward.cuh
 HIDDEN = -1e30  # a score that softmax turns into 0; not -inf, a row of which would be NaN
@@ -47,7 +48,7 @@ def cached_attention(q, k, v, mask, heads: int, scale: float):
 
 
 def _has_kernel(dim: int) -> bool:
-    return fused.has_sgemm() or (fused.enabled_on_cuda() and dim <= WIDEST_ON_CUDA)
+    return fused.products() or (fused.products_on_cuda() and dim <= WIDEST_ON_CUDA)
 
 
 def composed(q, k, v, mask, heads: int, scale: float, dropout: float = 0.0, seed: int = 0):
@@ -58,7 +59,7 @@ def composed(q, k, v, mask, heads: int, scale: float, dropout: float = 0.0, seed
     def split(x):  # [batch, time, width] -> [batch, heads, time, dim]
         return x.reshape(batch, x.shape[1], heads, width // heads).permute(0, 2, 1, 3)
 
-    scores = jt.matmul(split(q), split(k).permute(0, 1, 3, 2)) * scale
+    scores = product(split(q) * scale, split(k), transposed=True)  # scaled first: float16 ends at 65,504
     position = jt.arange(queries).unsqueeze(1) + (keys - queries)
     visible = (jt.arange(keys).unsqueeze(0) <= position).unsqueeze(0) * mask.unsqueeze(1)
     visible = visible.unsqueeze(1).bool().float32()  # [batch, 1, queries, keys]
@@ -68,7 +69,7 @@ def composed(q, k, v, mask, heads: int, scale: float, dropout: float = 0.0, seed
     weights = weights / jt.maximum(weights.sum(-1, keepdims=True), 1e-30)
     if dropout:
         weights = dropout_op.composed(weights, dropout, seed)
-    return jt.matmul(weights, split(v)).permute(0, 2, 1, 3).reshape(batch, queries, width)
+    return product(weights, split(v)).permute(0, 2, 1, 3).reshape(batch, queries, width)
 
 
 _SHAPE = """

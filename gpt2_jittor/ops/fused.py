@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gpt2_jittor.backend import jt
+from gpt2_jittor.ops import precision
 
 _KERNELS = Path(__file__).parent / "kernels"
 _OWN_INCLUDE = re.compile(r'^#include "(.+\.cuh|\.\./.+\.h)"$', re.MULTILINE)
@@ -58,14 +59,19 @@ def cuda_kernels() -> Iterator[None]:
         _cuda_kernels = before
 
 
-def has_sgemm() -> bool:
-    """True where the kernels run that multiply matrices by oneDNN's `dnnl_sgemm`: on the CPU, where it is loaded."""
-    return enabled_on_cpu() and _dnnl_is_loaded()
+def products() -> bool:
+    """True where the CPU's kernels run that multiply matrices: in float32, by oneDNN's `dnnl_sgemm`."""
+    return enabled_on_cpu() and _dnnl_is_loaded() and precision.current() == "fp32"
 
 
 @functools.cache
 def _dnnl_is_loaded() -> bool:
     return hasattr(ctypes.CDLL(None), "dnnl_sgemm")
+
+
+def products_on_cuda() -> bool:
+    """True where CUDA's kernels run that multiply matrices, or stand beside products: float32 is all they know."""
+    return enabled_on_cuda() and precision.current() == "fp32"
 
 
 @functools.cache
