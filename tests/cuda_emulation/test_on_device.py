@@ -1,4 +1,4 @@
-"""Jittor's CUDA path on the emulated device: the project's comparisons with PyTorch, and its commands, run there.
+"""Jittor's CUDA path on the emulated device, or a real one: the project's comparisons with PyTorch, and its commands.
 
 Each runs in processes of its own that use CUDA from start to end. The references and bounds stand in the tests that
 are run again: 1e-4 in logits, 1e-5 in the loss, 1e-3 in each gradient, 1e-3 in the loss of each of 50 updates.
@@ -34,7 +34,8 @@ AGAIN = {  # what is compared: where, and which of the tests there
     "evaluation": (["tests/test_evaluation.py"], "alone or mean_over"),
     "generation": (["tests/test_generation.py"], "greedy_batch or sampler_draws or selected_rows"),
     "dropout": (["tests/test_ops.py"], "dropout or dropped"),
-    "masks, launches, kernels": (["tests/cuda_emulation/on_device.py"], ""),
+    # a real device counts nothing, and forgives a missing barrier when it happens to
+    "masks, launches, kernels": (["tests/cuda_emulation/on_device.py"], "masks" if home.on_device() else ""),
 }
 
 
@@ -74,7 +75,8 @@ def test_what_agrees_with_pytorch_on_the_cpu_agrees_on_the_device(environment, t
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout and " skipped" not in done.stdout
-    assert sum(json.loads(line)["launches"] for line in report.read_text().splitlines()) > 50
+    if not home.on_device():
+        assert sum(json.loads(line)["launches"] for line in report.read_text().splitlines()) > 50
 
 
 @pytest.fixture(scope="module")
