@@ -32,7 +32,10 @@ WORK = {  # options of the races; "tiny" shows that everything runs, its figures
 RACES = {"training": "train", "decoding": "decode", "first update": "start"}
 NO_DEVICE = "sees no device"  # how benchmarks/torch_side.py ends then
 ASK_TORCH = "import torch; print(torch.__version__, torch.cuda.is_available())"
-REHEARSAL = ["-k", "logits"]  # of the comparisons, those that "tiny" makes
+COMPARISONS = {  # pytest's files and options; and those of a rehearsal
+    "operators": (["tests/test_ops.py", "tests/test_ops_head.py", "tests/test_ops_linear.py"], ["-k", "layer_norm"]),
+    "parity": (["tests/cuda_emulation", "-m", "cuda_emulation"], ["-k", "logits"]),
+}
 HOURS = 2  # that a part may take
 SIGNS = {"passed": "ok", "failed": "FAILED"}
 
@@ -64,8 +67,9 @@ def examine(part: Part, size: str) -> None:
 def compare(part: Part, size: str) -> None:
     """The tests that compare with PyTorch, with Jittor on the device."""
     results = Path(part.log).with_suffix(".xml")
-    options = ["-m", "cuda_emulation", f"--junitxml={results}", *(REHEARSAL if size == "tiny" else [])]
-    _run(part, "-m", "pytest", *options, "tests/cuda_emulation", leaves=results, CUDA_TESTS_ON_DEVICE="1")
+    chosen, rehearsal = COMPARISONS[part.name]
+    options = [*chosen, *(rehearsal if size == "tiny" else []), f"--junitxml={results}"]
+    _run(part, "-m", "pytest", *options, leaves=results, CUDA_TESTS_ON_DEVICE="1")
     suite = next(xml.etree.ElementTree.parse(results).iter("testsuite"))
     counts = {name: int(suite.get(name, 0)) for name in ("tests", "failures", "errors", "skipped")}
     ran = counts["tests"] - counts["skipped"]
@@ -92,7 +96,7 @@ def race(part: Part, size: str) -> None:
     part.detail = "; ".join(f"{name} not run: {why}" for name, why in failures.items()) or "all contestants"
 
 
-PARTS = {"doctor": examine, "parity": compare} | dict.fromkeys(RACES, race)
+PARTS = {"doctor": examine} | dict.fromkeys(COMPARISONS, compare) | dict.fromkeys(RACES, race)
 
 
 def _run(part: Part, *command: str, leaves: Path | None = None, **environment: str) -> str:

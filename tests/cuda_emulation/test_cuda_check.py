@@ -21,7 +21,7 @@ def test_every_part_runs_and_tells_what_pytorch_cannot_do(tmp_path):
     told = json.loads((tmp_path / "report.json").read_text())
     parts = {part["name"]: part for part in told["parts"]}
     assert {name: part["status"] for name, part in parts.items()} == dict.fromkeys(
-        ("doctor", "parity", "training", "decoding", "first update"), "passed"
+        ("doctor", "operators", "parity", "training", "decoding", "first update"), "passed"
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert parts["doctor"]["detail"] == "Training can run here, on Emulated CUDA device."
