@@ -73,6 +73,8 @@ def _prepare(device: str) -> str:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     # Jittor would import PyTorch, where there is one, for the sake of versions before 1.8: 2 s and 180 MB
     os.environ.setdefault("FIX_TORCH_ERROR", "0")
+    # else every array that is given to a GPU is copied from it first, and both wait for each other
+    os.environ.setdefault("use_cuda_host_allocator", "0")
     os.environ.setdefault("use_mpi", "0")
     if processes.under_mpirun():
         _prepare_mpi()

@@ -27,7 +27,7 @@ from lora.injection import adapter_config, count, trainable
 from training import checkpoint, parallel
 from training.checkpoint import Progress
 from training.evaluation import Score, evaluate
-from training.gradients import loss_and_gradients
+from training.gradients import Told, loss_and_gradients
 from training.identity import identify
 from training.log import Log, Silence
 from training.optimizer import AdamW, clip_factor, global_norm
@@ -123,13 +123,14 @@ class Trainer:
         loss, gradients = loss_and_gradients(self.model, own, self.optimizer.parameters, scored)
         loss, *gradients = parallel.summed_vars([loss, *gradients])
         norm = global_norm(gradients)
-        if given.skip_nonfinite and not _finite(loss, norm):
-            self._skip(loss, norm)
+        told = Told(loss, norm)
+        if given.skip_nonfinite and not told.finite:
+            self._skip(told)
             return
         self.optimizer.step(gradients, rate, clip_factor(norm, given.max_grad_norm) if given.max_grad_norm else None)
         jt.sync_all()
-        finite, loss, norm = _finite(loss, norm), float(loss.item()), float(norm.item())
-        if not finite:
+        loss, norm = told.values
+        if not told.finite:
             what = f"loss {loss}" if not math.isfinite(loss) else f"gradient norm {norm}"
             raise UserError(self._diverged(what, step + 1, self._made_of(step)))
         self.progress.step += 1
@@ -147,12 +148,12 @@ class Trainer:
         }
         self.log.step(record, time.perf_counter() - started)
 
-    def _skip(self, loss, norm) -> None:
+    def _skip(self, told: Told) -> None:
         """Goes on to the next step without having changed anything."""
-        step = self.progress.step
+        (loss, norm), step = told.values, self.progress.step
         self.progress.step += 1
         self.progress.skipped += 1
-        self.log.say(f"step {step + 1} skipped: loss {loss.item()}, gradient norm {norm.item()}; {self._made_of(step)}")
+        self.log.say(f"step {step + 1} skipped: loss {loss}, gradient norm {norm}; {self._made_of(step)}")
 
     def _micro_batches(self, step: int) -> list[Batch]:
         chosen = [self._plan(epoch)[index] for epoch, index in self._places(step)]
@@ -241,7 +242,3 @@ class Trainer:
         last = f"the last good checkpoint is {left[-1]}" if left else "no checkpoint was written yet"
         at = f"step {step} ({where})" if where else f"step {step}"
         return f"{what} at {at}: training has diverged; {last}; try a lower --learning-rate"
-
-
-def _finite(*values) -> bool:
-    return all(math.isfinite(value.item()) for value in values)
