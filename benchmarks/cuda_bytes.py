@@ -1,8 +1,10 @@
 """Bytes that the operators bound by memory move, forward and backward: composed, and by the kernels for CUDA.
 
 Composed: the arrays that Jittor's operators read and write, as its profiler counts them (on the CPU; what is fused with
-what hardly depends on the device). Forward and backward are run one after the other, as other layers stand between. The kernels: by formula, each array once; what they read a second time and the cache
-does not hold comes on top, and is said in `kernels/cuda/*.cuh`. Nothing is timed.
+what hardly depends on the device). Forward and backward are run one after the other, as other layers stand between.
+
+The kernels: by formula, each array once; what they read a second time and the cache does not hold comes on top, and is
+said in `kernels/cuda/*.cuh`. Nothing is timed.
 """
 
 from collections.abc import Callable

@@ -98,7 +98,7 @@ def compile_one(nvcc: str, flags: list[str], architectures: list[int], source: P
         command = [nvcc, *flags, *host, *targets, "-w", "-Xptxas", "-v", "-fatbin", "-x", "cu", source]
         done = subprocess.run([*command, "-o", f"{folder}/out"], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise UserError(f"nvcc refuses {source}:\n{done.stderr.strip()}")
+        raise UserError(f"nvcc refuses {source}: {done.stderr.strip()}")
     kernels = {}
     for said in _KERNEL.finditer(done.stderr):
         kernel = kernels.setdefault(said["name"], Kernel({}, {}))
@@ -106,7 +106,7 @@ def compile_one(nvcc: str, flags: list[str], architectures: list[int], source: P
         kernel.spills[int(said["arch"])] = int(said["spills"])
         kernel.shared = max(kernel.shared, int(said["shared"] or 0))
     names = demangled(list(kernels))
-    return {name: kernel for name, kernel in zip(names, kernels.values(), strict=True)}
+    return dict(zip(names, kernels.values(), strict=True))
 
 
 def demangled(names: list[str]) -> list[str]:
