@@ -105,14 +105,14 @@ def test_where_no_toolkit_fits_the_first_on_the_path_is_named(machine):
 
 DEVICES = [  # toolkit, capability, words of the problem; empty where it fits
     ("10.2", (3, 0), ""),
-    ("10.2", (8, 0), "8.0, which is too new: install CUDA 11.8"),
+    ("10.2", (8, 0), "8.0, which is too new: apt install cuda-toolkit-11-8 ("),
     ("11.0", (8, 6), ""),  # what was compiled for 8.0 runs on it
     ("11.7", (8, 9), ""),
-    ("11.7", (9, 0), "9.0, which is too new: install CUDA 11.8"),
+    ("11.7", (9, 0), "9.0, which is too new: apt install cuda-toolkit-11-8 ("),
     ("11.8", (3, 0), "3.0, which is too old: install CUDA 10.2"),
     ("11.8", (3, 7), ""),
     ("11.8", (9, 0), ""),
-    ("12.4", (3, 7), "3.7, which is too old: install CUDA 11.8"),
+    ("12.4", (3, 7), "3.7, which is too old: apt install cuda-toolkit-11-8 ("),
     ("12.4", (5, 0), ""),
     ("12.4", (9, 0), ""),
     ("12.9", (12, 0), "12.0, which is too new: Jittor 1.3.11 takes no other that does"),

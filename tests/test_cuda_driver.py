@@ -55,8 +55,9 @@ def test_the_driver_is_asked_itself(monkeypatch, library, told, expected):
     assert driver.ask() == expected
 
 
-def test_a_machine_without_the_drivers_library_has_no_driver(monkeypatch):
-    monkeypatch.setattr(driver, "LIBRARY", "libcuda.so.of.nobody")
+@pytest.mark.parametrize("library", ["libcuda.so.of.nobody", "libm.so.6"])  # none, and one that has no such functions
+def test_a_machine_without_the_drivers_library_has_no_driver(monkeypatch, library):
+    monkeypatch.setattr(driver, "LIBRARY", library)
     assert driver.ask() == Driver()
 
 

@@ -50,10 +50,12 @@ class Driver:
 
 def ask() -> Driver:
     """The driver of this machine. CUDA_VISIBLE_DEVICES has been heeded by it."""
-    try:
-        library = ctypes.CDLL(LIBRARY)
-    except OSError:
-        return Driver()
+    with contextlib.suppress(OSError, AttributeError):  # no such library, or another one of the name
+        return _asked(ctypes.CDLL(LIBRARY))
+    return Driver()
+
+
+def _asked(library: ctypes.CDLL) -> Driver:
     number = ctypes.c_int(0)
     library.cuDriverGetVersion(ctypes.byref(number))
     release = number.value // 1000, number.value % 1000 // 10

@@ -120,7 +120,7 @@ def _other_device(release: Release, device: Device) -> Problem | None:
         return None
     mend = "Jittor 1.3.11 takes no other that does; hide the device by CUDA_VISIBLE_DEVICES, or use the CPU"
     if fitting:
-        mend = f"install CUDA {dotted(ADVISED.get(fitting[0][0], fitting[0]))}"
+        mend = _package(ADVISED[fitting[0][0]]) if fitting[0][0] in ADVISED else f"install CUDA {dotted(fitting[0])}"
     return Problem(f"CUDA {dotted(release)} does not compile for {device}, which is too {verdict}", mend)
 
 
@@ -154,7 +154,10 @@ def _since(table: dict[Release, object], release: Release):
 
 
 def _install(driver: Driver) -> str:
-    release = ADVISED.get(driver.release[0], ADVISED[12])
+    return _package(ADVISED.get(driver.release[0], ADVISED[12]))
+
+
+def _package(release: Release) -> str:
     return f"apt install cuda-toolkit-{release[0]}-{release[1]} ({WHERE_FROM})"
 
 
