@@ -8,12 +8,13 @@ On CUDA the products are `cublasGemmEx` and `cublasGemmStridedBatchedEx`, called
 `cublas_matmul` and `cublas_batched_matmul` with both factors in the half type: inputs and result CUDA_R_16F or
 CUDA_R_16BF, compute type CUBLAS_COMPUTE_32F, algorithm CUBLAS_GEMM_DEFAULT_TENSOR_OP (Jittor 1.3.11, CUDA 11 and
 later). With CUDA 10 it asks for sums in float16 and hands over α and β of another type: `precisions.py` refuses that.
+Where cuBLAS splits a long sum, it may add its parts up in the half type, as in PyTorch unless that is told otherwise.
 
 Of Jittor's own switches none is used, as each of them changes float32 as well:
 - `use_tensorcore` 1, 2, 3 lets float32 products be made in TF32, bfloat16 or float16, and those of half types be summed
   in float16; at 0, where it stays, float32 is float32, and half types run on tensor cores all the same.
-- `auto_mixed_precision_level` from 4 on makes the result of every operator on floats float16, the residual stream's
-  sums, the loss scale and AdamW included; it knows no bfloat16, and below 4 it does nothing of use here.
+- `auto_mixed_precision_level` from 4 on makes float16 what any operator computes of two float32 arrays, the residual
+  stream's sums and AdamW's included; from float32 it never gets to bfloat16, and below 4 it does nothing of use here.
 
 The CPU has no such products: Jittor would sum in the half type, and cuts bfloat16 off where CUDA rounds to the nearest.
 There, for tests, factors and results are rounded in the same places, around a product in float32: products of two half
