@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STATUS = @printf '\n== %s\n'
 
-.PHONY: setup demo test test-faults test-mpi test-cuda-emulated lint doctor clean
+.PHONY: setup demo test test-faults test-mpi test-cuda-emulated lint doctor cuda-check clean
 
 setup: .venv/runtime
 
@@ -56,6 +56,12 @@ lint: .venv/dev
 
 doctor: .venv/runtime
 	$(BIN)/python -m gpt2_jittor.doctor
+
+# for whoever has a GPU: all that this project would like to know of it, in runs/cuda-check; SIZE=tiny is a rehearsal
+SIZE ?= gpt2
+cuda-check: .venv/dev
+	$(STATUS) "checking CUDA: doctor, comparisons with PyTorch, races"
+	$(BIN)/python -m benchmarks.cuda_check --size $(SIZE)
 
 clean:
 	rm -rf .venv runs/demo

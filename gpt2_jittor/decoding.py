@@ -26,7 +26,7 @@ def last_logits(model: GPT2LMHeadModel, input_ids: np.ndarray, cache: KVCache, a
 
 def _applies(model: GPT2LMHeadModel, cache: KVCache) -> bool:
     """Whether the kernel computes what the layers would; it is then ready as `cache.step`."""
-    if not fused.enabled() or cache.rows > MOST_ROWS or model.is_training() or model.precision != "fp32":
+    if not fused.enabled_on_cpu() or model.precision != "fp32" or cache.rows > MOST_ROWS or model.is_training():
         return False
     if cache.step is None:
         cache.step = _prepare(model) if _is_plain(model) else False

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -20,10 +21,35 @@ def rng(seed) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-@pytest.fixture(params=["fused", "composed"])
-def way(request):
-    """Runs a test twice: with the fused kernels, and with the composed operators that CUDA runs."""
-    from gpt2_jittor.ops import fused  # imports Jittor, which not every test needs
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """A made-up machine, and an environment that gets everything back, what `runtime.prepare` sets included."""
+    from machines import Machine
 
-    with fused.composed_only() if request.param == "composed" else contextlib.nullcontext():
+    with mock.patch.dict(os.environ):
+        yield Machine(tmp_path, monkeypatch)
+
+
+@pytest.fixture(params=["fused", "composed", "cuda"])
+def way(request):
+    """Runs a test three times: with the CPU's kernels, composed, and with CUDA's kernels on the emulated device.
+
+    Where Jittor runs on CUDA, the second is what the first is, and the third uses that very device.
+    """
+    from gpt2_jittor.backend import jt  # not every test needs it
+    from gpt2_jittor.ops import fused
+
+    if request.param == "cuda" and jt.flags.use_cuda:
+        chosen = fused.cuda_kernels()
+    elif request.param == "cuda":
+        import cuda_kernels
+
+        from tests.cuda_emulation import home
+
+        if not home.installed():
+            pytest.skip(f"{home.WHEEL} is not installed: {home.INSTALL}")
+        chosen = cuda_kernels.emulated()
+    else:
+        chosen = fused.composed_only() if request.param == "composed" else contextlib.nullcontext()
+    with chosen:
         yield request.param

@@ -1,10 +1,29 @@
 """The loss of an update and its gradients, over several batches one after the other."""
 
+import functools
+import math
 from collections.abc import Sequence
 
 from datasets.batches import Batch
 from gpt2_jittor.backend import jt
 from gpt2_jittor.pretrained import GPT2PreTrained
+
+
+class Told:
+    """An update's loss and gradient norm on the host, fetched together and once: each copy waits for the device."""
+
+    def __init__(self, loss, norm):
+        self._both = jt.concat([loss, norm])  # Vars of one element
+
+    @functools.cached_property
+    def values(self) -> tuple[float, float]:
+        """The loss and the norm."""
+        loss, norm = self._both.numpy().tolist()
+        return loss, norm
+
+    @property
+    def finite(self) -> bool:
+        return all(map(math.isfinite, self.values))
 
 
 def loss_and_gradients(

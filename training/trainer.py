@@ -27,7 +27,7 @@ from lora.injection import adapter_config, count, trainable
 from training import checkpoint, parallel, scaling
 from training.checkpoint import Progress
 from training.evaluation import Score, evaluate
-from training.gradients import loss_and_gradients
+from training.gradients import Told, loss_and_gradients
 from training.identity import identify
 from training.log import Log, Silence
 from training.optimizer import AdamW, clip_factor, global_norm
@@ -124,21 +124,22 @@ class Trainer:
         loss, gradients = loss_and_gradients(self.model, own, self.optimizer.parameters, scored, scale)
         loss, *gradients = parallel.summed_vars([loss, *gradients])
         norm = global_norm(gradients, scale)
-        if (given.skip_nonfinite or scale is not None) and not _finite(loss, norm):
-            self._skip(self._record(loss, norm, rate, batches), time.perf_counter() - started)
+        told = Told(loss, norm)
+        if (given.skip_nonfinite or scale is not None) and not told.finite:
+            self._skip(self._record(told, rate, batches), time.perf_counter() - started)
             return
         self.optimizer.step(gradients, rate, clip_factor(norm, given.max_grad_norm, scale))
         jt.sync_all()
-        record = self._record(loss, norm, rate, batches)
+        record = self._record(told, rate, batches)
         self._check_finite(record)
         scaling.grow(self.progress)
         self.progress.step += 1
         self.tokens += record["tokens"]
         self.log.step(record, time.perf_counter() - started)
 
-    def _record(self, loss, norm, rate: float, batches: list[Batch]) -> dict:
+    def _record(self, told: Told, rate: float, batches: list[Batch]) -> dict:
         """What is logged of the update that is being made."""
-        step, loss, scale = self.progress.step + 1, float(loss.item()), self.progress.loss_scale
+        (loss, norm), step, scale = told.values, self.progress.step + 1, self.progress.loss_scale
         return {
             "step": step,
             "epoch": round(self._epoch(step), 4),
@@ -146,7 +147,7 @@ class Trainer:
             "loss": loss,
             "perplexity": Score(loss, 0).perplexity,
             "learning_rate": rate,
-            "grad_norm": float(norm.item()),
+            "grad_norm": norm,
             "tokens": sum(batch.tokens for batch in batches),
         } | ({} if scale is None else {"loss_scale": scale})
 
@@ -263,7 +264,3 @@ class Trainer:
         last = f"the last good checkpoint is {left[-1]}" if left else "no checkpoint was written yet"
         at = f"step {step} ({where})" if where else f"step {step}"
         return f"{what} at {at}: training has diverged; {last}; {mend}"
-
-
-def _finite(*values) -> bool:
-    return all(math.isfinite(value.item()) for value in values)

@@ -1,10 +1,12 @@
 """Cross-entropy of hidden states under an LM head: the model's largest product, and its loss, in one operator.
 
-The fused kernel goes through the vocabulary in blocks: no [rows, vocab] array exists, in either direction.
+The fused kernel goes through the vocabulary in blocks, CUDA's through the rows: no [rows, vocab] array exists, in
+either direction.
 """
 
 from gpt2_jittor.backend import jt
 from gpt2_jittor.ops import fused
+from gpt2_jittor.ops.head_loss_blocks import HeadLossByBlocks
 from gpt2_jittor.ops.precision import product
 
 _HEAD = "const Head head = {{in0_p, in1_p, in2_p, in0_shape0, in0_shape1, in1_shape0, {replaced}}};\n"
@@ -19,6 +21,8 @@ def head_loss(hidden, weight, targets, tokens=None, rows=None):
     """
     if fused.products():
         return _HeadLoss.apply(hidden, weight, targets, tokens, rows)
+    if fused.products_on_cuda() and rows is None:
+        return HeadLossByBlocks.apply(hidden, weight, targets)
     return composed(hidden, weight, targets, tokens, rows)
 
 

@@ -54,11 +54,16 @@ EMULATION_API void emulationCount(emulation::Count what, long long more) {
 }
 
 EMULATION_API void emulationCountKernel(const char* name) {
-    static const bool trace = getenv("CUDA_EMULATION_TRACE") != nullptr;
-    if (trace) fprintf(stderr, "cuda emulation: %s\n", name);
+    emulationTrace(name, 0);
     std::lock_guard<std::mutex> lock(mutex);
     counts[emulation::LAUNCHES]++;
     kernels()[name]++;
+}
+
+EMULATION_API void emulationTrace(const char* what, size_t bytes) {
+    static const bool wanted = getenv("CUDA_EMULATION_TRACE") != nullptr;
+    if (wanted && bytes) fprintf(stderr, "cuda emulation: %s, %zu bytes\n", what, bytes);
+    else if (wanted) fprintf(stderr, "cuda emulation: %s\n", what);
 }
 
 // All counts so far as JSON, valid until the next call: {"launches": 3, …, "kernels": {name: launches}}.

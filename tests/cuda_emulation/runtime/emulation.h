@@ -29,6 +29,7 @@ enum Count {
 // ---- counts.cc
 EMULATION_API void emulationCount(emulation::Count what, long long more);
 EMULATION_API void emulationCountKernel(const char* name);
+EMULATION_API void emulationTrace(const char* what, size_t bytes);  // on stderr, where that is wanted
 // One line on stderr; ends the process, as an error of a kernel ends the use of a real device.
 EMULATION_API void emulationFail(const char* format, ...) __attribute__((format(printf, 1, 2), noreturn));
 // The last error, which cudaGetLastError tells; returns it.

@@ -119,9 +119,11 @@ cudaError_t copy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, 
     } else if (to_device) {
         emulationCount(emulation::COPIES_TO_DEVICE, 1);
         emulationCount(emulation::BYTES_TO_DEVICE, bytes);
+        emulationTrace("a copy to the device", bytes);
     } else if (from_device) {
         emulationCount(emulation::COPIES_TO_HOST, 1);
         emulationCount(emulation::BYTES_TO_HOST, bytes);
+        emulationTrace("a copy to the host", bytes);
         if (waits) emulationCount(emulation::SYNCHRONISATIONS, 1);
     }
     return cudaSuccess;
