@@ -3,16 +3,13 @@
 What a precision does is told in `ops/precision.py`.
 """
 
-import contextlib
-import ctypes
-
 from common.errors import UserError
-from gpt2_jittor import runtime
+from gpt2_jittor import cuda, runtime
+from gpt2_jittor.cuda.driver import dotted
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 OLDEST_TOOLKIT = (11, 0)  # with an older one Jittor asks cuBLAS for sums in float16, of factors of another type
 OLDEST_FOR_BF16 = (8, 0)  # Ampere
-CAPABILITY = (75, 76)  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
 
 
 def check_precision(precision: str, device: str) -> None:
@@ -24,23 +21,10 @@ def check_precision(precision: str, device: str) -> None:
         return
     if device == "cpu":
         raise UserError(f"--precision {precision} is for CUDA: the CPU computes in --precision fp32")
-    toolkit, capability = runtime.find_cuda().toolkit, compute_capability()
-    if toolkit < OLDEST_TOOLKIT:
-        found = runtime.dotted(toolkit)
-        raise UserError(f"--precision {precision} needs CUDA 11 or 12, not {found}: install it, or leave this out")
-    if precision == "bf16" and capability is not None and capability < OLDEST_FOR_BF16:
-        found = runtime.dotted(capability)
-        raise UserError(f"--precision bf16 needs a GPU of compute capability 8.0, this one has {found}: use fp16")
-
-
-def compute_capability() -> tuple[int, int] | None:
-    """What the driver says of the first device that it shows; None where it cannot be asked."""
-    device, parts = ctypes.c_int(0), (ctypes.c_int(0), ctypes.c_int(0))
-    with contextlib.suppress(OSError, AttributeError):
-        cuda = ctypes.CDLL("libcuda.so.1")
-        answers = [cuda.cuInit(0), cuda.cuDeviceGet(ctypes.byref(device), 0)]
-        for part, attribute in zip(parts, CAPABILITY, strict=True):
-            answers.append(cuda.cuDeviceGetAttribute(ctypes.byref(part), attribute, device))
-        if not any(answers):
-            return parts[0].value, parts[1].value
-    return None
+    found = cuda.find(runtime.find_compiler())
+    release = found.toolkit.release
+    if release < OLDEST_TOOLKIT:
+        raise UserError(f"--precision {precision} needs CUDA 11 or 12, not {dotted(release)}: see docs/cuda.md")
+    for device in found.driver.devices[:1]:  # the one that Jittor runs on
+        if precision == "bf16" and device.capability < OLDEST_FOR_BF16:
+            raise UserError(f"--precision bf16 needs a GPU of compute capability 8.0: use fp16 on this {device}")

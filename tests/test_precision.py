@@ -30,6 +30,10 @@ SCALE = 2.0**10
 LORA = {"r": 3, "target_modules": ["c_attn", "c_proj", "c_fc"], "init_lora_weights": False, "lora_dropout": 0.0}
 
 
+# both types compile operators of their own, a minute each: where nothing depends on the type, one is enough
+ONE = pytest.mark.parametrize("half", ["bf16"])
+
+
 @pytest.fixture(params=HALVES)
 def half(request):
     return request.param
@@ -185,6 +189,7 @@ def test_frozen_matrices_are_kept_in_half_their_memory_and_the_rest_in_float32(f
         assert value.is_stop_grad() == (".lora_" not in name), name
 
 
+@ONE
 def test_full_tuning_keeps_float32_weights_and_computes_with_halves_of_them(folder, seed, half):
     batch = tiny.padded_batch(seed)
     full, model = GPT2LMHeadModel.from_pretrained(folder), GPT2LMHeadModel.from_pretrained(folder).to_precision(half)
@@ -196,6 +201,7 @@ def test_full_tuning_keeps_float32_weights_and_computes_with_halves_of_them(fold
     assert all(gradient.dtype == np.float32 for gradient in found[1])
 
 
+@ONE
 def test_tokens_are_decoded_with_a_cache_in_the_half_type(folder, seed, half):
     model = GPT2LMHeadModel.from_pretrained(folder).freeze().to_precision(half)
     ids = tiny.random_ids(seed)
@@ -209,6 +215,7 @@ def test_tokens_are_decoded_with_a_cache_in_the_half_type(folder, seed, half):
     assert {str(x.dtype) for kept in cache.layers.values() for x in kept} == {str(TORCH[half]).removeprefix("torch.")}
 
 
+@ONE
 def test_a_classifier_computes_in_the_half_type(folder, seed, half):
     model = GPT2ForSequenceClassification.from_pretrained(folder, labels=("a", "b", "c"), seed=1)
     ids = tiny.random_ids(seed)
@@ -218,6 +225,7 @@ def test_a_classifier_computes_in_the_half_type(folder, seed, half):
     assert 0 < relative(found, exact) < DEPTH * EPSILON[half]
 
 
+@ONE
 def test_trained_tokens_stay_float32(folder, seed, half):
     model = GPT2LMHeadModel.from_pretrained(folder)
     lora.inject(model, lora.LoraConfig(**LORA, trainable_token_indices=[3, 7], modules_to_save=None))
@@ -256,6 +264,7 @@ def test_a_saved_adapter_is_float32_to_the_bit(folder, tmp_path, half):
         np.testing.assert_array_equal(again.parameter(name).numpy(), value.numpy())
 
 
+@ONE
 def test_an_adapter_is_loaded_onto_halves(folder, tmp_path, seed, half):
     ids = tiny.random_ids(seed)
     model = adapted(folder, 3, half)
@@ -276,6 +285,7 @@ def test_a_layer_that_an_adapter_saves_whole_is_not_saved_from_16_bits(folder, t
     assert not (tmp_path / "rounded").exists()
 
 
+@ONE
 def test_adapters_are_switched_on_halves(folder, tmp_path, seed, half):
     ids = tiny.random_ids(seed)
     model = adapted(folder, 3, half)

@@ -5,9 +5,9 @@ import tiny
 from test_commands import assert_one_line_error, command
 
 from common.errors import UserError
-from gpt2_jittor import precisions, runtime
+from gpt2_jittor import cuda
+from gpt2_jittor.cuda.driver import Device
 from gpt2_jittor.precisions import check_precision
-from gpt2_jittor.runtime import Cuda
 from training.arguments import read_recipe, resolve
 
 
@@ -15,9 +15,10 @@ from training.arguments import read_recipe, resolve
 def machine(monkeypatch):
     """Makes this machine one with a toolkit, and a device of a compute capability."""
 
-    def made(toolkit, capability):
-        monkeypatch.setattr(runtime, "find_cuda", lambda: Cuda(toolkit=toolkit))
-        monkeypatch.setattr(precisions, "compute_capability", lambda: capability)
+    def made(release, capability):
+        device = Device("A GPU", 8 * 10**9, capability)
+        found = cuda.Cuda(cuda.Driver((12, 4), (device,)), cuda.Toolkit("nvcc", release))
+        monkeypatch.setattr(cuda, "find", lambda compiler: found)
 
     return made
 
@@ -31,31 +32,22 @@ def test_the_cpu_computes_in_float32_alone(precision):
 
 
 @pytest.mark.parametrize(
-    ("precision", "toolkit", "capability", "problem"),
+    ("precision", "release", "capability", "problem"),
     [
         ("fp32", (10, 2), (5, 0), None),
         ("fp16", (12, 4), (7, 0), None),
         ("bf16", (11, 8), (8, 0), None),
-        ("bf16", (12, 4), None, None),  # a driver that does not tell
         ("fp16", (10, 2), (7, 0), "needs CUDA 11 or 12, not 10.2"),
-        ("bf16", (12, 4), (7, 5), "compute capability 8.0, this one has 7.5: use fp16"),
+        ("bf16", (12, 4), (7, 5), "capability 8.0: use fp16 on this A GPU, 8.0 GB, compute capability 7.5"),
     ],
 )
-def test_a_device_is_asked_whether_it_can(machine, precision, toolkit, capability, problem):
-    machine(toolkit, capability)
+def test_a_device_is_asked_whether_it_can(machine, precision, release, capability, problem):
+    machine(release, capability)
     if problem is None:
         check_precision(precision, "cuda")
         return
     with pytest.raises(UserError, match=problem):
         check_precision(precision, "cuda")
-
-
-def test_without_a_driver_no_capability_is_known(monkeypatch):
-    def absent(name):
-        raise OSError(name)
-
-    monkeypatch.setattr(precisions.ctypes, "CDLL", absent)
-    assert precisions.compute_capability() is None
 
 
 def test_a_recipe_carries_the_precision(tmp_path):

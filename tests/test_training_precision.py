@@ -1,4 +1,7 @@
-"""Training in float16 and bfloat16: beside float32, the loss scale beside torch's, skipped updates, resuming."""
+"""Training in float16 and bfloat16: beside float32, the loss scale beside torch's, skipped updates, resuming.
+
+On the CPU, where what is no product runs in its kernels; `tests/cuda_emulation` has the same with CUDA's operators.
+"""
 
 import json
 import math
@@ -12,7 +15,6 @@ from test_training import arguments, metrics, prepare, run
 from test_training_gradients import adapted, draw
 
 from common.errors import UserError
-from gpt2_jittor.ops import fused
 from training import scaling
 from training import trainer as trainer_module
 from training.checkpoint import Progress
@@ -28,12 +30,6 @@ def world(tmp_path_factory):
     tiny.model_folder(root / "dropping", seed=1, dropout=0.1)
     tiny.dialogue_folder(root / "data", seed=2)
     return root
-
-
-@pytest.fixture(autouse=True)
-def composed():
-    with fused.composed_only():  # what CUDA runs
-        yield
 
 
 @pytest.mark.parametrize("precision", EPSILON)

@@ -26,7 +26,8 @@ pytestmark = [
 ]
 
 
-def on_device(*command) -> None:
+def on_device(*command) -> str:
+    """What a command of Python's prints there."""
     result = subprocess.run(
         [sys.executable, *map(str, command)],
         cwd=ROOT,
@@ -36,6 +37,7 @@ def on_device(*command) -> None:
         check=False,
     )
     assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout
 
 
 @pytest.fixture(scope="module")
@@ -84,20 +86,38 @@ def test_float32_is_not_rounded_on_the_device(both):
     assert all(np.abs(device[f"{half} product 0 False y"] - exact).max() > 1e-4 for half in ("fp16", "bf16"))
 
 
-def test_a_run_in_float16_is_that_of_the_cpu(world, tmp_path):
-    """`train.py` from end to end: dropout, loss scale, validation, checkpoint."""
-    given = arguments(world, tmp_path / "device", max_steps=4, eval_every=4, precision="fp16")
-    given.save(tmp_path / "recipe.yaml")
-    on_device("train.py", "--config", tmp_path / "recipe.yaml", "--device", "cuda")
+@pytest.fixture(scope="module")
+def trained(world) -> Path:
+    """A run of `train.py` in float16 on the device, from end to end: dropout, loss scale, validation, checkpoint."""
+    given = arguments(world, world / "run", max_steps=4, eval_every=4, precision="fp16")
+    given.save(world / "recipe.yaml")
+    on_device("train.py", "--config", world / "recipe.yaml", "--device", "cuda")
+    return world / "run"
+
+
+def metrics(run_dir) -> list[dict]:
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_in_float16_is_that_of_the_cpu(world, trained, tmp_path):
     with fused.composed_only():
-        run(arguments(world, tmp_path / "cpu", max_steps=4, eval_every=4, precision="fp16"))
-    found, expected = (
-        [json.loads(line) for line in (tmp_path / device / "metrics.jsonl").read_text().splitlines()]
-        for device in ("device", "cpu")
-    )
+        run(arguments(world, tmp_path, max_steps=4, eval_every=4, precision="fp16"))
+    found, expected = metrics(trained), metrics(tmp_path)
     assert [(line["split"], line["step"]) for line in found] == [(line["split"], line["step"]) for line in expected]
     for mine, other in zip(found, expected, strict=True):
         assert mine["loss"] == pytest.approx(other["loss"], rel=EPSILON["fp16"])
         assert mine.get("loss_scale") == other.get("loss_scale")
-    identity = json.loads((tmp_path / "device" / "checkpoint-4" / "identity.json").read_text())
+    identity = json.loads((trained / "checkpoint-4" / "identity.json").read_text())
     assert (identity["device"], identity["precision"]) == ("cuda", "fp16")
+
+
+def test_a_run_is_measured_and_answers_in_bf16(trained):
+    how = ("--adapter", trained, "--precision", "bf16", "--device", "cuda", "--json")
+    measured = json.loads(on_device("evaluate.py", *how, "--split", "validation", "--loss-only"))
+    assert measured["precision"] == "bf16"
+    last = metrics(trained)[-1]  # of the last validation, in float16
+    assert measured["adapter"]["loss"] == pytest.approx(last["loss"], rel=EPSILON["bf16"])
+    answer = json.loads(
+        on_device("generate.py", *how, "--prompt", "do you like tea ?", "--greedy", "--max-new-tokens", 4)
+    )
+    assert answer["tokens"] <= 4 and isinstance(answer["answer"], str)
