@@ -100,7 +100,7 @@ def import_jittor():
             where = jittor_utils.cache_path
             raise UserError(f"Jittor cannot write its kernels to {where}: {error}; free some space there") from error
     jittor.flags.log_sync = 1  # its logging thread must not write through Python
-    process.silence_compiler(jittor_utils.cc)
+    process.silence_compiler(jittor)
     process.ignore_flushed_subnormals()
     jittor.flags.use_cuda = int(device == "cuda")
     return jittor

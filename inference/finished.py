@@ -11,7 +11,7 @@ from gpt2_jittor.config import GPT2Config
 from gpt2_jittor.hub import locate
 from gpt2_jittor.precisions import check_precision
 from gpt2_jittor.tokenizer import check_sizes, load_tokenizer
-from gpt2_jittor.weights import check_outline
+from gpt2_jittor.weights import check_outline, fingerprint
 from lora.files import check_base, read_adapter
 from lora.merging import base_of, vocabulary_of
 from training.arguments import read_recipe
@@ -45,7 +45,7 @@ def find(model: str | None, adapter: Path | None) -> Finished:
     stored = read_adapter(adapter) if adapter else None
     if stored:
         directory = base_of(adapter, stored, model)
-        check_base(adapter, stored, directory)
+        check_base(adapter, stored, fingerprint(directory), directory)
         config, tokenizer, _ = vocabulary_of(adapter, stored, directory)
     else:
         directory = locate(model or "nano")

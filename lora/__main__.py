@@ -87,7 +87,7 @@ def combine(arguments: argparse.Namespace) -> None:
     together = combination.combine(adapters, dict(zip(names, arguments.weights, strict=True)))
     if together.config.base_model_name_or_path is None:
         print("note: the adapters name no common base model; give it with --model", file=sys.stderr)
-    write_adapter(arguments.output, together.config, together.tensors)
+    write_adapter(arguments.output, together.config, together.tensors, together.base)
     write_common_arguments(arguments.adapter, arguments.output)
     print(f"{arguments.output}: {len(names)} adapters as one of rank {together.config.r}")
 

@@ -9,7 +9,7 @@ from gpt2_jittor.layers import TiedHead
 from gpt2_jittor.pretrained import GPT2PreTrained
 from gpt2_jittor.weights import differences
 from lora.config import LoraConfig
-from lora.files import PREFIX, Adapter, read_adapter, write_adapter
+from lora.files import PREFIX, Adapter, check_base, read_adapter, write_adapter
 from lora.injection import adapter_config, adapter_names, inject, is_merged, mark_trainable
 from lora.layers import LoraLinear
 
@@ -37,12 +37,14 @@ def load_adapter(model: GPT2PreTrained, directory: str | Path, trained: bool = F
     """Injects the adapter in `directory` (unless it was injected already) and reads its weights.
 
     With `trained` its parameters can be trained on; else they are frozen too. Returns its configuration.
-    Raises UserError where files are missing or damaged, or where a tensor does not fit this model.
+    Raises UserError where files are missing or damaged, where it was trained on another model's weights, and where a
+    tensor does not fit this one.
     """
     adapter = read_adapter(directory)
     check_vocabulary(model, adapter, directory)
     _make_room(model, adapter.config)
     check_tensors(model, adapter, directory)
+    check_base(directory, adapter, model.fingerprint)
     assign(model, adapter)
     mark_trainable(model, trained)
     return adapter.config

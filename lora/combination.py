@@ -54,7 +54,7 @@ def combine(adapters: Mapping[str, Adapter], weights: Mapping[str, float]) -> Ad
         target_modules=_targets(parts),
         base_model_name_or_path=bases.pop() if len(bases) == 1 else None,
     )
-    return Adapter(config, tensors)
+    return Adapter(config, tensors, base=next((adapter.base for adapter, _ in parts if adapter.base), None))
 
 
 def _check(adapters: Mapping[str, Adapter], weights: Mapping[str, float]) -> None:
@@ -68,6 +68,10 @@ def _check(adapters: Mapping[str, Adapter], weights: Mapping[str, float]) -> Non
         more = [kind for kind, there in _more(adapters[name]) if there]
         if more:
             raise UserError(f"adapter {name!r} trains {' and '.join(more)} besides its factors: it cannot be combined")
+    known = [name for name in weights if adapters[name].base]
+    other = [name for name in known if adapters[name].base != adapters[known[0]].base]
+    if other:
+        raise UserError(f"adapters {known[0]!r} and {other[0]!r} were trained on different bases: no sum fits either")
     tasks = {adapters[name].config.task_type for name in weights}
     if len(tasks) > 1:
         raise UserError(f"these adapters are for different tasks: {', '.join(sorted(map(str, tasks)))}")

@@ -9,10 +9,12 @@ from typing import Any
 
 from common.errors import UserError
 from common.files import read_json
+from common.limit import at_most
 
 BIASES = ("none", "all", "lora_only")
 INITS = (True, False, "gaussian")
 PROJECTIONS = ("c_attn", "c_proj", "c_fc")
+MATCHING_SECONDS = 2  # a regular expression from elsewhere may take years
 
 # the names under which PEFT looks for a classifier's head; it trains and saves what it finds under them
 CLASSIFIERS = ("classifier", "score")
@@ -81,8 +83,24 @@ class LoraConfig:
     def targets(self, path: str) -> bool:
         """Whether the module at this dotted path is a target, decided as PEFT decides."""
         if isinstance(self.target_modules, str):
-            return re.fullmatch(self.target_modules, path) is not None
+            return self._matches(path)
         return is_called(path, self.target_modules)
+
+    def check_targets(self, projections: list[str]) -> None:
+        """Raises UserError where the targets, or one of their names, are none of these paths of a model's."""
+        names = [self.target_modules] if isinstance(self.target_modules, str) else self.target_modules
+        if isinstance(self.target_modules, str):
+            unmatched = [] if any(map(self.targets, projections)) else names
+        else:
+            unmatched = [name for name in names if not any(is_called(path, [name]) for path in projections)]
+        if unmatched:
+            missing = ", ".join(map(repr, unmatched))
+            raise UserError(f"target_modules: nothing in the model is called {missing}; use {', '.join(PROJECTIONS)}")
+
+    def _matches(self, path: str) -> bool:
+        endless = UserError(f"target_modules {self.target_modules!r} takes too long to match {path}: write it plainer")
+        with at_most(MATCHING_SECONDS, endless):
+            return re.fullmatch(self.target_modules, path) is not None
 
     @property
     def saved_names(self) -> tuple[str, ...]:
@@ -126,6 +144,12 @@ class LoraConfig:
                 values[name] = list(values[name])
         # GPT-2's projections are Conv1D, weight [in, out]
         return {"peft_type": "LORA", "fan_in_fan_out": True, "inference_mode": True} | values
+
+
+def projections_of(layers: int) -> list[str]:
+    """The dotted paths of what can be a target in a GPT-2 of so many blocks."""
+    names = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+    return [f"transformer.h.{layer}.{name}" for layer in range(layers) for name in names]
 
 
 def is_called(path: str, names: Iterable[str]) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import write_json
-from gpt2_jittor.weights import fingerprint, read_metadata, read_safetensors, write_safetensors
+from gpt2_jittor.weights import read_metadata, read_safetensors, write_safetensors
 from lora.config import LoraConfig
 
 PREFIX = "base_model.model."
@@ -70,11 +70,11 @@ def read_adapter(directory: str | Path) -> Adapter:
     return adapter
 
 
-def check_base(directory: Path, adapter: Adapter, base: Path) -> None:
-    """Raises UserError where the adapter was trained on another model than the one in the folder `base`."""
-    if adapter.base is not None and adapter.base != fingerprint(base):
+def check_base(source: str | Path, adapter: Adapter, found: str | None, base: str | Path = "this model") -> None:
+    """Raises UserError where the adapter was trained on another model than `base`, whose fingerprint is `found`."""
+    if None not in (adapter.base, found) and adapter.base != found:
         raise UserError(
-            f"{directory} was trained on another base than {base}, whose weights differ: give its own with --model"
+            f"{source} was trained on another base than {base}, whose weights differ: give its own (--model)"
         )
 
 

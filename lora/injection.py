@@ -153,15 +153,7 @@ def _targets(model: GPT2PreTrained, config: LoraConfig) -> list[tuple]:
     others = [path for path, module in named if not isinstance(module, Conv1D)]
     if others:
         raise UserError(f"target_modules matches {others[0]}, which is no projection; use {', '.join(PROJECTIONS)}")
-    names = [config.target_modules] if isinstance(config.target_modules, str) else config.target_modules
-    unmatched = [
-        name
-        for name in names
-        if not isinstance(config.target_modules, str) and not any(is_called(path, [name]) for path, _ in projections)
-    ]
-    if unmatched or not projections:
-        missing = ", ".join(map(repr, unmatched or names))
-        raise UserError(f"target_modules: nothing in the model is called {missing}; use {', '.join(PROJECTIONS)}")
+    config.check_targets([path for path, _ in projections])
     return projections
 
 

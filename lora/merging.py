@@ -13,7 +13,7 @@ from datasets.registry import TASKS
 from gpt2_jittor.config import GPT2Config
 from gpt2_jittor.hub import locate
 from gpt2_jittor.tokenizer import check_sizes, load_tokenizer, save_tokenizer
-from gpt2_jittor.weights import open_tensors
+from gpt2_jittor.weights import fingerprint, open_tensors
 from lora.files import PREFIX, SCORE, Adapter, check_base, read_adapter
 
 
@@ -33,7 +33,7 @@ def plan(directory: Path, model: str | None = None, labels: Sequence[str] | None
     """Settles base, tokenizer, vocabulary and classes. Raises UserError for what is missing or does not fit."""
     adapter = read_adapter(directory)
     base = base_of(directory, adapter, model)
-    check_base(directory, adapter, base)
+    check_base(directory, adapter, fingerprint(base), base)
     config, tokenizer, own = vocabulary_of(directory, adapter, base)
     if own:
         config = dataclasses.replace(config, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)

@@ -9,7 +9,7 @@ from common.errors import UserError
 from gpt2_jittor.pretrained import GPT2PreTrained
 from lora.adapter import assign, check_tensors, check_vocabulary, embeddings_of, peft_keys
 from lora.combination import combine
-from lora.files import Adapter, read_adapter, write_adapter
+from lora.files import Adapter, check_base, read_adapter, write_adapter
 from lora.injection import adapter_config, eject, exchange, is_merged, mark_trainable
 
 
@@ -37,7 +37,8 @@ class Adapters:
     def load(self, directory: str | Path, name: str) -> None:
         """Reads an adapter under a name of your choice; a name that is taken gets the new one. None becomes active.
 
-        Raises UserError where files are missing or damaged, or where a tensor does not fit this model.
+        Raises UserError where files are missing or damaged, where it was trained on another model's weights, and
+        where a tensor does not fit this one.
         """
         if name == self.active or (isinstance(self.active, dict) and name in self.active):
             raise UserError(f"adapter {name!r} is in use; use another one, or none, before it is replaced")
@@ -70,7 +71,7 @@ class Adapters:
     def save(self, directory: str | Path, weights: Mapping[str, float]) -> None:
         """Writes a weighted sum as one adapter, for `load_adapter` and for PEFT."""
         adapter = combine(self._stored, weights)
-        write_adapter(directory, adapter.config, adapter.tensors)
+        write_adapter(directory, adapter.config, adapter.tensors, adapter.base)
 
     def _find(self, which: str | Mapping[str, float]) -> Adapter:
         if isinstance(which, Mapping):
@@ -85,6 +86,7 @@ class Adapters:
         self._modules = exchange(self.model, adapter.config)
         try:
             check_tensors(self.model, adapter, source)
+            check_base(source, adapter, self.model.fingerprint)
         except UserError:
             self._take_out()
             raise

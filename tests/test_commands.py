@@ -212,7 +212,9 @@ def test_mistakes_are_told_in_one_line(folders, tmp_path):
     assert_one_line_error(command(*train(run, model, tmp_path / "binary")), "dialogues_train.txt:1", "UTF-8")
     assert_one_line_error(command(*train(run, model, data, "--lora-r", 0)), "--lora-r", "at least 1")
     assert_one_line_error(command(*train(run, model, data, "--max-length", 500)), "--max-length", "500", "101")
-    assert_one_line_error(command(*train(run, model, data, "--lora-targets", "q_proj")), "q_proj", "c_attn")
+    wrong = train(run, model, data, "--lora-targets", "q_proj")
+    assert_one_line_error(command(*wrong, cc_path="/nowhere/g++"), "q_proj", "c_attn")  # known without a compiler
+    assert_one_line_error(command(*train(run, model, data, "--lora-targets", ".*q_proj")), ".*q_proj", "c_attn")
     assert_one_line_error(command(*train(run, model, data, "--no-such-option", 1)), "--no-such-option")
     assert_one_line_error(command("train.py", "--task", "dailydialogue"), "dailydialog")
     assert_one_line_error(command("train.py", "--config", tmp_path / "no.yaml"), "no.yaml")

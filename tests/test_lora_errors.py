@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ import tiny
 
 import lora
 from common.errors import UserError
-from gpt2_jittor import GPT2LMHeadModel
+from gpt2_jittor import GPT2LMHeadModel, weights
 from gpt2_jittor.backend import jt
+from lora.combination import combine
+from lora.files import read_adapter
 
 CONFIG = lora.LoraConfig(r=3, lora_alpha=7, target_modules=["c_attn"])
 WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
@@ -68,6 +71,14 @@ def edit(folder, **entries) -> None:
 )
 def test_impossible_settings_are_refused_by_name(settings, words):
     assert_refused(lambda: lora.LoraConfig(**settings), *words)
+
+
+@pytest.mark.parametrize("pattern", [r"(.*.*)*y", r"((\w|\.)+)+!"])
+def test_an_endless_regular_expression_ends_within_seconds(pattern):
+    started = time.monotonic()
+    config = lora.LoraConfig(target_modules=pattern)
+    assert_refused(lambda: config.targets("transformer.h.11.attn.c_attn.and.so.on"), "target_modules", "too long")
+    assert time.monotonic() - started < 10
 
 
 @pytest.mark.parametrize(
@@ -184,3 +195,20 @@ def test_an_adapter_loaded_over_another_counts_alone_or_is_refused(base, tmp_pat
     with jt.no_grad():
         found, expected = model(ids).numpy(), adapters[1](ids).numpy()
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)  # the contract's tolerance for logits
+
+
+def test_an_adapter_is_refused_by_a_model_with_other_weights(adapter, tmp_path):
+    other = GPT2LMHeadModel.from_pretrained(tiny.model_folder(tmp_path / "other", seed=2))
+    assert_refused(lambda: lora.Adapters(other).load(adapter, "a"), str(adapter), "another base")
+    assert_refused(lambda: lora.load_adapter(other, adapter), str(adapter), "another base")
+    fresh = GPT2LMHeadModel(other.config)  # weights that nothing is known of: the adapter's shapes decide
+    assert lora.load_adapter(fresh, adapter).r == CONFIG.r
+
+
+def test_adapters_of_different_bases_are_not_added_up(adapter, base, tmp_path):
+    other = GPT2LMHeadModel.from_pretrained(tiny.model_folder(tmp_path / "other", seed=2))
+    lora.save_adapter(lora.inject(other, CONFIG), tmp_path / "foreign")
+    both = {"ours": read_adapter(adapter), "foreign": read_adapter(tmp_path / "foreign")}
+    assert_refused(lambda: combine(both, {"ours": 0.5, "foreign": 0.5}), "'ours'", "'foreign'", "different bases")
+    both["foreign"].base = None  # as PEFT writes it
+    assert combine(both, {"foreign": 0.5, "ours": 0.5}).base == weights.fingerprint(base)

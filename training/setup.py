@@ -13,6 +13,7 @@ from gpt2_jittor.config import GPT2Config
 from gpt2_jittor.hub import locate
 from gpt2_jittor.tokenizer import add_tokens, check_sizes, load_tokenizer
 from gpt2_jittor.weights import check_outline
+from lora.config import LoraConfig, projections_of
 from training.arguments import TrainingArguments
 
 DEFAULT_EPOCHS = 3
@@ -96,6 +97,9 @@ def read_base(arguments: TrainingArguments) -> tuple[Path, GPT2Config, object, t
         check_outline(directory, config)
         if arguments.tuning == "lora" and arguments.lora_r > config.n_embd:
             raise UserError(f"--lora-r {arguments.lora_r} is larger than the model's width, {config.n_embd}: lower it")
+        if arguments.tuning == "lora" and arguments.lora_targets:
+            targets = LoraConfig(target_modules=names_or_expression(arguments.lora_targets))
+            targets.check_targets(projections_of(config.n_layer))
     with faults.gathered():
         tokenizer = load_tokenizer(directory)
     faults.tell()
@@ -167,7 +171,7 @@ def build_model(inputs: Inputs):
 
     Classification gets a head for the task's labels, which is trained whole.
     """
-    from lora import LoraConfig, inject
+    from lora import inject
 
     given = inputs.arguments
     model = read_model(inputs.task, inputs.directory, len(inputs.tokenizer), given.seed)

@@ -59,7 +59,7 @@ def composed(q, k, v, mask, heads: int, scale: float, dropout: float = 0.0, seed
     def split(x):  # [batch, time, width] -> [batch, heads, time, dim]
         return x.reshape(batch, x.shape[1], heads, width // heads).permute(0, 2, 1, 3)
 
-    # scaled first, as float16 ends at 65,504; transposed by the product itself: permute would do it on the CPU, always
+    # scaled first: float16 ends at 65,504; by the product itself: where the last axis moves, permute runs on the CPU
     scores = product(split(q) * scale, split(k), transposed=True)
     position = jt.arange(queries).unsqueeze(1) + (keys - queries)
     visible = (jt.arange(keys).unsqueeze(0) <= position).unsqueeze(0) * mask.unsqueeze(1)

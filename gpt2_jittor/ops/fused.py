@@ -59,9 +59,9 @@ def cuda_kernels() -> Iterator[None]:
         _cuda_kernels = before
 
 
-def has_sgemm() -> bool:
-    """True where the kernels run that multiply matrices by oneDNN's `dnnl_sgemm`: on the CPU, where it is loaded."""
-    return enabled_on_cpu() and _dnnl_is_loaded()
+def products() -> bool:
+    """True where the CPU's kernels run that multiply matrices: in float32, by oneDNN's `dnnl_sgemm`."""
+    return enabled_on_cpu() and _dnnl_is_loaded() and precision.current() == "fp32"
 
 
 @functools.cache
@@ -69,13 +69,8 @@ def _dnnl_is_loaded() -> bool:
     return hasattr(ctypes.CDLL(None), "dnnl_sgemm")
 
 
-def products() -> bool:
-    """True where the CPU's kernels run that are products, or contain some: those are float32, and oneDNN's."""
-    return has_sgemm() and precision.current() == "fp32"
-
-
 def products_on_cuda() -> bool:
-    """The same of CUDA's kernels, which multiply in float32 by themselves or with cuBLAS."""
+    """True where CUDA's kernels run that multiply matrices, or stand beside products: float32 is all they know."""
     return enabled_on_cuda() and precision.current() == "fp32"
 
 

@@ -16,7 +16,7 @@ HERE = Path(__file__).resolve().parent
 WHEEL = "nvidia-cuda-runtime-cu12"
 INSTALL = "pip install -r requirements-cuda-emulation.txt"
 LIBRARIES = {  # soname: sources
-    "libcudart.so.12": ["counts", "memory", "device", "block", "launch", "sanitizer"],
+    "libcudart.so.12": ["counts", "memory", "device", "block", "warp", "launch", "sanitizer"],
     "libcublas.so.12": ["cublas"],
     "libcublasLt.so.12": [],
     "libcurand.so.10": ["curand"],
