@@ -4,6 +4,7 @@ tests/test_ops*.py and tests/test_training_parts.py run each operator with them 
 """
 
 from types import SimpleNamespace
+from unittest import mock
 
 import cuda_kernels
 import numpy as np
@@ -26,7 +27,7 @@ P = 0.3
 
 
 @pytest.fixture
-def called(monkeypatch):
+def called():
     """Runs CUDA's kernels, and notes which."""
     names = []
 
@@ -34,8 +35,7 @@ def called(monkeypatch):
         names.append(kernels[-1])
         return cuda_kernels.emulated_run(kernels, *arguments, **numbers)
 
-    with cuda_kernels.turned_on():
-        monkeypatch.setattr(fused, "run", noted)
+    with cuda_kernels.turned_on(), mock.patch.object(fused, "run", noted):
         yield names
 
 
