@@ -32,23 +32,13 @@ def machine(tmp_path, monkeypatch):
 
 @pytest.fixture(params=["fused", "composed", "cuda"])
 def way(request):
-    """Runs a test three times: with the CPU's kernels, composed, and with CUDA's kernels on the emulated device.
+    """Runs a test three times: as the device does without being asked, composed, and with the kernels for CUDA."""
+    from gpt2_jittor.ops import fused  # imports Jittor, which not every test needs
 
-    Where Jittor runs on CUDA, the second is what the first is, and the third uses that very device.
-    """
-    from gpt2_jittor.backend import jt  # not every test needs it
-    from gpt2_jittor.ops import fused
-
-    if request.param == "cuda" and jt.flags.use_cuda:
-        chosen = fused.cuda_kernels()
-    elif request.param == "cuda":
+    if request.param == "cuda":
         import cuda_kernels
 
-        from tests.cuda_emulation import home
-
-        if not home.installed():
-            pytest.skip(f"{home.WHEEL} is not installed: {home.INSTALL}")
-        chosen = cuda_kernels.emulated()
+        chosen = cuda_kernels.turned_on()
     else:
         chosen = fused.composed_only() if request.param == "composed" else contextlib.nullcontext()
     with chosen:

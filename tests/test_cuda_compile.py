@@ -5,6 +5,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import cuda_kernels
 import numpy as np
@@ -88,8 +89,7 @@ def test_the_bytes_of_a_kernel_are_those_of_its_arrays(monkeypatch):
             moved.append(sum(int(np.prod(shape)) for shape in [*shapes, *(x.shape for x in inputs)]))
         return cuda_kernels.emulated_run(kernels, call, shapes, inputs, **numbers)
 
-    with cuda_kernels.emulated():
-        monkeypatch.setattr(fused, "run", noted)
+    with cuda_kernels.turned_on(), mock.patch.object(fused, "run", noted):
         for name in ("layer_norm", "gelu_new", "add_dropped", "adamw", "sum_of_squares"):
             moved.clear()
             function, shapes = cuda_bytes.works()[name]

@@ -4,6 +4,7 @@ tests/test_ops*.py and tests/test_training_parts.py run each operator with them 
 """
 
 from types import SimpleNamespace
+from unittest import mock
 
 import cuda_kernels
 import numpy as np
@@ -26,7 +27,7 @@ P = 0.3
 
 
 @pytest.fixture
-def called(monkeypatch):
+def called():
     """Runs CUDA's kernels, and notes which."""
     names = []
 
@@ -34,8 +35,7 @@ def called(monkeypatch):
         names.append(kernels[-1])
         return cuda_kernels.emulated_run(kernels, *arguments, **numbers)
 
-    with cuda_kernels.emulated():
-        monkeypatch.setattr(fused, "run", noted)
+    with cuda_kernels.turned_on(), mock.patch.object(fused, "run", noted):
         yield names
 
 
@@ -76,7 +76,7 @@ def test_cuda_drops_what_the_cpu_drops_in_every_bit(rng, size):
         return dropout(jt.array(x), P).numpy(), add_dropped(jt.zeros(size), jt.array(y), P).numpy()
 
     on_cpu = both()
-    with cuda_kernels.emulated():
+    with cuda_kernels.turned_on():
         np.testing.assert_array_equal(both(), on_cpu)
 
 
@@ -88,7 +88,7 @@ def test_attention_drops_on_cuda_what_it_drops_on_the_cpu(rng):
         return attention(jt.array(qkv), mask, 2, 0.5, P).numpy()
 
     on_cpu = dropped()
-    with cuda_kernels.emulated():
+    with cuda_kernels.turned_on():
         assert_close([dropped()], [on_cpu])
 
 

@@ -34,6 +34,7 @@ AGAIN = {  # what is compared: where, and which of the tests there
     "evaluation": (["tests/test_evaluation.py"], "alone or mean_over"),
     "generation": (["tests/test_generation.py"], "greedy_batch or sampler_draws or selected_rows"),
     "dropout": (["tests/test_ops.py"], "dropout or dropped"),
+    "kernels of our own": (["tests/test_ops.py", "tests/test_ops_head.py", "tests/test_training_parts.py"], "cuda"),
     # a real device counts nothing, and forgives a missing barrier when it happens to
     "masks, launches, kernels": (["tests/cuda_emulation/on_device.py"], "masks" if home.on_device() else ""),
 }
