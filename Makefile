@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STATUS = @printf '\n== %s\n'
 
-.PHONY: setup demo test test-faults test-mpi test-cuda-emulated lint doctor cuda-check clean
+.PHONY: setup demo test test-faults test-mpi test-cuda-emulated cuda-compile lint doctor cuda-check clean
 
 setup: .venv/runtime
 
@@ -49,6 +49,13 @@ test-mpi: .venv/dev
 test-cuda-emulated: .venv/dev
 	$(STATUS) "running what Jittor generates for CUDA, on the CPU"
 	$(BIN)/python -m pytest -m "cuda_emulation or not cuda_emulation" -rs -s tests/cuda_emulation
+
+# every CUDA kernel of training and generation, by a real nvcc of CUDA 11 or 12 (nvcc_path, cc_path); needs no GPU
+cuda-compile: .venv/dev
+	$(STATUS) "compiling for sm_70 to sm_90"
+	$(BIN)/python -m benchmarks.cuda_compile
+	$(STATUS) "counting bytes"
+	$(BIN)/python -m benchmarks.cuda_bytes
 
 lint: .venv/dev
 	$(BIN)/ruff check .
