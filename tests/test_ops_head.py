@@ -79,4 +79,6 @@ def test_without_gradients_the_loss_is_the_same(way, rng):
     hidden, weight, targets, _ = draw(rng, 11, 8, 2100, 2)
     trained = head_loss(jt.array(hidden), jt.array(weight), jt.array(targets)).numpy()
     with jt.no_grad():
-        np.testing.assert_array_equal(head_loss(jt.array(hidden), jt.array(weight), jt.array(targets)).numpy(), trained)
+        found = head_loss(jt.array(hidden), jt.array(weight), jt.array(targets)).numpy()
+    # on CUDA other operators are fused with one another, and products are added to sums without being rounded first
+    np.testing.assert_allclose(found, trained, rtol=1e-6 if jt.flags.use_cuda else 0)

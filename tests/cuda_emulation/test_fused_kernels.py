@@ -12,6 +12,7 @@ from tests.cuda_emulation import home
 
 pytestmark = [
     pytest.mark.cuda_emulation,
+    pytest.mark.skipif(home.on_device(), reason="only the emulated device counts launches and copies"),
     pytest.mark.skipif(not home.installed(), reason=f"{home.WHEEL} is not installed: {home.INSTALL}"),
 ]
 
