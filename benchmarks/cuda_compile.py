@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,8 @@ from pathlib import Path
 
 from common.command import run_command
 from common.errors import UserError
-from gpt2_jittor import runtime
+from gpt2_jittor.cuda.driver import Driver, dotted
+from gpt2_jittor.cuda.toolkit import Toolkit, find
 from tests.cuda_emulation import home
 
 WIDE = 58  # characters for a kernel's name
@@ -43,14 +43,12 @@ class Kernel:
     shared: int = 0
 
 
-def find_nvcc() -> str:
-    """A whole toolkit's nvcc, of a release that Jittor can use. Raises UserError where there is none."""
-    nvcc = os.environ.get("nvcc_path") or shutil.which("nvcc") or shutil.which(runtime.USUAL_NVCC)
-    if nvcc is None:
-        raise UserError(f"no nvcc was found to compile with: {INSTALL}")
-    if problem := runtime.toolkit_problem(nvcc, runtime.nvcc_version(nvcc)):
-        raise UserError(f"{problem}; {INSTALL}")
-    return nvcc
+def find_nvcc() -> Toolkit:
+    """A whole toolkit, of a release that Jittor can use. Raises UserError where there is none."""
+    toolkit = find(Driver(), None)  # for no device of this machine, and no g++: cc_path is for whoever runs this
+    if toolkit.problem:
+        raise UserError(f"{toolkit.problem.what}: {INSTALL}")
+    return toolkit
 
 
 def run_on_emulator(kernels: bool) -> dict:
@@ -138,14 +136,13 @@ def print_counts(reports: dict[str, dict]) -> None:
 
 
 def main() -> None:
-    nvcc = find_nvcc()
+    toolkit = find_nvcc()
+    nvcc = toolkit.nvcc
     architectures = known_architectures(nvcc)
     reports = {"composed": run_on_emulator(False), "kernels": run_on_emulator(True)}
     found = {path: what for report in reports.values() for path, what in sources(report).items()}
     flags = options(reports["kernels"]["nvcc_flags"])
-    print(
-        f"{len(found)} sources, {nvcc} {runtime.dotted(runtime.nvcc_version(nvcc))}; registers, bytes spilled, shared"
-    )
+    print(f"{len(found)} sources, {nvcc} {dotted(toolkit.release)}; registers, bytes spilled, shared")
     heads = " ".join(f"{f'sm{arch}':>4}" for arch in architectures)
     print(f"{'kernel':{WIDE}} {heads} {'spilled':>7} {'shared':>7}")
     printed = set()  # many sources hold a kernel of Jittor's headers, or differ in a type alone
