@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STATUS = @printf '\n== %s\n'
 
-.PHONY: setup demo test test-faults test-mpi lint doctor clean
+.PHONY: setup demo test test-faults test-mpi test-cuda-emulated cuda-compile lint doctor cuda-check clean
 
 setup: .venv/runtime
 
@@ -13,7 +13,7 @@ setup: .venv/runtime
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-.venv/dev: .venv/runtime requirements-dev.txt
+.venv/dev: .venv/runtime requirements-dev.txt requirements-cuda-emulation.txt
 	$(STATUS) "installing what tests need (PyTorch, PEFT, pytest) into .venv"
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
@@ -45,12 +45,30 @@ test-mpi: .venv/dev
 		$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-mpi.txt
 	$(BIN)/python -m pytest -m mpi -rs -s tests/faults/test_mpi.py
 
+# Jittor's CUDA path on a device that g++ emulates; the first run compiles Jittor's core for it, about 5 minutes
+test-cuda-emulated: .venv/dev
+	$(STATUS) "running what Jittor generates for CUDA, on the CPU"
+	$(BIN)/python -m pytest -m "cuda_emulation or not cuda_emulation" -rs -s tests/cuda_emulation
+
+# every CUDA kernel of training and generation, by a real nvcc of CUDA 11 or 12 (nvcc_path, cc_path); needs no GPU
+cuda-compile: .venv/dev
+	$(STATUS) "compiling for sm_70 to sm_90"
+	$(BIN)/python -m benchmarks.cuda_compile
+	$(STATUS) "counting bytes"
+	$(BIN)/python -m benchmarks.cuda_bytes
+
 lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 doctor: .venv/runtime
 	$(BIN)/python -m gpt2_jittor.doctor
+
+# for whoever has a GPU: all that this project would like to know of it, in runs/cuda-check; SIZE=tiny is a rehearsal
+SIZE ?= gpt2
+cuda-check: .venv/dev
+	$(STATUS) "checking CUDA: doctor, comparisons with PyTorch, races"
+	$(BIN)/python -m benchmarks.cuda_check --size $(SIZE)
 
 clean:
 	rm -rf .venv runs/demo

@@ -5,6 +5,7 @@ python benchmark.py decode                       # greedy, prompt 32 + 128 new t
 python benchmark.py epoch --data-dir data/dailydialog --dialogues 1000
 python benchmark.py scale                        # an update over sequence lengths; --size for other models
 python benchmark.py start                        # from the command to the end of the first update of gpt2-nano
+python benchmark.py train --device cuda          # on a GPU: see also `make cuda-check`
 Nothing else should run meanwhile. Needs what `make test` installs; `pip install ctranslate2` for its rows.
 """
 
@@ -28,6 +29,7 @@ NANO = Path(__file__).resolve().parent / "checkpoints" / "gpt2-nano"
 def parse():
     parser = Parser(prog="benchmark.py", description=__doc__)
     parser.add_argument("race", choices=("train", "decode", "epoch", "scale", "start"))
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="(default: cpu)")
     parser.add_argument("--size", default="gpt2", choices=("tiny", "gpt2", "gpt2-medium"), help="(default: gpt2)")
     parser.add_argument("--rounds", type=int, default=5, help="(default: 5)")
     parser.add_argument("--repeat", type=int, default=1, help="units of work in a round (default: 1)")
@@ -46,36 +48,46 @@ def parse():
     return given
 
 
-def trainers(task: str, model: Path, data: Path, theirs: Path | None = None, repeat: int = 1, **more) -> list:
+def trainers(
+    task: str, model: Path, data: Path, theirs: Path | None = None, repeat: int = 1, device: str = "cpu", **more
+) -> list:
     """Who trains: the same settings for all, but for the batches where padding is the point."""
     from benchmarks.race import Contestant
 
-    settings = {"task": task, "model": str(model), "repeat": repeat, "lora_dropout": LORA_DROPOUT, **more}
-    ours, others = settings | {"data": str(data)}, settings | {"data": str(theirs or data)}
+    settings = {"task": task, "model": str(model), "repeat": repeat, "device": device, "lora_dropout": LORA_DROPOUT}
+    ours, others = settings | more | {"data": str(data)}, settings | more | {"data": str(theirs or data)}
     first, eager = Contestant("this project", "benchmarks.ours", ours), Contestant(EAGER, "torch_side.py", others)
+    compiled = Contestant(COMPILED, "torch_side.py", others | {"compile": True})
+    if device == "cuda":
+        return [first, with_kernels(first), eager, compiled]
     if task == "epoch":  # without the composed operators, which take 10 GB for its longest batches
-        return [first, eager, Contestant(COMPILED, "torch_side.py", others | {"compile": True})]
-    return [
-        first,
-        Contestant("this project, composed", "benchmarks.ours", ours | {"fused": False}),
-        eager,
-        Contestant(COMPILED, "torch_side.py", others | {"compile": True}),
-        Contestant(FLOOR, "floor.py", others),
-    ]
+        return [first, eager, compiled]
+    composed = Contestant("this project, composed", "benchmarks.ours", ours | {"fused": False})
+    return [first, composed, eager, compiled, Contestant(FLOOR, "floor.py", others)]
 
 
-def decoders(model: Path, data: Path, batch: int, new: int, repeat: int) -> list:
+def with_kernels(contestant):
+    """The same on CUDA, with this project's kernels for it."""
+    settings = contestant.settings | {"kernels": True}
+    return dataclasses.replace(contestant, name=f"{contestant.name}, CUDA kernels", settings=settings)
+
+
+def decoders(model: Path, data: Path, batch: int, new: int, repeat: int, device: str = "cpu") -> list:
     """Who decodes."""
     import os
 
     from benchmarks.race import Contestant
 
-    settings = {"task": "decode", "model": str(model), "data": str(data), "batch": batch, "new": new, "repeat": repeat}
+    settings = {"task": "decode", "model": str(model), "data": str(data), "batch": batch, "new": new}
+    settings |= {"repeat": repeat, "device": device}
+    first, eager = Contestant("this project", "benchmarks.ours", settings), Contestant(EAGER, "torch_side.py", settings)
+    if device == "cuda":
+        return [first, with_kernels(first), eager]
     translate = settings | {"threads": len(os.sched_getaffinity(0))}
     return [
-        Contestant("this project", "benchmarks.ours", settings),
+        first,
         Contestant("this project, int8", "benchmarks.ours", settings | {"int8": True}),
-        Contestant(EAGER, "torch_side.py", settings),
+        eager,
         Contestant("CTranslate2, float32", "ctranslate.py", translate | {"compute_type": "float32"}),
         Contestant("CTranslate2, int8", "ctranslate.py", translate | {"compute_type": "int8"}),
         Contestant(FLOOR, "floor.py", settings),
@@ -84,21 +96,22 @@ def decoders(model: Path, data: Path, batch: int, new: int, repeat: int) -> list
 
 def starters(model: Path, data: Path, **more) -> list:
     """Who begins: with kernels that were compiled before, with none of them, and PyTorch."""
-    first, _, eager, compiled, _ = trainers("train", model, data, **more)
+    first, *others = trainers("train", model, data, **more)
     cold = dataclasses.replace(
         first, name="this project, nothing compiled yet", settings=first.settings | {"cold": True}
     )
-    return [first, cold, eager, compiled]
+    return [first, cold, *(other for other in others if other.name in (EAGER, COMPILED))]
 
 
 def races(given, folder: Path):
     """Yields (title, contestants, tokens of a unit of work)."""
     from benchmarks import inputs
 
+    common = {"repeat": given.repeat, "device": given.device}
     if given.race == "start":
         vocab = json.loads((NANO / "config.json").read_text(encoding="utf-8"))["vocab_size"]
         data = inputs.random_batches(folder / "batches.npz", vocab, given.batch_size, given.time)
-        more = {"batch": given.batch_size, "time": given.time}
+        more = {"batch": given.batch_size, "time": given.time, "device": given.device}
         title = f"LoRA update, gpt2-nano, {given.batch_size} x {given.time} tokens"
         yield title, starters(NANO, data, **more), given.batch_size * given.time
         return
@@ -108,23 +121,23 @@ def races(given, folder: Path):
         batch, time = given.batch_size, given.time
         data = inputs.random_batches(folder / "batches.npz", vocab, batch, time)
         title = f"LoRA update, {given.size}, {batch} x {time} tokens"
-        yield title, trainers("train", model, data, repeat=given.repeat, batch=batch, time=time), batch * time
+        yield title, trainers("train", model, data, **common, batch=batch, time=time), batch * time
     elif given.race == "decode":
         for batch in (1, 8):
             data = inputs.random_prompts(folder / f"prompts{batch}.npz", vocab, batch, 32)
             title = f"greedy decoding, {given.size}, batch {batch}, 32 + {given.new} tokens"
-            yield title, decoders(model, data, batch, given.new, given.repeat), batch * given.new
+            yield title, decoders(model, data, batch, given.new, **common), batch * given.new
     elif given.race == "epoch":
         data = inputs.dialogues(folder, given.data_dir, NANO, given.dialogues, given.batch_size)
         title = f"{given.dialogues:,} dialogues once, {given.size}, batch {given.batch_size}"
-        contestants = trainers("epoch", model, data["grouped"], data["shuffled"], given.repeat)
+        contestants = trainers("epoch", model, data["grouped"], data["shuffled"], **common)
         yield title, contestants, data["tokens"]
     else:
         for time in LENGTHS:
             batch = SCALE_TOKENS // time
             data = inputs.random_batches(folder / f"batches{time}.npz", vocab, batch, time)
             title = f"LoRA update, {given.size}, {batch} x {time} tokens"
-            yield title, trainers("train", model, data, repeat=given.repeat, batch=batch, time=time), SCALE_TOKENS
+            yield title, trainers("train", model, data, **common, batch=batch, time=time), SCALE_TOKENS
 
 
 def main() -> None:
@@ -139,7 +152,8 @@ def main() -> None:
             chosen = [c for c in contestants if not given.only or any(text in c.name for text in given.only)]
             if not chosen:
                 raise UserError(f"--only: no contestant is called so; {', '.join(c.name for c in contestants)}")
-            results = race(chosen, given.rounds, lambda text: print(text, file=sys.stderr))
+            together = given.device == "cpu"
+            results = race(chosen, given.rounds, lambda text: print(text, file=sys.stderr), together)
             tables[title] = report.rows(results, tokens, EAGER, FLOOR)
             print(f"\n{report.show(title, tables[title])}", flush=True)
     print(f"\n{report.machine()}; `{command}`")

@@ -19,6 +19,7 @@ from common.files import write_json, write_text
 from datasets import registry
 from datasets.encode import report
 from datasets.example import SPLITS, Dataset, Task
+from gpt2_jittor.precisions import PRECISIONS
 
 INT8 = "int8"  # the row of what was asked for with int8 weights
 NEW_TOKENS = {"qa": 32, "chat": 40, "instruct": 128}  # in a generated answer, at most
@@ -43,6 +44,7 @@ def parse():
     parser.add_argument("--confusion", type=Path, metavar="FILE.png", help="draw who was taken for whom")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--int8", action="store_true", help="weights in 8 bits, measured beside the float32 ones")
+    parser.add_argument("--precision", default="fp32", choices=PRECISIONS, help="of matrix products (default: fp32)")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     given = parser.parse_args()
     for name in ("limit", "batch_size", "max_new_tokens", "num_beams"):
@@ -57,7 +59,7 @@ def main() -> None:
     from inference import finished
     from training.setup import longest, read_split
 
-    finished.check_int8(given.int8, given.device)
+    finished.check_weights(given.int8, given.precision, given.device)
     found = finished.find(given.model, given.adapter)
     run = found.arguments
     task = registry.task(given.task or run.get("task", "dailydialog"))
@@ -68,14 +70,14 @@ def main() -> None:
     dataset = read_split(task, given.split, data_dir, given.limit)
     data = task.encode(dataset.examples, found.tokenizer, length)
     print(report(dataset, data), file=sys.stderr)
-    runtime.prepare(given.device)
+    finished.check_weights(given.int8, given.precision, runtime.prepare(given.device))
 
     from inference.measure import measure, trivial
 
     rows, seconds = {}, {}
     for name, (contestant, int8) in contestants(found, given.int8).items():
         started = time.perf_counter()
-        model = finished.load(contestant, task, int8)
+        model = finished.load(contestant, task, int8, given.precision)
         how_to_answer = decoding(given, task)
         measured = measure(model, found.tokenizer, task, dataset, data, given.batch_size, how_to_answer, length)
         rows[name], seconds[name] = measured.figures, time.perf_counter() - started
@@ -124,6 +126,7 @@ def show(given, task: Task, dataset: Dataset, data, rows: dict, seconds: dict, h
     """Prints the figures, as a table or as JSON."""
     if given.json:
         told = {"task": task.name, "split": given.split, "examples": len(dataset), "scored_tokens": data.scored}
+        told["precision"] = given.precision
         for name, figures in rows.items():
             told[name] = {key: round(figure.value, 5) for key, figure in figures.items()}
             told[name]["intervals"] = {key: _interval(figure) for key, figure in figures.items()}
@@ -132,7 +135,8 @@ def show(given, task: Task, dataset: Dataset, data, rows: dict, seconds: dict, h
         print(json.dumps(told | {"trivial_is": how, "notes": notes(rows)}, ensure_ascii=False))
         return
     where = Path(dataset.examples[0].source.rpartition(":")[0])
-    print(f"{task.name} {given.split}, {len(dataset):,} examples of {where}; in brackets, the 95 % interval")
+    products = "" if given.precision == "fp32" else f", in {given.precision}"
+    print(f"{task.name} {given.split}, {len(dataset):,} examples of {where}{products}; in brackets, the 95 % interval")
     names = list(dict.fromkeys(key for figures in rows.values() for key in figures))
     columns = [["", *names, "seconds"]]
     for contestant, figures in rows.items():

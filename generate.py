@@ -14,6 +14,7 @@ from common.command import Parser, run_command
 from common.errors import UserError
 from datasets import registry
 from datasets.example import Task
+from gpt2_jittor.precisions import PRECISIONS
 from inference.answers import Decoding
 from inference.requests import read_requests, typed_request
 
@@ -54,6 +55,7 @@ def parse():
     chosen.add_argument("--seed", type=int, help="the same seed gives the same answers, in batches of the same size")
     parser.add_argument("--json", action="store_true", help="print one JSON object an answer")
     parser.add_argument("--int8", action="store_true", help="weights in 8 bits: a quarter of the memory, faster")
+    parser.add_argument("--precision", default="fp32", choices=PRECISIONS, help="of matrix products (default: fp32)")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     given = parser.parse_args()
     check(given)
@@ -150,7 +152,7 @@ def main() -> None:
     from inference import finished
     from inference.session import Session
 
-    finished.check_int8(given.int8, given.device)
+    finished.check_weights(given.int8, given.precision, given.device)
     found = finished.find(given.model, given.adapter)
     task = task_of(given, found.arguments.get("task", "text"))
     finished.check_kind(found, task)
@@ -158,8 +160,8 @@ def main() -> None:
     check_classifier(given, task)
     session = Session(found, task, decoding_of(given), given.json)
     requests = read_requests(given.input, task) if given.input else None
-    runtime.prepare(given.device)
-    session.start(finished.load(found, task, given.int8))
+    finished.check_weights(given.int8, given.precision, runtime.prepare(given.device))
+    session.start(finished.load(found, task, given.int8, given.precision))
     if requests is not None:
         session.answer_all(requests, given.output)
     elif fields and not (task.kind == "qa" and "question" not in fields):

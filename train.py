@@ -18,6 +18,7 @@ from common.command import Parser
 from common.errors import Faults, UserError
 from common.files import remove_unfinished, write_text
 from common.lock import locked
+from gpt2_jittor.precisions import check_precision
 from training.arguments import TrainingArguments, add_options, option_name, read_recipe, resolve, resolve_resumed
 
 
@@ -74,6 +75,8 @@ def train(inputs, resume: bool) -> None:
 
     run_dir = inputs.arguments.run_dir
     device = runtime.prepare(inputs.arguments.device)
+    precision = inputs.arguments.precision
+    check_precision(precision, device)
     writes = processes.is_first()
     with arguments_kept(inputs.arguments, run_dir / "arguments.yaml") if writes else contextlib.nullcontext():
         from lora import count
@@ -84,7 +87,8 @@ def train(inputs, resume: bool) -> None:
         model = build_model(inputs)
         trained, frozen = count(model)
         several = f" in {processes.count()} processes" if processes.count() > 1 else ""
-        print(f"{inputs.arguments.model} on {device}{several}: {trained:,} parameters trained, {frozen:,} frozen")
+        how = device if precision == "fp32" else f"{device} in {precision}"
+        print(f"{inputs.arguments.model} on {how}{several}: {trained:,} parameters trained, {frozen:,} frozen")
         trainer = Trainer(inputs, model, resume)
     for reason in trainer.damaged:
         print(f"passed over: {reason}")

@@ -1,4 +1,4 @@
-"""This project as a contestant: LoRA training steps and greedy decoding."""
+"""This project as a contestant, on the CPU or on CUDA: LoRA training steps and greedy decoding."""
 
 import contextlib
 import tempfile
@@ -37,7 +37,7 @@ def train(settings: dict):
         loss, gradients = loss_and_gradients(model, [batches[step % len(batches)]], optimizer.parameters)
         norm = global_norm(gradients)
         optimizer.step(gradients, 1e-4, clip_factor(norm, 1.0))
-        jt.sync_all()
+        jt.sync_all(True)
         return float(loss.item())
 
     return _all_of(update, batches) if settings["task"] == "epoch" else update
@@ -97,14 +97,20 @@ def forget_kernels() -> None:
 
 def prepare(settings: dict):
     """The unit of work that the settings name."""
-    runtime.prepare("cpu")
+    device = runtime.prepare(settings.get("device", "cpu"))
+    from gpt2_jittor.backend import jt
     from gpt2_jittor.ops import fused
 
     if not settings.get("fused", True):
         for_good.enter_context(fused.composed_only())
+    if settings.get("kernels"):
+        for_good.enter_context(fused.cuda_kernels())
     if settings.get("cold"):
         forget_kernels()
-    return {"train": train, "epoch": train, "decode": decode}[settings["task"]](settings)
+    work = {"train": train, "epoch": train, "decode": decode}[settings["task"]](settings)
+    if device == "cuda":
+        work.device_mb = lambda: jt.get_mem_info().total_cuda_used / 2**20
+    return work
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""The race: all contestants are started one after the other, then work in turn, so that noise falls on all of them."""
+"""The race: all contestants are started one after the other, then work in turn, so that noise falls on all of them.
+
+On a device, where memory is scarce and noise is not, they can be given it one after the other.
+"""
 
 import contextlib
 import json
@@ -95,8 +98,14 @@ class Process:
         return {}
 
 
-def race(contestants: list[Contestant], rounds: int, say=print) -> dict[str, Result]:
-    """Starts everybody, then lets them work in turn, `rounds` times; one that fails is left out, with its reason."""
+def race(contestants: list[Contestant], rounds: int, say=print, together: bool = True) -> dict[str, Result]:
+    """Starts everybody, then lets them work in turn, `rounds` times; one that fails is left out, with its reason.
+
+    Not `together`, each has all its rounds by itself: a device may not have memory for all of them.
+    """
+    if not together:
+        results = (race([contestant], rounds, say) for contestant in contestants)
+        return {name: result for one in results for name, result in one.items()}
     processes = {}
     for contestant in contestants:
         say(f"starting {contestant.name}")

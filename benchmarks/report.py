@@ -47,7 +47,7 @@ def show(title: str, table: list[dict]) -> str:
     lines = [head, "|" + "---|" * (len(COLUMNS) + 1)]
     for row in table:
         if "failure" in row:
-            lines.append(f"| {row['name']} | not measured: {row['failure'][:80]} |" + " |" * (len(COLUMNS) - 1))
+            lines.append(f"| {row['name']} | not run: {row['failure'][:80]} |" + " |" * (len(COLUMNS) - 1))
             continue
         cells = [f"{row['seconds']:.3f}", f"{row['min']:.3f} … {row['max']:.3f}"]
         cells += ["" if math.isnan(row[key]) else f"{row[key]:.2f}" for key in ("of_eager", "of_floor")]

@@ -1,5 +1,7 @@
 """transformers + PEFT on PyTorch as a contestant: the same work as benchmarks/ours.py, run as a script."""
 
+import sys
+
 import numpy as np
 import torch
 from worker import serve
@@ -25,7 +27,7 @@ def train(settings: dict):
     forward = torch.compile(model) if settings.get("compile") else model
     data = np.load(settings["data"])
     batches = [
-        tuple(torch.from_numpy(data[f"{name}{index}"].astype(np.int64)) for name in ("ids", "labels", "mask"))
+        tuple(_placed(data[f"{name}{index}"], settings) for name in ("ids", "labels", "mask"))
         for index in range(int(data["count"]))
     ]
     state = {"step": 0}
@@ -50,13 +52,13 @@ def train(settings: dict):
 def decode(settings: dict):
     """`new` greedy tokens after each of `batch` prompts, a unit."""
     model = _model(settings).eval()
-    prompts = torch.from_numpy(np.load(settings["data"])["prompts"].astype(np.int64))
+    prompts = _placed(np.load(settings["data"])["prompts"], settings)
     options = {"do_sample": False, "max_new_tokens": settings["new"], "min_new_tokens": settings["new"]}
 
     def continuation() -> float:
         with torch.no_grad():
             out = model.generate(prompts, attention_mask=torch.ones_like(prompts), pad_token_id=0, **options)
-        return float(out.shape[0] * (out.shape[1] - prompts.shape[1]))
+        return float(out.cpu().shape[0] * (out.shape[1] - prompts.shape[1]))
 
     return continuation
 
@@ -64,13 +66,27 @@ def decode(settings: dict):
 def _model(settings: dict):
     import transformers
 
-    return transformers.GPT2LMHeadModel.from_pretrained(settings["model"], dtype=torch.float32)
+    model = transformers.GPT2LMHeadModel.from_pretrained(settings["model"], dtype=torch.float32)
+    return model.to(_device(settings))
+
+
+def _device(settings: dict) -> str:
+    return settings.get("device", "cpu")
+
+
+def _placed(ids: np.ndarray, settings: dict) -> torch.Tensor:
+    return torch.from_numpy(ids.astype(np.int64)).to(_device(settings))
 
 
 def prepare(settings: dict):
     """The unit of work that the settings name."""
+    if _device(settings) == "cuda" and not torch.cuda.is_available():
+        sys.exit(f"PyTorch {torch.__version__} sees no device")
     torch.manual_seed(0)
-    return {"train": train, "epoch": train, "decode": decode}[settings["task"]](settings)
+    work = {"train": train, "epoch": train, "decode": decode}[settings["task"]](settings)
+    if _device(settings) == "cuda":
+        work.device_mb = lambda: torch.cuda.max_memory_reserved() / 2**20
+    return work
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ def serve(prepare: Callable[[dict], Callable[[], float]]) -> None:
 
     A round is settings["repeat"] units, each timed. The first unit, compilation and all, is reported apart, counted
     from the start of the process. Long work names a part of itself as its attribute `first`: that stands for the
-    unit until the rounds begin.
+    unit until the rounds begin. Work on a device names, as its attribute `device_mb`, what tells the memory that it
+    takes of the device; else it is the process's own memory that is told.
     """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -27,11 +28,12 @@ def serve(prepare: Callable[[dict], Callable[[], float]]) -> None:
 
     settings = json.loads(sys.argv[1])
     work = prepare(settings)
-    first = getattr(work, "first", work)
+    first, memory_mb = getattr(work, "first", work), getattr(work, "device_mb", _host_mb)
     begun = time.time()
     first()
     say(ready=time.time() - _process_start(), first_unit=time.time() - begun)
     first()  # what a second unit still compiles or allocates is no part of a round either
+    peak_mb = memory_mb()
     for line in sys.stdin:
         if line.strip() != "run":
             break
@@ -40,8 +42,14 @@ def serve(prepare: Callable[[dict], Callable[[], float]]) -> None:
             started = time.perf_counter()
             result = work()
             seconds.append(time.perf_counter() - started)
+            peak_mb = max(peak_mb, memory_mb())
         say(seconds=seconds, result=result)
-    say(peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    say(peak_mb=peak_mb)
+
+
+def _host_mb() -> float:
+    """The most memory that this process has held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _process_start() -> float:

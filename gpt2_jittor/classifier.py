@@ -13,7 +13,7 @@ from gpt2_jittor.config import GPT2Config
 from gpt2_jittor.hub import locate
 from gpt2_jittor.initial import initial_head
 from gpt2_jittor.layers import Head
-from gpt2_jittor.pretrained import GPT2PreTrained, check_ids, on_host
+from gpt2_jittor.pretrained import GPT2PreTrained, check_ids, in_own_precision, on_host
 
 
 class GPT2ForSequenceClassification(GPT2PreTrained):
@@ -46,6 +46,7 @@ class GPT2ForSequenceClassification(GPT2PreTrained):
         model._read(directory, shapes)
         return model
 
+    @in_own_precision
     def execute(self, input_ids, attention_mask=None):
         """The scores of each class, float32 [batch, labels], read at the last token that the mask shows.
 
@@ -65,6 +66,7 @@ class GPT2ForSequenceClassification(GPT2PreTrained):
         flat = (np.arange(rows) * time + last).astype(np.int32)
         return hidden.reshape(-1, hidden.shape[-1])[jt.array(flat)]
 
+    @in_own_precision
     def losses(self, input_ids, classes, attention_mask=None):
         """The cross-entropy of each row, in nats, [batch]; `classes` [batch] are indexes into `config.labels`."""
         classes = on_host(classes)

@@ -9,6 +9,7 @@ from gpt2_jittor.model import GPT2LMHeadModel
 from gpt2_jittor.ops import fused
 from gpt2_jittor.ops.activation import gelu_new
 from gpt2_jittor.ops.decode_step import BlockWeights, DecodeStep
+from gpt2_jittor.ops.precision import products_in
 from gpt2_jittor.pretrained import check_ids
 
 MOST_ROWS = 32  # above, products of whole matrices are faster
@@ -16,7 +17,7 @@ MOST_ROWS = 32  # above, products of whole matrices are faster
 
 def last_logits(model: GPT2LMHeadModel, input_ids: np.ndarray, cache: KVCache, attention_mask=None) -> np.ndarray:
     """Logits of the last position alone, float32 [batch, vocab]; the cache takes up the ids."""
-    with jt.no_grad():
+    with jt.no_grad(), products_in(model.precision):
         if attention_mask is None and cache.length and input_ids.shape[1] == 1 and _applies(model, cache):
             return _next_token(model, input_ids[:, 0], cache).numpy()
         hidden = model.hidden(input_ids, attention_mask, cache)
@@ -25,7 +26,7 @@ def last_logits(model: GPT2LMHeadModel, input_ids: np.ndarray, cache: KVCache, a
 
 def _applies(model: GPT2LMHeadModel, cache: KVCache) -> bool:
     """Whether the kernel computes what the layers would; it is then ready as `cache.step`."""
-    if not fused.enabled() or cache.rows > MOST_ROWS or model.is_training():
+    if not fused.enabled_on_cpu() or model.precision != "fp32" or cache.rows > MOST_ROWS or model.is_training():
         return False
     if cache.step is None:
         cache.step = _prepare(model) if _is_plain(model) else False

@@ -14,6 +14,7 @@ from gpt2_jittor.ops.dropout import add_dropped, dropout
 from gpt2_jittor.ops.head_loss import head_loss
 from gpt2_jittor.ops.layer_norm import layer_norm
 from gpt2_jittor.ops.linear import linear
+from gpt2_jittor.ops.precision import factor, product
 
 
 class Conv1D(jt.nn.Module):
@@ -42,11 +43,11 @@ class Embedding(jt.nn.Module):
         self.weight = jt.zeros((rows, width))
 
     def execute(self, ids):
-        return self.weight[ids]
+        return self.weight[ids].float32()  # of a weight that is kept in a half type
 
     def logits(self, x):
         """The product of hidden states [tokens, width] with every row: a tied head, [tokens, rows]."""
-        return jt.nn.matmul_transpose(x, self.weight)
+        return product(x, self.weight, transposed=True)
 
     def losses(self, x, targets):
         """The cross-entropy of those logits, [tokens], without storing them. Each head has this method."""
@@ -71,7 +72,8 @@ class Attention(jt.nn.Module):
             x = attention(qkv, mask, self.heads, self.scale, self.dropout if self.is_training() else 0.0)
         else:
             width = x.shape[-1]
-            keys, values = cache.append(self.layer, qkv[:, :, width : 2 * width], qkv[:, :, 2 * width :])
+            new = factor(qkv[:, :, width : 2 * width]), factor(qkv[:, :, 2 * width :])
+            keys, values = cache.append(self.layer, *new)
             x = cached_attention(qkv[:, :, :width], keys, values, mask, self.heads, self.scale)
         return self.c_proj(x)
 
@@ -149,7 +151,7 @@ class Head(jt.nn.Module):
         return head
 
     def execute(self, x):
-        return jt.nn.matmul_transpose(x, self.weight)
+        return product(x, self.weight, transposed=True)
 
     def losses(self, x, targets):
         return head_loss(x, self.weight, targets)

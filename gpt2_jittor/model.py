@@ -8,7 +8,7 @@ from gpt2_jittor.backend import jt
 from gpt2_jittor.config import GPT2Config
 from gpt2_jittor.layers import Head, TiedHead
 from gpt2_jittor.ops.dropout import dropout
-from gpt2_jittor.pretrained import GPT2PreTrained, check_ids, on_host
+from gpt2_jittor.pretrained import GPT2PreTrained, check_ids, in_own_precision, on_host
 
 IGNORED = -100  # the label of a position that is not scored, as in PyTorch
 
@@ -31,6 +31,7 @@ class GPT2LMHeadModel(GPT2PreTrained):
             tensors["lm_head.weight"] = self.lm_head.weight.numpy()
         return dataclasses.replace(config, tie_word_embeddings=tied), tensors
 
+    @in_own_precision
     def execute(self, input_ids, attention_mask=None, cache=None):
         """Logits float32 [batch, time, vocab]; arguments and errors as of `hidden`."""
         hidden = self.hidden(input_ids, attention_mask, cache)
@@ -45,6 +46,7 @@ class GPT2LMHeadModel(GPT2PreTrained):
         """
         return self.losses(input_ids, labels, attention_mask).mean()
 
+    @in_own_precision
     def losses(self, input_ids, labels, attention_mask=None):
         """The cross-entropy of each scored position, [scored], in reading order; arguments and errors as of `loss`.
 

@@ -1,6 +1,8 @@
 """What the language model and the classifier share: reading and writing checkpoints, hidden states, modes."""
 
 import dataclasses
+import functools
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,21 @@ from gpt2_jittor.config import GPT2Config
 from gpt2_jittor.hub import locate
 from gpt2_jittor.initial import initial_head, initial_weights
 from gpt2_jittor.layers import GPT2Model
+from gpt2_jittor.ops.precision import products_in, to_half
+from gpt2_jittor.precisions import PRECISIONS
+
+BESIDE = (".lora_", ".token_adapter.")  # in the names of what an adapter adds
+
+
+def in_own_precision(method: Callable) -> Callable:
+    """A model's method whose products are made in the model's precision."""
+
+    @functools.wraps(method)
+    def within(self, *arguments, **named):
+        with products_in(self.precision):
+            return method(self, *arguments, **named)
+
+    return within
 
 
 class GPT2PreTrained(jt.nn.Module):
@@ -23,6 +40,7 @@ class GPT2PreTrained(jt.nn.Module):
     """
 
     fingerprint: str | None = None  # of the checkpoint that was read
+    precision = "fp32"  # of its products: `to_precision`
 
     def __init__(self, config: GPT2Config, seed: int = 0):
         self._build(config)
@@ -68,21 +86,23 @@ class GPT2PreTrained(jt.nn.Module):
     def save_pretrained(self, directory: str | Path, dtype: str = "float32") -> None:
         """Writes a folder that transformers loads, with the same logits. `dtype`: float32 or float16.
 
-        Raises UserError where an adapter stands beside the weights: it must be merged first; and for int8 weights.
+        Raises UserError where an adapter stands beside the weights: it must be merged first; and for weights in 8 or 16
+        bits.
         """
         if any(getattr(module, "merged", True) is False for module in self.modules()):
             raise UserError("the adapter is not part of the weights yet: merge it first, or save the adapter")
         if any(getattr(module, "quantized", False) for module in self.modules()):
             raise UserError("the weights have become int8, which is for use only: save the model before that")
+        self.check_full("save it")
         config, tensors = self._stored()
         weights.write_model(directory, config, tensors, dtype, type(self).__name__)
 
     def _stored(self) -> tuple[GPT2Config, dict[str, np.ndarray]]:
         """The configuration and the tensors of a plain checkpoint."""
-        beside = (".lora_", ".token_adapter.")  # what an adapter adds
-        plain = [(name, value) for name, value in self.named_parameters() if not any(part in name for part in beside)]
+        plain = [(name, value) for name, value in self.named_parameters() if not any(part in name for part in BESIDE)]
         return self.config, {name: value.numpy() for name, value in plain}
 
+    @in_own_precision
     def hidden(self, input_ids, attention_mask=None, cache: KVCache | None = None):
         """The final hidden states, float32 [batch, time, width], of ids [batch, time] (array, list or Var).
 
@@ -107,8 +127,10 @@ class GPT2PreTrained(jt.nn.Module):
     def resize_token_embeddings(self, rows: int) -> None:
         """Gives the vocabulary `rows` entries; each new one starts as the mean of those that were there.
 
-        Raises ValueError where there are more already, or where the model has an adapter, which counts on its own.
+        Raises ValueError where there are more already, or where the model has an adapter, which counts on its own,
+        UserError where they have 16 bits.
         """
+        self.check_full("resize the vocabulary")
         if any(hasattr(module, "merged") for module in self.modules()):
             raise ValueError("the model has an adapter: resize the vocabulary before that")
         more = rows - self.config.vocab_size
@@ -122,6 +144,41 @@ class GPT2PreTrained(jt.nn.Module):
             new = np.broadcast_to(old.mean(axis=0, dtype=np.float64).astype(np.float32), (more, old.shape[1]))
             table.weight = jt.array(np.concatenate([old, new]))
         self.config = dataclasses.replace(self.config, vocab_size=rows)
+
+    def freeze(self) -> "GPT2PreTrained":
+        """Nothing is trained from now on."""
+        for parameter in self.parameters():
+            parameter.stop_grad()
+        return self
+
+    def to_precision(self, precision: str) -> "GPT2PreTrained":
+        """Makes the model's products in "fp16" or "bf16" from now on (`ops/precision.py`); "fp32": as they are.
+
+        What is frozen of it by now and no vector is kept in that type, in half the memory, for good: such weights can
+        be neither merged nor saved. What is trained, and an adapter's own parameters, stay float32.
+        Raises UserError for a weight that float16 cannot hold, ValueError for another change of precision.
+        """
+        if precision not in PRECISIONS or self.precision not in ("fp32", precision):
+            raise ValueError(f"no change from {self.precision} to {precision}; there are {', '.join(PRECISIONS)}")
+        self.precision = precision
+        for name, value in self.named_parameters() if precision != "fp32" else ():
+            own = any(part in name for part in BESIDE)
+            if value.ndim < 2 or own or not value.is_stop_grad() or value.dtype != "float32":
+                continue
+            array = value.numpy()
+            if precision == "fp16" and np.abs(array).max(initial=0) > np.finfo(np.float16).max:
+                raise UserError(f"{name} holds {np.abs(array).max():.3g}, more than fp16 can: use bf16 or fp32")
+            value.assign(to_half(array, precision))
+            value.stop_grad()
+            value.sync()  # one tensor's float32 numbers at a time
+        jt.gc()
+        return self
+
+    def check_full(self, doing: str, names: Collection[str] | None = None) -> None:
+        """Raises UserError where a parameter, of those called `names`, has 16 bits and `doing` ("save it") needs 32."""
+        chosen = [value for name, value in self.named_parameters() if names is None or name in names]
+        if any(value.dtype in ("float16", "bfloat16") for value in chosen):
+            raise UserError(f"the model's weights are kept in {self.precision} now: {doing} before that")
 
     def parameter(self, name: str):
         """The parameter at a dotted path."""

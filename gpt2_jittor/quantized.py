@@ -66,10 +66,11 @@ class Int8Head(Int8Table):
 def quantize(model: GPT2PreTrained) -> None:
     """Replaces the model's projections and token tables by int8 ones; their float32 memory is freed.
 
-    Raises UserError where an adapter stands beside the weights: it must be merged first.
+    Raises UserError where an adapter stands beside the weights: it must be merged first; and for weights in 16 bits.
     """
     if any(not getattr(module, "merged", True) for module in model.modules()):
         raise UserError("the adapter is not part of the weights yet: merge it before they become int8")
+    model.check_full("quantise it")
     body = model.transformer
     for block in body.h:
         for part, names in ((block.attn, ("c_attn", "c_proj")), (block.mlp, ("c_fc", "c_proj"))):

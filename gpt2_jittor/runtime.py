@@ -10,39 +10,20 @@ import ctypes
 import importlib.metadata
 import os
 import platform
-import re
 import shutil
-import subprocess
 import sys
 import sysconfig
-from dataclasses import dataclass
 from pathlib import Path
 
 from common import processes
 from common.errors import UserError
 from common.interrupt import interrupts_deferred
-from gpt2_jittor import process
+from gpt2_jittor import cuda, process
+from gpt2_jittor.cuda import Cuda
 
 DEVICES = ("auto", "cpu", "cuda")
-CUDA_OLDEST, CUDA_TOO_NEW = (10, 2), (13, 0)  # CUDA 13 dropped members of cudaDeviceProp that Jittor reads
-USUAL_NVCC = "/usr/local/cuda/bin/nvcc"
 INSTALL_COMPILER = "install it (Debian: apt install g++; macOS: xcode-select --install)"
 INSTALL_MPI = "apt install openmpi-bin libopenmpi-dev, or pip install -r requirements-mpi.txt"
-
-
-@dataclass(frozen=True)
-class Cuda:
-    """What was found of CUDA. `usable` is true where Jittor can run on it; else `problem` says why not."""
-
-    devices: int = 0
-    driver: tuple[int, int] = (0, 0)
-    nvcc: str = ""
-    toolkit: tuple[int, int] = (0, 0)
-    problem: str = ""
-
-    @property
-    def usable(self) -> bool:
-        return not self.problem
 
 
 _chosen: str | None = None
@@ -73,19 +54,18 @@ def _prepare(device: str) -> str:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     # Jittor would import PyTorch, where there is one, for the sake of versions before 1.8: 2 s and 180 MB
     os.environ.setdefault("FIX_TORCH_ERROR", "0")
+    # else every array that is given to a GPU is copied from it first, and both wait for each other
+    os.environ.setdefault("use_cuda_host_allocator", "0")
     os.environ.setdefault("use_mpi", "0")
     if processes.under_mpirun():
         _prepare_mpi()
     if config := find_python_config():
         os.environ["python_config_path"] = str(config)
-    cuda = Cuda(problem="not asked for") if device == "cpu" else find_cuda()
-    if device == "cuda" and not cuda.usable:
-        raise UserError(f"--device cuda: {cuda.problem}; see `python -m gpt2_jittor.doctor`, or use --device cpu")
-    os.environ["nvcc_path"] = cuda.nvcc if cuda.usable else ""
-    if cuda.usable:
-        # GPT-2 needs cuBLAS and cuRAND only; cuDNN 9 aborts the import, cutt and cutlass are downloads.
-        os.environ.update(conv_opt="1", use_cutt="0", use_cutlass="0")
-    return "cuda" if cuda.usable else "cpu"
+    found = Cuda() if device == "cpu" else cuda.find(find_compiler())
+    if device == "cuda" and not found.usable:
+        raise UserError(f"--device cuda: {found.problem}; see `python -m gpt2_jittor.doctor`, or use --device cpu")
+    os.environ.update(found.settings())
+    return "cuda" if found.usable else "cpu"
 
 
 def _prepare_mpi() -> None:
@@ -203,65 +183,3 @@ def _link(path: Path, target: Path) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.symlink_to(target)
     temporary.replace(path)
-
-
-def find_cuda() -> Cuda:
-    """What there is of CUDA here: driver, devices, toolkit, and whether Jittor can use them."""
-    devices, driver = _driver()
-    nvcc = os.environ.get("nvcc_path") or shutil.which("nvcc") or shutil.which(USUAL_NVCC) or ""
-    toolkit = nvcc_version(nvcc) if nvcc else (0, 0)
-    return Cuda(devices, driver, nvcc, toolkit, _cuda_problem(devices, driver, nvcc, toolkit))
-
-
-def _cuda_problem(devices: int, driver: tuple[int, int], nvcc: str, toolkit: tuple[int, int]) -> str:
-    if driver == (0, 0):
-        return "no NVIDIA driver was found"
-    if not devices:
-        return "the NVIDIA driver reports no device"
-    if not nvcc:
-        return "nvcc was not found: install the CUDA toolkit, 11 or 12"
-    if problem := toolkit_problem(nvcc, toolkit):
-        return problem
-    if driver[0] < toolkit[0]:
-        return f"the driver supports CUDA {dotted(driver)}, older than the toolkit's {dotted(toolkit)}: update it"
-    return ""
-
-
-def toolkit_problem(nvcc: str, toolkit: tuple[int, int]) -> str:
-    """Why Jittor cannot be compiled with the toolkit of this `nvcc`; empty where it can."""
-    mend = "point nvcc_path at the nvcc of a whole CUDA toolkit, 11 or 12"
-    if toolkit == (0, 0):
-        return f"{nvcc} does not tell its version: {mend}"
-    if not CUDA_OLDEST <= toolkit < CUDA_TOO_NEW:
-        return f"Jittor 1.3.11 compiles against CUDA 10.2 to 12, not {dotted(toolkit)}: {mend}"
-    library = Path(nvcc).resolve().parent.parent / "lib64" / "libcudart.so"
-    if nvcc == "/usr/bin/nvcc":  # a distribution's package: Jittor, too, knows this case
-        library = Path("/usr/lib/x86_64-linux-gnu/libcudart.so")
-    if os.name == "posix" and not library.exists():
-        return f"{nvcc} has no {library}: {mend}"
-    return ""
-
-
-def dotted(release: tuple[int, int]) -> str:
-    """(12, 4) as "12.4"."""
-    return ".".join(map(str, release))
-
-
-def _driver() -> tuple[int, tuple[int, int]]:
-    """Number of devices and the CUDA version the driver supports, asked of the driver itself."""
-    count, version = ctypes.c_int(0), ctypes.c_int(0)
-    with contextlib.suppress(OSError, AttributeError):
-        cuda = ctypes.CDLL("libcuda.so.1")
-        cuda.cuDriverGetVersion(ctypes.byref(version))
-        if cuda.cuInit(0) == 0:
-            cuda.cuDeviceGetCount(ctypes.byref(count))
-    return count.value, (version.value // 1000, version.value % 1000 // 10)
-
-
-def nvcc_version(nvcc: str) -> tuple[int, int]:
-    """The CUDA release that this `nvcc` belongs to; (0, 0) where it does not say."""
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        said = subprocess.run([nvcc, "--version"], capture_output=True, text=True, timeout=60, check=False).stdout
-        if release := re.search(r"release (\d+)\.(\d+)", said):
-            return int(release[1]), int(release[2])
-    return 0, 0

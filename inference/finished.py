@@ -9,6 +9,7 @@ from common.files import read_json
 from datasets.example import Task
 from gpt2_jittor.config import GPT2Config
 from gpt2_jittor.hub import locate
+from gpt2_jittor.precisions import check_precision
 from gpt2_jittor.tokenizer import check_sizes, load_tokenizer
 from gpt2_jittor.weights import check_outline, fingerprint
 from lora.files import check_base, read_adapter
@@ -73,14 +74,23 @@ def check_kind(finished: Finished, task: Task, bare: bool = False) -> None:
         raise UserError(f"{what} tells other classes apart than {task.name}'s; give another")
 
 
+def check_weights(int8: bool, precision: str, device: str) -> None:
+    """Raises UserError where int8 weights are asked for on CUDA, 16 bits on the CPU, or both together."""
+    if int8 and precision != "fp32":
+        raise UserError(f"--int8 and --precision {precision} exclude each other: give one")
+    check_int8(int8, device)
+    check_precision(precision, device)
+
+
 def check_int8(int8: bool, device: str) -> None:
     """Raises UserError where int8 weights are asked for on CUDA."""
     if int8 and device == "cuda":
         raise UserError("--int8 works on the CPU only: leave it out, or give --device cpu")
 
 
-def load(finished: Finished, task: Task, int8: bool = False):
-    """The model, ready for use: base weights with the adapter merged into them; `int8`: then quantised.
+def load(finished: Finished, task: Task, int8: bool = False, precision: str = "fp32"):
+    """The model, ready for use: base weights with the adapter merged into them, in float32; then in `precision`, or,
+    with `int8`, quantised.
 
     Raises UserError, besides for what cannot be read, for int8 where CUDA is in use.
     """
@@ -96,4 +106,4 @@ def load(finished: Finished, task: Task, int8: bool = False):
         from gpt2_jittor.quantized import quantize
 
         quantize(model)
-    return model
+    return model.freeze().to_precision(precision)

@@ -17,11 +17,13 @@ from lora.layers import LoraLinear
 def save_adapter(model: GPT2PreTrained, directory: str | Path) -> None:
     """Writes adapter_model.safetensors (float32) and adapter_config.json.
 
-    Raises UserError where the model has no LoRA or the folder cannot be written.
+    Raises UserError where the model has no LoRA, where a layer of it that is saved whole has 16 bits, or where the
+    folder cannot be written.
     """
     config = adapter_config(model)
     if config is None:
         raise UserError("this model has no LoRA to save; inject it first")
+    model.check_full("save the adapter", adapter_names(model))
     write_adapter(directory, config, adapter_tensors(model), model.fingerprint)
 
 

@@ -104,14 +104,17 @@ def count(model: GPT2PreTrained) -> tuple[int, int]:
 def merge(model: GPT2PreTrained) -> None:
     """Adds every adapter product to its weight, in float32: the same outputs for a plain model's cost.
 
-    Trained tokens' rows are written over the embedding's.
+    Trained tokens' rows are written over the embedding's. Raises UserError where the weights have 16 bits: the sum
+    would be rounded to them.
     """
+    model.check_full("merge the adapter")
     for module in _wrapped(model):
         module.merge()
 
 
 def unmerge(model: GPT2PreTrained) -> None:
-    """Takes the products out again: the base's weights, to rounding; tokens' rows exactly."""
+    """Takes the products out again: the base's weights, to rounding; tokens' rows exactly. Errors as of `merge`."""
+    model.check_full("unmerge the adapter")
     for module in _wrapped(model):
         module.unmerge()
 
@@ -131,7 +134,7 @@ def copy_of(module):
     copy.__dict__.update(module.__dict__)
     for name in ("weight", "bias"):
         if hasattr(module, name):
-            setattr(copy, name, getattr(module, name).clone().detach())
+            setattr(copy, name, getattr(module, name).float32().clone().detach())
     return copy
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from gpt2_jittor.backend import jt
 from gpt2_jittor.layers import Embedding
 from gpt2_jittor.ops.head_loss import head_loss
+from gpt2_jittor.ops.precision import product
 
 
 class Rows(jt.nn.Module):
@@ -36,7 +37,7 @@ class TrainedTokens(jt.nn.Module):
         slots = np.full(base.weight.shape[0], -1, np.int32)
         slots[list(tokens)] = np.arange(len(tokens))
         layer._slots = jt.array(slots)  # token id → row among the trained ones, −1: none
-        layer.token_adapter = Rows(layer.weight[layer._tokens].numpy())
+        layer.token_adapter = Rows(layer.weight[layer._tokens].float32().numpy())
         layer.merged = False
         return layer
 
@@ -46,7 +47,7 @@ class TrainedTokens(jt.nn.Module):
         return self.token_adapter.trainable_tokens_delta
 
     def execute(self, ids):
-        x = self.weight[ids]
+        x = self.weight[ids].float32()
         if self.merged:
             return x
         slots = self._slots[ids].unsqueeze(-1)
@@ -55,10 +56,10 @@ class TrainedTokens(jt.nn.Module):
 
     def logits(self, x):
         """The tied head: hidden states [tokens, width] → [tokens, vocab]."""
-        logits = jt.nn.matmul_transpose(x, self.weight)
+        logits = product(x, self.weight, transposed=True)
         if self.merged:
             return logits
-        return logits.setitem((slice(None), self._tokens), jt.nn.matmul_transpose(x, self.rows))
+        return logits.setitem((slice(None), self._tokens), product(x, self.rows, transposed=True))
 
     def losses(self, x, targets):
         """The cross-entropy of those logits, [tokens]."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -20,10 +21,25 @@ def rng(seed) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-@pytest.fixture(params=["fused", "composed"])
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """A made-up machine, and an environment that gets everything back, what `runtime.prepare` sets included."""
+    from machines import Machine
+
+    with mock.patch.dict(os.environ):
+        yield Machine(tmp_path, monkeypatch)
+
+
+@pytest.fixture(params=["fused", "composed", "cuda"])
 def way(request):
-    """Runs a test twice: with the fused kernels, and with the composed operators that CUDA runs."""
+    """Runs a test three times: as the device does without being asked, composed, and with the kernels for CUDA."""
     from gpt2_jittor.ops import fused  # imports Jittor, which not every test needs
 
-    with fused.composed_only() if request.param == "composed" else contextlib.nullcontext():
+    if request.param == "cuda":
+        import cuda_kernels
+
+        chosen = cuda_kernels.turned_on()
+    else:
+        chosen = fused.composed_only() if request.param == "composed" else contextlib.nullcontext()
+    with chosen:
         yield request.param

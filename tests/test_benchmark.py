@@ -8,7 +8,7 @@ from test_commands import PNG, assert_one_line_error, command
 
 from benchmark import EAGER, trainers
 from benchmarks import inputs, report
-from benchmarks.race import Contestant, Result, race
+from benchmarks.race import ROOT, Contestant, Result, race
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,39 @@ def test_a_contestant_that_fails_is_left_out_with_its_reason(tmp_path):
     (result,) = race([broken], rounds=1, say=said.append).values()
     assert result.failure and any("left out" in line for line in said)
     (row,) = report.rows({"broken": result}, 1, EAGER, "floor")
-    assert "not measured" in report.show("race", [row])
+    assert "not run" in report.show("race", [row])
+
+
+def work_on_a_device(folder, name: str) -> Contestant:
+    """A contestant that notes when it begins and ends, and takes 30, 50, 40, 40, … MB of a device after each unit."""
+    script = folder / "worker_on_a_device.py"
+    script.write_text(
+        f"""
+import itertools, sys
+sys.path.insert(0, {str(ROOT / "benchmarks")!r})
+from worker import serve
+def note(what):
+    with open({str(folder / "notes")!r}, "a") as notes:
+        notes.write(what)
+def prepare(settings):
+    taken = itertools.chain([30.0, 50.0], itertools.repeat(40.0))
+    work = lambda: 1.0
+    work.device_mb = lambda: next(taken)
+    note(settings["name"])
+    return work
+serve(prepare)
+note(".")
+"""
+    )
+    return Contestant(name, str(script), {"name": name, "repeat": 2})
+
+
+@pytest.mark.parametrize(("together", "notes"), [(True, "ab.."), (False, "a.b.")])
+def test_on_a_device_each_has_its_rounds_alone_and_tells_the_most_it_took(tmp_path, together, notes):
+    contestants = [work_on_a_device(tmp_path, name) for name in "ab"]
+    results = race(contestants, rounds=2, say=lambda _: None, together=together)
+    assert (tmp_path / "notes").read_text() == notes
+    assert [(result.peak_mb, len(result.seconds)) for result in results.values()] == [(50.0, 2), (50.0, 2)]
 
 
 def test_ratios_are_of_medians_over_rounds():

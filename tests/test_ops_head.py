@@ -47,8 +47,10 @@ def test_no_size_of_logit_is_too_much(way, rng, rows, classes, low, high):
     found, expected = both(arrays, targets, dloss)
     loss, by_hidden, by_weight = zip(found, expected, strict=True)
     assert_close(*zip(loss, by_weight, strict=True))
-    # a sum of logits times probabilities less another logit: roundings are those of the logits
-    assert np.abs(by_hidden[0] - by_hidden[1]).max() < 2e-6 * np.abs(logits).max() * np.abs(dloss).max()
+    # a sum of logits times probabilities less another logit: roundings are those of the logits, and of the sum that the
+    # probabilities are divided by, where terms added one after the other have √terms half units (6e-8) in the mean
+    bound = 2e-6 * max(1, np.sqrt(classes) / 8) * np.abs(logits).max() * np.abs(dloss).max()
+    assert np.abs(by_hidden[0] - by_hidden[1]).max() < bound
 
 
 @pytest.mark.parametrize("first", [0, 2040])
@@ -79,4 +81,6 @@ def test_without_gradients_the_loss_is_the_same(way, rng):
     hidden, weight, targets, _ = draw(rng, 11, 8, 2100, 2)
     trained = head_loss(jt.array(hidden), jt.array(weight), jt.array(targets)).numpy()
     with jt.no_grad():
-        np.testing.assert_array_equal(head_loss(jt.array(hidden), jt.array(weight), jt.array(targets)).numpy(), trained)
+        found = head_loss(jt.array(hidden), jt.array(weight), jt.array(targets)).numpy()
+    # on CUDA other operators are fused with one another, and products are added to sums without being rounded first
+    np.testing.assert_allclose(found, trained, rtol=1e-6 if jt.flags.use_cuda else 0)

@@ -18,6 +18,7 @@ import yaml
 
 from common.errors import UserError
 from common.files import read_yaml, write_text
+from gpt2_jittor.precisions import PRECISIONS, check_precision
 from training.schedule import SCHEDULES
 
 TUNINGS = ("lora", "full")
@@ -69,6 +70,7 @@ class TrainingArguments:
     skip_nonfinite: bool = option(False, "go on behind updates whose loss or gradients are not finite")
     patience: int | None = option(None, "stop after this many validations without a better loss")
     device: str = option("auto", "where to train", choices=("auto", "cpu", "cuda"))
+    precision: str = option("fp32", "of matrix products; fp16 and bf16 on CUDA alone", choices=PRECISIONS)
 
     def __post_init__(self):
         problems = list(_problems(self))
@@ -211,3 +213,7 @@ def _problems(arguments: TrainingArguments):
             yield f"{option_name(name)} must be below 1, not {getattr(arguments, name)}"
     if arguments.epochs is not None and arguments.max_steps is not None:
         yield "--epochs and --max-steps exclude each other: give one"
+    try:
+        check_precision(arguments.precision, "cpu" if arguments.device == "cpu" else "auto")
+    except UserError as error:
+        yield str(error)

@@ -34,7 +34,7 @@ def write_card(inputs: Inputs, progress: Progress, trained: int, frozen: int) ->
         "---",
         f"# {Path(given.model).name} on {given.task}, {'LoRA' if lora else 'full fine-tuning'}",
         "",
-        f"{trained:,} parameters trained, {frozen:,} frozen, in float32.",
+        f"{trained:,} parameters trained, {frozen:,} frozen, in float32{_products(given.precision)}.",
         "",
         f"| validation | loss | {'accuracy' if classify else 'perplexity'} |",
         "|---|---|---|",
@@ -66,6 +66,11 @@ def write_card(inputs: Inputs, progress: Progress, trained: int, frozen: int) ->
         if classify:  # a batch is pooled at each row's last token that is no pad
             lines += [f"For batches, `model.config.pad_token_id = {inputs.tokenizer.pad_token_id}`."]
     write_text(given.run_dir / CARD, "\n".join(lines) + "\n")
+
+
+def _products(precision: str) -> str:
+    names = {"fp32": "", "fp16": ", matrix products in float16", "bf16": ", matrix products in bfloat16"}
+    return names[precision]
 
 
 def _cells(score: Score) -> str:

@@ -33,6 +33,8 @@ class Progress:
     first_accuracy: float | None = None  # of a classifier, where the losses were measured
     best_accuracy: float | None = None
     skipped: int = 0  # updates that were not made, their loss or gradients not being finite
+    loss_scale: float | None = None  # of an fp16 run: what the next loss is multiplied by (`training/scaling.py`)
+    scaled_updates: int = 0  # made since that changed
 
 
 def save(run_dir: Path, model: GPT2PreTrained, optimizer: AdamW, progress: Progress, identity: dict[str, Any]) -> Path:

@@ -16,6 +16,7 @@ MENDED = {
     "data": "the data are others: give those of the run with --data-dir",
     "base": "the base model's weights are others: give those of the run",
     "device": "it ran on {before}, this is {now}: numbers would round otherwise; give --device {before}",
+    "precision": "it computed in {before}, this would in {now}: give --precision {before}",
     "threads": "it ran on {before} threads, this on {now}: sums would round otherwise; set OMP_NUM_THREADS={before}",
     "processes": "it ran in {before} processes, this in {now}: sums would round otherwise; use mpirun -np {before}",
     "trained": "it trained {before:,} numbers, this would train {now:,}: give the model and the code of the run",
@@ -23,7 +24,7 @@ MENDED = {
 
 
 def identify(inputs: Inputs, trained: int, device: str) -> dict[str, Any]:
-    """The data's and the base's fingerprints, how many numbers are trained, and on what."""
+    """The data's and the base's fingerprints, how many numbers are trained, on what, and in which precision."""
     data = hashlib.sha256()
     for split in (inputs.train, inputs.validation):
         _digest(split, data)
@@ -31,6 +32,7 @@ def identify(inputs: Inputs, trained: int, device: str) -> dict[str, Any]:
         "data": data.hexdigest(),
         "base": fingerprint(inputs.directory),
         "device": device,
+        "precision": inputs.arguments.precision,
         "threads": _threads() if device == "cpu" else 0,  # of the kernels; on a GPU no sum depends on them
         "processes": processes.count(),
         "trained": trained,

@@ -54,11 +54,18 @@ class AdamW:
                 value.assign(arrays[f"{kind}.{name}"])
 
 
-def global_norm(gradients):
-    """√ of the sum of all squares: a Var of one element."""
-    return jt.sqrt(sum_of_squares(gradients))
+def global_norm(gradients, loss_scale=None):
+    """√ of the sum of all squares: a Var of one element. `loss_scale`: what the gradients are multiplied by, a Var."""
+    norm = jt.sqrt(sum_of_squares(gradients))
+    return norm if loss_scale is None else norm / loss_scale
 
 
-def clip_factor(norm, max_norm: float):
-    """What to multiply gradients by so that their norm is at most `max_norm` (torch's clip_grad_norm_)."""
-    return jt.minimum(max_norm / (norm + 1e-6), jt.array(np.ones(1, np.float32)))
+def clip_factor(norm, max_norm: float, loss_scale=None):
+    """What to multiply gradients by so that their norm is at most `max_norm` (torch's clip_grad_norm_); 0: any.
+
+    `norm` and `loss_scale` as of `global_norm`: the factor divides by the scale as well. None where there is none.
+    """
+    factor = jt.minimum(max_norm / (norm + 1e-6), jt.array(np.ones(1, np.float32))) if max_norm else None
+    if loss_scale is None:
+        return factor
+    return (1 if factor is None else factor) / loss_scale

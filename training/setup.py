@@ -193,7 +193,7 @@ def build_model(inputs: Inputs):
             task_type="SEQ_CLS" if classify else "CAUSAL_LM",
         )
         inject(model, config, given.seed)
-    return model.train()
+    return model.to_precision(given.precision).train()
 
 
 def read_model(task: Task, directory: Path, tokens: int, seed: int = 0):

@@ -24,10 +24,10 @@ from gpt2_jittor.ops.dropout import seeds
 from gpt2_jittor.sampling import make_sampler
 from gpt2_jittor.tokenizer import save_tokenizer
 from lora.injection import adapter_config, count, trainable
-from training import checkpoint, parallel
+from training import checkpoint, parallel, scaling
 from training.checkpoint import Progress
 from training.evaluation import Score, evaluate
-from training.gradients import loss_and_gradients
+from training.gradients import Told, loss_and_gradients
 from training.identity import identify
 from training.log import Log, Silence
 from training.optimizer import AdamW, clip_factor, global_norm
@@ -46,7 +46,7 @@ class Trainer:
         self.inputs, self.arguments, self.model = inputs, inputs.arguments, model
         self.run_dir = self.arguments.run_dir
         self.optimizer = AdamW(trainable(model), self.arguments.weight_decay)
-        self.progress = Progress()
+        self.progress = Progress(loss_scale=scaling.START if self.arguments.precision == "fp16" else None)
         self.identity = identify(inputs, count(model)[0], "cuda" if jt.flags.use_cuda else "cpu")
         parallel.check_same_run(self.identity)
         self.resumed_from, self.damaged = checkpoint.newest(self.run_dir) if resume else (None, [])
@@ -120,39 +120,59 @@ class Trainer:
         scored = sum(batch.scored for batch in batches)
         rate = learning_rate(given.schedule, given.learning_rate, step, given.warmup_steps, self.inputs.total_steps)
         own = parallel.own_parts(batches)
-        loss, gradients = loss_and_gradients(self.model, own, self.optimizer.parameters, scored)
+        scale = scaling.factor(self.progress)
+        loss, gradients = loss_and_gradients(self.model, own, self.optimizer.parameters, scored, scale)
         loss, *gradients = parallel.summed_vars([loss, *gradients])
-        norm = global_norm(gradients)
-        if given.skip_nonfinite and not _finite(loss, norm):
-            self._skip(loss, norm)
+        norm = global_norm(gradients, scale)
+        told = Told(loss, norm)
+        if (given.skip_nonfinite or scale is not None) and not told.finite:
+            self._skip(self._record(told, rate, batches), time.perf_counter() - started)
             return
-        self.optimizer.step(gradients, rate, clip_factor(norm, given.max_grad_norm) if given.max_grad_norm else None)
+        self.optimizer.step(gradients, rate, clip_factor(norm, given.max_grad_norm, scale))
         jt.sync_all()
-        finite, loss, norm = _finite(loss, norm), float(loss.item()), float(norm.item())
-        if not finite:
-            what = f"loss {loss}" if not math.isfinite(loss) else f"gradient norm {norm}"
-            raise UserError(self._diverged(what, step + 1, self._made_of(step)))
+        record = self._record(told, rate, batches)
+        self._check_finite(record)
+        scaling.grow(self.progress)
         self.progress.step += 1
-        tokens = sum(batch.tokens for batch in batches)
-        self.tokens += tokens
-        record = {
-            "step": self.progress.step,
-            "epoch": round(self._epoch(), 4),
-            "split": "train",
-            "loss": loss,
-            "perplexity": Score(loss, scored).perplexity,
-            "learning_rate": rate,
-            "grad_norm": norm,
-            "tokens": tokens,
-        }
+        self.tokens += record["tokens"]
         self.log.step(record, time.perf_counter() - started)
 
-    def _skip(self, loss, norm) -> None:
-        """Goes on to the next step without having changed anything."""
-        step = self.progress.step
-        self.progress.step += 1
-        self.progress.skipped += 1
-        self.log.say(f"step {step + 1} skipped: loss {loss.item()}, gradient norm {norm.item()}; {self._made_of(step)}")
+    def _record(self, told: Told, rate: float, batches: list[Batch]) -> dict:
+        """What is logged of the update that is being made."""
+        (loss, norm), step, scale = told.values, self.progress.step + 1, self.progress.loss_scale
+        return {
+            "step": step,
+            "epoch": round(self._epoch(step), 4),
+            "split": "train",
+            "loss": loss,
+            "perplexity": Score(loss, 0).perplexity,
+            "learning_rate": rate,
+            "grad_norm": norm,
+            "tokens": sum(batch.tokens for batch in batches),
+        } | ({} if scale is None else {"loss_scale": scale})
+
+    def _check_finite(self, record: dict) -> None:
+        for what, value in (("loss", record["loss"]), ("gradient norm", record["grad_norm"])):
+            if not math.isfinite(value):
+                step = record["step"]
+                raise UserError(self._diverged(f"{what} {value}", step, self._made_of(step - 1)))
+
+    def _skip(self, record: dict, seconds: float) -> None:
+        """Goes on to the next step without having changed anything but the loss scale.
+
+        Raises UserError where it is not the scale's fault and `--skip-nonfinite` was not given.
+        """
+        progress, loss, norm = self.progress, record["loss"], record["grad_norm"]
+        why = f"loss {loss}, gradient norm {norm}"
+        if scaling.overflowed(progress, loss, norm):
+            scaling.shrink(progress)
+            why = f"gradients beyond float16, the loss scale is now {progress.loss_scale:,.0f}"
+            self.log.step(record | {"grad_norm": None, "skipped": True}, seconds)
+        elif not self.arguments.skip_nonfinite:
+            self._check_finite(record)
+        self.log.say(f"step {record['step']} skipped: {why}; {self._made_of(progress.step)}")
+        progress.step += 1
+        progress.skipped += 1
 
     def _micro_batches(self, step: int) -> list[Batch]:
         chosen = [self._plan(epoch)[index] for epoch, index in self._places(step)]
@@ -182,8 +202,8 @@ class Trainer:
             }
         return self._plans[epoch]
 
-    def _epoch(self) -> float:
-        done = min(self.progress.step * self.arguments.gradient_accumulation, self.inputs.total_batches)
+    def _epoch(self, step: int) -> float:
+        done = min(step * self.arguments.gradient_accumulation, self.inputs.total_batches)
         return done / self.inputs.batches_per_epoch
 
     def _validate(self) -> None:
@@ -198,7 +218,7 @@ class Trainer:
             else:
                 self._keep_best(score)
             progress.validated = progress.step
-            self.log.validation(progress.step, self._epoch(), score)
+            self.log.validation(progress.step, self._epoch(progress.step), score)
             self.log.say(said)
 
     def _sample(self) -> str:
@@ -235,13 +255,12 @@ class Trainer:
         return patience is not None and self.progress.worse_validations >= patience
 
     def _diverged(self, what: str, step: int, where: str = "") -> str:
+        mend, damaged = "try a lower --learning-rate", "the base model's weights are damaged; get them again"
+        if self.arguments.precision == "fp16":
+            mend, damaged = f"{mend}, or --precision bf16", "the model's numbers leave float16; use --precision bf16"
         if not step:
-            return f"{what} before the first step: the base model's weights are damaged; get them again"
+            return f"{what} before the first step: {damaged}"
         left = checkpoint.checkpoints(self.run_dir)
         last = f"the last good checkpoint is {left[-1]}" if left else "no checkpoint was written yet"
         at = f"step {step} ({where})" if where else f"step {step}"
-        return f"{what} at {at}: training has diverged; {last}; try a lower --learning-rate"
-
-
-def _finite(*values) -> bool:
-    return all(math.isfinite(value.item()) for value in values)
+        return f"{what} at {at}: training has diverged; {last}; {mend}"

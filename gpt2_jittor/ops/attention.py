@@ -3,7 +3,9 @@
 from gpt2_jittor.backend import jt
 from gpt2_jittor.ops import dropout as dropout_op
 from gpt2_jittor.ops import fused
+from gpt2_jittor.ops.precision import product
 
+WIDEST_ON_CUDA = 128  # a head's floats: kernels/cuda/attention_forward.cuh
 HIDDEN = -1e30  # a score that softmax turns into 0; not -inf, a row of which would be NaN
 
 
@@ -15,7 +17,7 @@ def attention(qkv, mask, heads: int, scale: float, dropout: float = 0.0):
     (a pad on the left) yields zeros.
     """
     seed = dropout_op.seeds.next() if dropout else 0
-    if fused.enabled() and fused.has_sgemm():
+    if _has_kernel(qkv.shape[-1] // 3 // heads):
         return _Attention.apply(qkv, mask, heads, scale, dropout, seed)
     width = qkv.shape[-1] // 3
     q, k, v = qkv[:, :, :width], qkv[:, :, width : 2 * width], qkv[:, :, 2 * width :]
@@ -27,7 +29,7 @@ def cached_attention(q, k, v, mask, heads: int, scale: float):
 
     q [batch, new, width], k and v [batch, all, width], mask [batch, all] int32 → [batch, new, width].
     """
-    if not (fused.enabled() and fused.has_sgemm()):
+    if not _has_kernel(q.shape[-1] // heads):
         return composed(q, k, v, mask, heads, scale)
     batch, queries, width = q.shape
     out, _ = fused.run(
@@ -45,6 +47,10 @@ def cached_attention(q, k, v, mask, heads: int, scale: float):
     return out
 
 
+def _has_kernel(dim: int) -> bool:
+    return fused.products() or (fused.products_on_cuda() and dim <= WIDEST_ON_CUDA)
+
+
 def composed(q, k, v, mask, heads: int, scale: float, dropout: float = 0.0, seed: int = 0):
     """The definition, in plain Jittor: arguments as of the two functions above."""
     batch, queries, width = q.shape
@@ -53,7 +59,8 @@ def composed(q, k, v, mask, heads: int, scale: float, dropout: float = 0.0, seed
     def split(x):  # [batch, time, width] -> [batch, heads, time, dim]
         return x.reshape(batch, x.shape[1], heads, width // heads).permute(0, 2, 1, 3)
 
-    scores = jt.matmul(split(q), split(k).permute(0, 1, 3, 2)) * scale
+    # scaled first, as float16 ends at 65,504; transposed by the product itself: permute would do it on the CPU, always
+    scores = product(split(q) * scale, split(k), transposed=True)
     position = jt.arange(queries).unsqueeze(1) + (keys - queries)
     visible = (jt.arange(keys).unsqueeze(0) <= position).unsqueeze(0) * mask.unsqueeze(1)
     visible = visible.unsqueeze(1).bool().float32()  # [batch, 1, queries, keys]
@@ -63,7 +70,7 @@ def composed(q, k, v, mask, heads: int, scale: float, dropout: float = 0.0, seed
     weights = weights / jt.maximum(weights.sum(-1, keepdims=True), 1e-30)
     if dropout:
         weights = dropout_op.composed(weights, dropout, seed)
-    return jt.matmul(weights, split(v)).permute(0, 2, 1, 3).reshape(batch, queries, width)
+    return product(weights, split(v)).permute(0, 2, 1, 3).reshape(batch, queries, width)
 
 
 _SHAPE = """

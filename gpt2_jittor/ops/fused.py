@@ -1,20 +1,40 @@
-"""Running the fused CPU kernels of `kernels/*.h` through `jt.code`, and deciding when they run."""
+"""Running the fused kernels of `kernels/` through `jt.code`, and deciding when they run.
+
+A kernel is `kernels/<name>.h` on the CPU and, where it has one, `kernels/cuda/<name>.cuh` on CUDA, whose functions have
+the same names and arguments: one call is right for both.
+"""
 
 import contextlib
 import ctypes
 import functools
+import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gpt2_jittor.backend import jt
+from gpt2_jittor.ops import precision
 
 _KERNELS = Path(__file__).parent / "kernels"
+_OWN_INCLUDE = re.compile(r'^#include "(.+\.cuh|\.\./.+\.h)"$', re.MULTILINE)
 _composed_only = False
+# those for CUDA have not run on a GPU yet: whoever wants them says so
+_cuda_kernels = os.environ.get("GPT2_JITTOR_CUDA_KERNELS") == "1"
 
 
 def enabled() -> bool:
-    """True where the fused kernels run: on the CPU, unless `composed_only` is in force."""
+    """True where fused kernels run."""
+    return enabled_on_cpu() or enabled_on_cuda()
+
+
+def enabled_on_cpu() -> bool:
+    """True where the CPU's kernels run."""
     return not (_composed_only or jt.flags.use_cuda)
+
+
+def enabled_on_cuda() -> bool:
+    """True where CUDA's kernels run; not every operator has one."""
+    return bool(_cuda_kernels and jt.flags.use_cuda and not _composed_only)
 
 
 @contextlib.contextmanager
@@ -28,21 +48,50 @@ def composed_only() -> Iterator[None]:
         _composed_only = before
 
 
+@contextlib.contextmanager
+def cuda_kernels() -> Iterator[None]:
+    """Runs the fused kernels on CUDA, as GPT2_JITTOR_CUDA_KERNELS=1 in the environment does for a whole run."""
+    global _cuda_kernels
+    before, _cuda_kernels = _cuda_kernels, True
+    try:
+        yield
+    finally:
+        _cuda_kernels = before
+
+
+def products() -> bool:
+    """True where the CPU's kernels run that multiply matrices: in float32, by oneDNN's `dnnl_sgemm`."""
+    return enabled_on_cpu() and _dnnl_is_loaded() and precision.current() == "fp32"
+
+
 @functools.cache
-def has_sgemm() -> bool:
-    """True where oneDNN's `dnnl_sgemm` is loaded for kernels to call."""
+def _dnnl_is_loaded() -> bool:
     return hasattr(ctypes.CDLL(None), "dnnl_sgemm")
 
 
-@functools.cache
-def _source(name: str) -> str:
-    # The text itself, not an #include of it: Jittor then recompiles when the text changes.
-    return (_KERNELS / f"{name}.h").read_text(encoding="utf-8")
+def products_on_cuda() -> bool:
+    """True where CUDA's kernels run that multiply matrices, or stand beside products: float32 is all they know."""
+    return enabled_on_cuda() and precision.current() == "fp32"
 
 
 @functools.cache
 def _header(kernels: tuple[str, ...]) -> str:
-    return "\n".join(_source(name) for name in kernels)
+    # The text itself, not an #include of it: Jittor then recompiles when the text changes.
+    return "\n".join((_KERNELS / f"{name}.h").read_text(encoding="utf-8") for name in kernels)
+
+
+@functools.cache
+def cuda_header(kernel: str) -> str:
+    """The text of `kernels/cuda/<kernel>.cuh`, with that of what it includes in its place."""
+    included = set()
+
+    def text_of(path: Path) -> str:
+        if path in included:
+            return ""
+        included.add(path)
+        return _OWN_INCLUDE.sub(lambda found: text_of((path.parent / found[1]).resolve()), path.read_text("utf-8"))
+
+    return text_of(_KERNELS.resolve() / "cuda" / f"{kernel}.cuh")
 
 
 def run(
@@ -52,19 +101,23 @@ def run(
     inputs: Sequence["jt.Var"],
     **numbers: float,
 ) -> list["jt.Var"]:
-    """Outputs (float32, of the given shapes) of a C++ `call`.
+    """Outputs (float32, of the given shapes) of a C++ `call`, on the device in use.
 
+    `kernels` are what it needs on the CPU; the last, whose function it calls, CUDA has in a form of its own.
     In `call`, `in0_p`, `out0_p` are the arrays' pointers, `in0_shape0` an input's length, and each of `numbers`
     is a double of its name; a change of numbers or shapes does not recompile.
     """
     names = sorted(numbers)
     declared = "".join(f'const double {name} = data["{name}"];\n' for name in names)
+    if jt.flags.use_cuda:
+        sources = {"cuda_header": cuda_header(kernels[-1]), "cuda_src": declared + call}
+    else:
+        sources = {"cpu_header": _header(tuple(kernels)), "cpu_src": declared + call}
     outputs = jt.code(
         [list(shape) for shape in shapes],
         ["float32"] * len(shapes),
         list(inputs),
-        cpu_header=_header(tuple(kernels)),
-        cpu_src=declared + call,
         data={name: float(numbers[name]) for name in names},
+        **sources,
     )
     return list(outputs)

@@ -1,10 +1,13 @@
 """Cross-entropy of hidden states under an LM head: the model's largest product, and its loss, in one operator.
 
-The fused kernel goes through the vocabulary in blocks: no [rows, vocab] array exists, in either direction.
+The fused kernel goes through the vocabulary in blocks, CUDA's through the rows: no [rows, vocab] array exists, in
+either direction.
 """
 
 from gpt2_jittor.backend import jt
 from gpt2_jittor.ops import fused
+from gpt2_jittor.ops.head_loss_blocks import HeadLossByBlocks
+from gpt2_jittor.ops.precision import product
 
 _HEAD = "const Head head = {{in0_p, in1_p, in2_p, in0_shape0, in0_shape1, in1_shape0, {replaced}}};\n"
 
@@ -16,15 +19,17 @@ def head_loss(hidden, weight, targets, tokens=None, rows=None):
     [k, width] stand in place of the rows of `weight` that `tokens` [k] int32 (no two alike) names: that is how
     single tokens are trained; `weight` is frozen then.
     """
-    if fused.enabled() and fused.has_sgemm():
+    if fused.products():
         return _HeadLoss.apply(hidden, weight, targets, tokens, rows)
+    if fused.products_on_cuda() and rows is None:
+        return HeadLossByBlocks.apply(hidden, weight, targets)
     return composed(hidden, weight, targets, tokens, rows)
 
 
 def composed(hidden, weight, targets, tokens=None, rows=None):
-    logits = jt.nn.matmul_transpose(hidden, weight)
+    logits = product(hidden, weight, transposed=True)
     if rows is not None:
-        logits = logits.setitem((slice(None), tokens), jt.nn.matmul_transpose(hidden, rows))
+        logits = logits.setitem((slice(None), tokens), product(hidden, rows, transposed=True))
     shifted = logits - logits.max(-1, keepdims=True).stop_grad()
     log_sum = jt.log(jt.exp(shifted).sum(-1))
     is_target = jt.arange(logits.shape[-1]).unsqueeze(0) == targets.unsqueeze(1)

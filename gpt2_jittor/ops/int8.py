@@ -35,7 +35,7 @@ def to_panels(rows: np.ndarray) -> np.ndarray:
 
 def int8_linear(x, panels, scales, bias):
     """x @ weight + bias, forward only: x [..., in], panels [panels, in, 64], scales and bias [out] → [..., out]."""
-    if not (fused.enabled() and fused.has_sgemm()):
+    if not fused.products():
         weight = panels.float32().permute(1, 0, 2).reshape(panels.shape[1], -1)[:, : scales.shape[0]] * scales
         return linear(x, weight, bias)
     (y,) = fused.run(
@@ -49,7 +49,7 @@ def int8_linear(x, panels, scales, bias):
 
 def int8_transposed(x, rows, scales):
     """x @ weightᵀ, forward only: x [tokens, in], int8 rows [out, in], scales [out] → [tokens, out]."""
-    if not (fused.enabled() and fused.has_sgemm()):
+    if not fused.products():
         return jt.nn.matmul_transpose(x, rows.float32() * scales.unsqueeze(1))
     (y,) = fused.run(
         _KERNELS,

@@ -3,6 +3,7 @@
 from gpt2_jittor.backend import jt
 from gpt2_jittor.ops import fused
 from gpt2_jittor.ops.activation import Recomputed
+from gpt2_jittor.ops.precision import product
 
 
 def linear(x, weight, bias=None, activation=None):
@@ -12,7 +13,7 @@ def linear(x, weight, bias=None, activation=None):
     `ops.activation`, which the backward pass computes again rather than keep its result.
     """
     flat = x.reshape(-1, x.shape[-1])
-    if fused.enabled() and fused.has_sgemm():
+    if fused.products():
         before, recomputed = Recomputed.split(activation, flat)
         y = _Linear.apply(before, weight, bias, recomputed)
     else:
@@ -21,7 +22,7 @@ def linear(x, weight, bias=None, activation=None):
 
 
 def composed(x, weight, bias):
-    y = x.matmul(weight)
+    y = product(x, weight)
     return y if bias is None else y + bias
 
 

@@ -4,6 +4,7 @@ from gpt2_jittor.backend import jt
 from gpt2_jittor.ops import dropout as dropout_op
 from gpt2_jittor.ops import fused, linear
 from gpt2_jittor.ops.activation import Recomputed
+from gpt2_jittor.ops.precision import product
 
 _LORA = """
     const Lora lora = {{{a}, {b}, in0_shape0, {weight}_shape0, {weight}_shape1, (long)r, (float)scaling, (uint32_t)seed,
@@ -19,7 +20,7 @@ def lora_linear(x, weight, bias, a, b, scaling: float, dropout: float = 0.0, act
     """
     seed = dropout_op.seeds.next() if dropout else 0
     flat = x.reshape(-1, x.shape[-1])
-    if fused.enabled() and fused.has_sgemm():
+    if fused.products():
         before, recomputed = Recomputed.split(activation, flat)
         y = _LoraLinear.apply(before, weight, bias, a, b, recomputed, scaling, dropout, seed)
     else:
@@ -29,8 +30,8 @@ def lora_linear(x, weight, bias, a, b, scaling: float, dropout: float = 0.0, act
 
 def composed(x, weight, bias, a, b, scaling: float, dropout: float, seed: int):
     dropped = dropout_op.composed(x, dropout, seed) if dropout else x
-    low = jt.nn.matmul_transpose(dropped, a) * scaling
-    return linear.composed(x, weight, bias) + jt.nn.matmul_transpose(low, b)
+    low = product(dropped, a, transposed=True) * scaling
+    return linear.composed(x, weight, bias) + product(low, b, transposed=True)
 
 
 class _LoraLinear(jt.Function):

@@ -1,0 +1,99 @@
+"""The programs and packages that training needs, a check each."""
+
+import platform
+import re
+import sys
+import sysconfig
+from pathlib import Path
+
+from gpt2_jittor import runtime
+from gpt2_jittor.doctor.row import INSTALL, ROOT, Row, installed, jittor_cache, run
+
+PYTHON_TESTED, PYTHON_TOO_NEW = (3, 11), (3, 13)  # numpy 1.26, the last that Jittor can use, ends with 3.12
+JITTOR_TESTED = "1.3.11.0"
+
+
+def python() -> Row:
+    here = sys.version_info[:2]
+    found = f"{platform.python_version()} at {sys.executable}"
+    status = "ok" if here == PYTHON_TESTED else "warning" if PYTHON_TESTED < here < PYTHON_TOO_NEW else "failed"
+    return Row("Python", status, found, "3.11 is what is tested, 3.12 may run: python3.11 -m venv .venv")
+
+
+def compiler() -> Row:
+    path = runtime.find_compiler()
+    if path is None:
+        return Row("compiler", "failed", "none, and Jittor compiles its operators", runtime.INSTALL_COMPILER)
+    runs, said = run(path, "--version")
+    if not runs:
+        return Row("compiler", "failed", f"{path} does not run: {said[-1]}", runtime.INSTALL_COMPILER)
+    return Row("compiler", "ok", f"{said[0]} at {path}")
+
+
+def headers() -> Row:
+    name, python = "Python headers", f"python3.{sys.version_info.minor}"
+    folder, config = sysconfig.get_path("include"), runtime.find_python_config()
+    if not Path(folder, "Python.h").is_file():
+        return Row(name, "failed", f"no Python.h in {folder}", f"install them (Debian: apt install {python}-dev)")
+    if config is None or run(config, "--extension-suffix")[1][-1] != sysconfig.get_config_var("EXT_SUFFIX"):
+        found = f"{config} belongs to another Python" if config else f"no {python}-config"
+        return Row(name, "failed", found, f"apt install {python}-dev, or point python_config_path at {python}-config")
+    return Row(name, "ok", f"{folder}, by {config}")
+
+
+def numpy() -> Row:
+    version = installed("numpy")
+    if version is None or int(version.split(".")[0]) >= 2:
+        return Row("numpy", "failed", f"{version or 'not installed'}; Jittor needs numpy 1", INSTALL)
+    imported, said = run(sys.executable, "-c", "import numpy")
+    if not imported:
+        return Row("numpy", "failed", f"{version}, cannot be imported: {said[-1]}", f"{INSTALL} --force-reinstall")
+    return Row("numpy", "ok", version)
+
+
+def jittor() -> Row:
+    version = installed("jittor")
+    if version is None:
+        return Row("Jittor", "failed", "not installed", INSTALL)
+    if version != JITTOR_TESTED:
+        return Row("Jittor", "warning", f"{version}; {JITTOR_TESTED} is what is tested", INSTALL)
+    works, said = run(sys.executable, "-c", "from gpt2_jittor import runtime; print(runtime.core_is_compiled())")
+    if not works:
+        mend = f"mend the other rows; if that is not it: {INSTALL} --force-reinstall"
+        return Row("Jittor", "failed", f"{version}, cannot be imported: {said[-1]}", mend)
+    if said[-1] != "True":
+        return Row("Jittor", "warning", f"{version}, not compiled yet", "compiled at first use, about 4 minutes")
+    return Row("Jittor", "ok", f"{version}, compiled in {jittor_cache()}")
+
+
+def packages() -> Row:
+    """The rest of requirements.txt; lines with a marker, for some platforms only, are oneDNN's."""
+    pins = re.findall(r"^([\w.-]+)==([\w.]+)\s*(?:#.*)?$", (ROOT / "requirements.txt").read_text("utf-8"), re.MULTILINE)
+    present = {name: installed(name) for name, _ in pins if name not in ("jittor", "numpy")}
+    if missing := [name for name, version in present.items() if version is None]:
+        return Row("packages", "failed", f"not installed: {', '.join(missing)}", INSTALL)
+    if other := [f"{name} {version}" for name, version in present.items() if (name, version) not in pins]:
+        return Row("packages", "warning", f"not as pinned: {', '.join(other)}", INSTALL)
+    return Row("packages", "ok", "as pinned in requirements.txt")
+
+
+def onednn() -> Row:
+    if found := runtime.find_onednn():
+        return Row("oneDNN", "ok", f"pip's {installed('onednn-cpu-gomp')} at {found[1]}")
+    if any(path.is_file() for path in jittor_cache().glob("mkl/dnnl*/lib/libmkldnn.*")):
+        return Row("oneDNN", "ok", "in Jittor's cache from earlier")
+    if platform.system() == "Linux" and platform.machine() == "x86_64":
+        return Row("oneDNN", "warning", "not installed; Jittor downloads its own at the first import", INSTALL)
+    return Row("oneDNN", "warning", "no package for this platform", "Jittor downloads its own: needs a network once")
+
+
+def mpi() -> Row:
+    mpirun = runtime.find_mpi("mpirun")
+    if mpirun is None:
+        return Row("MPI", "ok", f"none: not needed for one process; for several {runtime.INSTALL_MPI}")
+    said = run(mpirun, "--version")[1][0]
+    if "Open MPI" not in said:
+        return Row("MPI", "warning", f"{mpirun} is not Open MPI's, which Jittor needs: {said}", runtime.INSTALL_MPI)
+    if runtime.find_mpi("mpicc") is None:
+        return Row("MPI", "warning", f"{said} without mpicc, which Jittor compiles with", runtime.INSTALL_MPI)
+    return Row("MPI", "ok", f"{said} at {mpirun}")

@@ -1,0 +1,3 @@
+// Causal attention, as ../attention.h has it.
+#include "attention_forward.cuh"
+#include "attention_gradient.cuh"
