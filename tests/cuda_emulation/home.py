@@ -22,13 +22,14 @@ LIBRARIES = {  # soname: sources
     "libcurand.so.10": ["curand"],
     "libcuda.so.1": ["driver"],
 }
+CACHE = "EMULATED_GPU_CACHE"
 ON_DEVICE = "CUDA_TESTS_ON_DEVICE"  # "1": `make cuda-check` runs the tests on the device that the machine has
 COMPILE = ["g++", "-std=c++17", "-O3", "-Wall", "-shared", "-fPIC"]
 
 
 def cache() -> Path:
     """The folder for what is built. Its path has no "cuda" in it, of which Jittor would warn."""
-    named = os.environ.get("EMULATED_GPU_CACHE")
+    named = os.environ.get(CACHE)
     return Path(named).resolve() if named else Path.home() / ".cache" / "gpt2-jittor" / "emulated-gpu"
 
 
@@ -124,6 +125,7 @@ def environment() -> dict[str, str]:
     user.mkdir(exist_ok=True)
     return os.environ | {
         "HOME": str(user),
+        CACHE: str(cache()),  # else the default, below that folder: other libraries, which count nothing
         "nvcc_path": str(home / "bin" / "nvcc"),
         "nvcc_flags": f"-DEMULATION={version()}",  # kernels are compiled again when the compiler changes
         "LD_LIBRARY_PATH": os.pathsep.join(filter(None, paths)),
