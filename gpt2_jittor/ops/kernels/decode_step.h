@@ -75,6 +75,11 @@ static void embed(const Step& s, const Table<T>& tokens, const float* positions,
 }
 
 static const long MIXED = 4 * LANES;
+static const long TOKENS_AHEAD = 16;  // whose keys or values are fetched: those of a head lie too far apart for hardware
+
+static inline void fetch(const float* p, long n) {
+    for (long i = 0; i < n; i += LANES) __builtin_prefetch(p + i);
+}
 
 // out[0 … n) = sum over j of weights[j] * values[place(j), …), n up to MIXED.
 template <class Place>
@@ -83,6 +88,7 @@ static inline void mix(const float* values, long n, const float* weights, long t
     floats acc[4] = {};
     float rest[MIXED] = {};
     for (long j = 0; j < tokens; j++) {
+        if (j + TOKENS_AHEAD < tokens && slots[j + TOKENS_AHEAD] >= 0) fetch(values + place(j + TOKENS_AHEAD), n);
         if (slots[j] < 0) continue;
         const float* v = values + place(j);
         if (n == MIXED)
@@ -107,6 +113,7 @@ static void attend(const Step& s, float scale, float* keys, float* values, long 
     std::copy(q + 2 * s.width, q + 2 * s.width + dim, values + place(last));
     float top = HIDDEN_SCORE, total = 0;
     for (long j = 0; j < s.tokens; j++) {
+        if (j + TOKENS_AHEAD < s.tokens && slots[j + TOKENS_AHEAD] >= 0) fetch(keys + place(j + TOKENS_AHEAD), dim);
         scores[j] = slots[j] < 0 ? HIDDEN_SCORE : scale * dot(q, keys + place(j), dim);
         top = std::max(top, scores[j]);
     }

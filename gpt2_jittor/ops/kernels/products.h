@@ -1,10 +1,13 @@
 // Products of a few rows with a large weight, for decoding: bound by reading the weight, which is read once. Rows are
-// taken up to 4 at a time; further ones find their part of the weight in the cache. After vectors.h.
+// taken up to 4 at a time; further ones find their part of the weight in the cache, and the first ones fetch what comes
+// next from memory, so that it arrives while all of them are being multiplied. After vectors.h.
 #include <algorithm>
 
 static const long TILE = 4;
 static const long PANEL = 64;  // of int8: one cache line
 static const int DEPTH = 16;   // rows of a panel that are fetched ahead
+static const long STRIP = 4 * LANES;  // columns of a float32 weight whose sums stay in registers
+static const int TO_L2 = 2;    // of __builtin_prefetch; what is fetched ahead is too much for L1
 
 // A Conv1D weight, [inputs, outputs] by rows.
 struct Plain {
@@ -49,47 +52,57 @@ static void strip_of(long rows, const int8_t* w, long inputs, const float* x, fl
     if (rows == 4) strip<4, VECS>(w, inputs, x, sums);
 }
 
-// y[r, 0 … columns) += sum over k < depth of x[r, k] w[k, …) for ROWS rows, with the rows of w and y `stride` apart. Sums
-// go to and fro between registers and the cache once for all of `depth`.
+// y[r, 0 … STRIP) += sum over k < depth of x[r, k] w[k, …) for ROWS rows, with the rows of w and y `stride` apart. On
+// the way the depth * STRIP floats at `ahead`, where there is one, are fetched.
 template <int ROWS>
-static void add_rows(const float* w, long stride, long depth, long columns, const float* x, long inputs, float* y) {
-    const long whole = columns / (4 * LANES) * (4 * LANES);
-    for (long c = 0; c < whole; c += 4 * LANES) {
-        floats acc[ROWS][4];
-        for (int r = 0; r < ROWS; r++)
-            for (int v = 0; v < 4; v++) acc[r][v] = load(y + r * stride + c + v * LANES);
-        for (long k = 0; k < depth; k++)
-            #pragma GCC unroll 4
-            for (int v = 0; v < 4; v++) {
-                const floats a = load(w + k * stride + c + v * LANES);
-                #pragma GCC unroll 4
-                for (int r = 0; r < ROWS; r++) acc[r][v] += a * x[r * inputs + k];
-            }
-        for (int r = 0; r < ROWS; r++)
-            for (int v = 0; v < 4; v++) store(y + r * stride + c + v * LANES, acc[r][v]);
-    }
+static inline void add_strip(const float* w, long stride, long depth, const float* x, long inputs, float* y,
+                             const float* ahead) {
+    floats acc[ROWS][4];
     for (int r = 0; r < ROWS; r++)
-        for (long k = 0; k < depth; k++)
-            for (long c = whole; c < columns; c++) y[r * stride + c] += x[r * inputs + k] * w[k * stride + c];
+        for (int v = 0; v < 4; v++) acc[r][v] = load(y + r * stride + v * LANES);
+    for (long k = 0; k < depth; k++)
+        #pragma GCC unroll 4
+        for (int v = 0; v < 4; v++) {
+            const floats a = load(w + k * stride + v * LANES);
+            if (ahead) __builtin_prefetch(ahead + k * STRIP + v * LANES, 0, TO_L2);
+            #pragma GCC unroll 4
+            for (int r = 0; r < ROWS; r++) acc[r][v] += a * x[r * inputs + k];
+        }
+    for (int r = 0; r < ROWS; r++)
+        for (int v = 0; v < 4; v++) store(y + r * stride + v * LANES, acc[r][v]);
 }
 
-// y [rows, outputs] = the part of x w that inputs [first, last) make. A single row reads the weight from one end to the
-// other, which is how memory is fastest; the sums of several stay in the cache for a block of columns.
+// The same for any number of rows.
+static void add_strips(long rows, const float* w, long stride, long depth, const float* x, long inputs, float* y,
+                       const float* ahead) {
+    for (long r = 0; r < rows; r += TILE, ahead = nullptr) {
+        const long n = std::min(TILE, rows - r);
+        const float* xr = x + r * inputs;
+        float* yr = y + r * stride;
+        if (n == 1) add_strip<1>(w, stride, depth, xr, inputs, yr, ahead);
+        if (n == 2) add_strip<2>(w, stride, depth, xr, inputs, yr, ahead);
+        if (n == 3) add_strip<3>(w, stride, depth, xr, inputs, yr, ahead);
+        if (n == 4) add_strip<4>(w, stride, depth, xr, inputs, yr, ahead);
+    }
+}
+
+// y [rows, outputs] = the part of x w that inputs [first, last) make. The weight is read from one end to the other, a
+// few of its rows side by side, which is how memory is fastest. For several rows of x they are more, so that sums stay in
+// registers for longer, and the next ones are fetched meanwhile; one row has nothing to do but to wait for memory.
 static void part_of_product(const Plain& w, const float* x, long rows, float* y, long first, long last) {
     std::fill(y, y + rows * w.outputs, 0.0f);
-    const long block = rows == 1 ? w.outputs : 256, depth = rows == 1 ? 8 : 64;
-    for (long c = 0; c < w.outputs; c += block)
-        for (long k = first; k < last; k += depth)
-            for (long r = 0; r < rows; r += TILE) {
-                const long n = std::min(TILE, rows - r), deep = std::min(depth, last - k);
-                const long columns = std::min(block, w.outputs - c);
-                const float *wk = w.values + k * w.outputs + c, *xr = x + r * w.inputs + k;
-                float* yr = y + r * w.outputs + c;
-                if (n == 1) add_rows<1>(wk, w.outputs, deep, columns, xr, w.inputs, yr);
-                if (n == 2) add_rows<2>(wk, w.outputs, deep, columns, xr, w.inputs, yr);
-                if (n == 3) add_rows<3>(wk, w.outputs, deep, columns, xr, w.inputs, yr);
-                if (n == 4) add_rows<4>(wk, w.outputs, deep, columns, xr, w.inputs, yr);
-            }
+    const long most = rows == 1 ? 8 : 32, whole = w.outputs / STRIP * STRIP;
+    for (long k = first; k < last; k += most) {
+        const long depth = std::min(most, last - k);
+        const float *wk = w.values + k * w.outputs, *xk = x + k;
+        const float* next = rows > 1 && k + depth + most <= last ? wk + depth * w.outputs : nullptr;
+        for (long c = 0; c < whole; c += STRIP)
+            add_strips(rows, wk + c, w.outputs, depth, xk, w.inputs, y + c, next ? next + depth * c : nullptr);
+        for (long r = 0; r < rows; r++)
+            for (long i = 0; i < depth; i++)
+                for (long c = whole; c < w.outputs; c++)
+                    y[r * w.outputs + c] += xk[r * w.inputs + i] * wk[i * w.outputs + c];
+    }
 }
 
 // Columns [first, last) of y = x w: x [rows, inputs], y [rows, outputs]. `first` is a multiple of 16.
@@ -112,9 +125,10 @@ static void product(const Panels& w, const float* x, long rows, float* y, long f
     }
 }
 
-// y[r, j] = x[r] . w[j] for ROWS rows of x and COUNT of w; the next COUNT of w are fetched ahead.
+// y[r, j] = x[r] . w[j] for ROWS rows of x and COUNT of w; the next COUNT of w are fetched ahead if `fetch`.
 template <int ROWS, int COUNT, class T>
-static inline void dots(const T* w, const float* scales, long inputs, const float* x, float* y, long y_stride) {
+static inline void dots(bool fetch, const T* w, const float* scales, long inputs, const float* x, float* y,
+                        long y_stride) {
     floats acc[ROWS][COUNT];
     for (int r = 0; r < ROWS; r++)
         for (int j = 0; j < COUNT; j++) acc[r][j] = floats{};
@@ -124,7 +138,7 @@ static inline void dots(const T* w, const float* scales, long inputs, const floa
         #pragma GCC unroll 4
         for (int j = 0; j < COUNT; j++) {
             a[j] = load(w + j * inputs + k);
-            __builtin_prefetch(w + (COUNT + j) * inputs + k);
+            if (fetch) __builtin_prefetch(w + (COUNT + j) * inputs + k, 0, TO_L2);
         }
         #pragma GCC unroll 4
         for (int r = 0; r < ROWS; r++) {
@@ -142,11 +156,12 @@ static inline void dots(const T* w, const float* scales, long inputs, const floa
 }
 
 template <int COUNT, class T>
-static void dots_of(long rows, const T* w, const float* scales, long inputs, const float* x, float* y, long y_stride) {
-    if (rows == 1) dots<1, COUNT>(w, scales, inputs, x, y, y_stride);
-    if (rows == 2) dots<2, COUNT>(w, scales, inputs, x, y, y_stride);
-    if (rows == 3) dots<3, COUNT>(w, scales, inputs, x, y, y_stride);
-    if (rows == 4) dots<4, COUNT>(w, scales, inputs, x, y, y_stride);
+static void dots_of(long rows, bool fetch, const T* w, const float* scales, long inputs, const float* x, float* y,
+                    long y_stride) {
+    if (rows == 1) dots<1, COUNT>(fetch, w, scales, inputs, x, y, y_stride);
+    if (rows == 2) dots<2, COUNT>(fetch, w, scales, inputs, x, y, y_stride);
+    if (rows == 3) dots<3, COUNT>(fetch, w, scales, inputs, x, y, y_stride);
+    if (rows == 4) dots<4, COUNT>(fetch, w, scales, inputs, x, y, y_stride);
 }
 
 // Columns [first, last) of y = x wT: x [rows, inputs], w [outputs, inputs] by rows, times `scales` where there are any.
@@ -158,8 +173,10 @@ static void transposed_product(const T* w, const float* scales, const float* x, 
         for (long r = 0; r < rows; r += TILE) {
             const long n = std::min(TILE, rows - r);
             const float *xr = x + r * inputs, *s = scales ? scales + j : nullptr;
-            if (count == 1) dots_of<1>(n, w + j * inputs, s, inputs, xr, y + r * outputs + j, outputs);
-            else dots_of<TILE>(n, w + j * inputs, s, inputs, xr, y + r * outputs + j, outputs);
+            const bool fetch = r == 0;
+            float* yr = y + r * outputs + j;
+            if (count == 1) dots_of<1>(n, fetch, w + j * inputs, s, inputs, xr, yr, outputs);
+            else dots_of<TILE>(n, fetch, w + j * inputs, s, inputs, xr, yr, outputs);
         }
         j += count;
     }
