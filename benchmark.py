@@ -11,6 +11,7 @@ Nothing else should run meanwhile. Needs what `make test` installs; `pip install
 
 import dataclasses
 import json
+import math
 import shlex
 import sys
 import tempfile
@@ -31,7 +32,7 @@ def parse():
     parser.add_argument("race", choices=("train", "decode", "epoch", "scale", "start"))
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="(default: cpu)")
     parser.add_argument("--size", default="gpt2", choices=("tiny", "gpt2", "gpt2-medium"), help="(default: gpt2)")
-    parser.add_argument("--rounds", type=int, default=5, help="(default: 5)")
+    parser.add_argument("--rounds", type=int, default=5, help="(default: 5); of an epoch, each does a part of it")
     parser.add_argument("--repeat", type=int, default=1, help="units of work in a round (default: 1)")
     parser.add_argument("--batch-size", type=int, default=8, help="of an update (default: 8)")
     parser.add_argument("--time", type=int, default=128, help="tokens of a sequence (default: 128)")
@@ -129,8 +130,11 @@ def races(given, folder: Path):
             yield title, decoders(model, data, batch, given.new, **common), batch * given.new
     elif given.race == "epoch":
         data = inputs.dialogues(folder, given.data_dir, NANO, given.dialogues, given.batch_size)
+        parts, batches = given.rounds * given.repeat, math.ceil(given.dialogues / given.batch_size)
+        if parts > batches:
+            raise UserError(f"{batches} batches cannot be shared out among {parts} rounds: lower --rounds")
         title = f"{given.dialogues:,} dialogues once, {given.size}, batch {given.batch_size}"
-        contestants = trainers("epoch", model, data["grouped"], data["shuffled"], **common)
+        contestants = trainers("epoch", model, data["grouped"], data["shuffled"], **common, parts=parts)
         yield title, contestants, data["tokens"]
     else:
         for time in LENGTHS:
@@ -154,7 +158,7 @@ def main() -> None:
                 raise UserError(f"--only: no contestant is called so; {', '.join(c.name for c in contestants)}")
             together = given.device == "cpu"
             results = race(chosen, given.rounds, lambda text: print(text, file=sys.stderr), together)
-            tables[title] = report.rows(results, tokens, EAGER, FLOOR)
+            tables[title] = report.rows(results, tokens, EAGER, FLOOR, whole=given.race == "epoch")
             print(f"\n{report.show(title, tables[title])}", flush=True)
     print(f"\n{report.machine()}; `{command}`")
     if given.json:

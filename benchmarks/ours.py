@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.worker import serve
+from benchmarks.worker import parts_of_epoch, serve
 from datasets.batches import Batch
 from datasets.encode import count_scored
 from gpt2_jittor import runtime
@@ -40,7 +40,7 @@ def train(settings: dict):
         jt.sync_all(True)
         return float(loss.item())
 
-    return _all_of(update, batches) if settings["task"] == "epoch" else update
+    return parts_of_epoch(update, len(batches), settings["parts"]) if settings["task"] == "epoch" else update
 
 
 def decode(settings: dict):
@@ -76,14 +76,6 @@ def _batches(settings: dict) -> list[Batch]:
         ids, labels, mask = (data[f"{name}{index}"] for name in ("ids", "labels", "mask"))
         several.append(Batch(ids, labels, mask, int(mask.sum()), count_scored(labels)))
     return several
-
-
-def _all_of(update, batches):
-    def epoch() -> float:
-        return [update() for _ in batches][-1]
-
-    epoch.first = update
-    return epoch
 
 
 def forget_kernels() -> None:

@@ -47,6 +47,11 @@ class Result:
         """Seconds of a unit: the median over rounds of each round's median."""
         return statistics.median(statistics.median(units) for units in self.seconds)
 
+    @property
+    def total(self) -> float:
+        """Seconds of all units together."""
+        return sum(sum(units) for units in self.seconds)
+
 
 class Process:
     """One started contestant."""

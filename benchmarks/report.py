@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.race import Result
 from common.files import replacing, write_json
 
-COLUMNS = ("median s", "min … max", "÷ eager", "÷ floor", "per second", "peak MB", "first s", "from start s")
+COLUMNS = ("seconds", "min … max", "÷ eager", "÷ floor", "per second", "peak MB", "first s", "from start s")
 
 
 def machine() -> str:
@@ -23,19 +23,21 @@ def machine() -> str:
     return f"{name}, {len(os.sched_getaffinity(0))} cores, {datetime.date.today()}"
 
 
-def rows(results: dict[str, Result], units: float, eager: str, floor: str) -> list[dict]:
-    """A row for each contestant; `units` are the tokens of one unit of work."""
+def rows(results: dict[str, Result], tokens: float, eager: str, floor: str, whole: bool = False) -> list[dict]:
+    """A row for each contestant. `tokens` are those of one unit of work, whose median counts, or with `whole` those of
+    all units, whose sum does.
+    """
+    counted = {name: result.total if whole else result.median for name, result in results.items() if not result.failure}
     table = []
     for name, result in results.items():
         if result.failure:
             table.append({"name": name, "failure": result.failure})
             continue
         all_seconds = [second for units_of_round in result.seconds for second in units_of_round]
-        row = {"name": name, "seconds": result.median, "min": min(all_seconds), "max": max(all_seconds)}
-        row["tokens_per_second"] = units / result.median
+        row = {"name": name, "seconds": counted[name], "min": min(all_seconds), "max": max(all_seconds)}
+        row["tokens_per_second"] = tokens / counted[name]
         for key, other in (("of_eager", eager), ("of_floor", floor)):
-            there = other in results and not results[other].failure
-            row[key] = result.median / results[other].median if there else math.nan
+            row[key] = counted[name] / counted[other] if other in counted else math.nan
         row |= {"peak_mb": result.peak_mb, "first_unit": result.first_unit, "ready": result.ready}
         table.append(row | {"outcome": result.outcome})
     return table

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import torch
-from worker import serve
+from worker import parts_of_epoch, serve
 
 
 def train(settings: dict):
@@ -42,11 +42,7 @@ def train(settings: dict):
         optimizer.zero_grad(set_to_none=True)
         return loss.item()
 
-    def epoch() -> float:
-        return [update() for _ in batches][-1]
-
-    epoch.first = update
-    return epoch if settings["task"] == "epoch" else update
+    return parts_of_epoch(update, len(batches), settings["parts"]) if settings["task"] == "epoch" else update
 
 
 def decode(settings: dict):

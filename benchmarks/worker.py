@@ -4,6 +4,7 @@ It reads its settings as JSON from the command line and answers in JSON lines; w
 stderr.
 """
 
+import itertools
 import json
 import os
 import resource
@@ -45,6 +46,18 @@ def serve(prepare: Callable[[dict], Callable[[], float]]) -> None:
             peak_mb = max(peak_mb, memory_mb())
         say(seconds=seconds, result=result)
     say(peak_mb=peak_mb)
+
+
+def parts_of_epoch(update: Callable[[], float], batches: int, parts: int) -> Callable[[], float]:
+    """An epoch as `parts` units of work, for contestants to take turns in; each `update` takes the next batch."""
+    ends = [batches * part // parts for part in range(parts + 1)]
+    counts = itertools.cycle(end - start for start, end in itertools.pairwise(ends))
+
+    def part() -> float:
+        return [update() for _ in range(next(counts))][-1]
+
+    part.first = update
+    return part
 
 
 def _host_mb() -> float:

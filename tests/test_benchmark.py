@@ -9,6 +9,7 @@ from test_commands import PNG, assert_one_line_error, command
 from benchmark import EAGER, trainers
 from benchmarks import inputs, report
 from benchmarks.race import ROOT, Contestant, Result, race
+from benchmarks.worker import parts_of_epoch
 
 
 @pytest.fixture(scope="module")
@@ -77,10 +78,19 @@ def test_ratios_are_of_medians_over_rounds():
         "mine": Result([[1.0, 9.0, 1.0], [2.0, 2.0, 2.0], [3.0, 3.0, 3.0]]),
         EAGER: Result([[4.0], [8.0], [4.0]]),
     }
-    mine, eager = report.rows(results, units=10, eager=EAGER, floor="floor")
+    mine, eager = report.rows(results, tokens=10, eager=EAGER, floor="floor")
     assert (mine["seconds"], eager["seconds"]) == (2.0, 4.0)
     assert (mine["of_eager"], mine["tokens_per_second"], mine["min"], mine["max"]) == (0.5, 5.0, 1.0, 9.0)
     assert np.isnan(mine["of_floor"])
+
+
+def test_an_epoch_in_parts_takes_every_batch_once_and_counts_as_a_whole():
+    taken = []
+    part = parts_of_epoch(lambda: taken.append(len(taken)) or 1.0, batches=11, parts=4)
+    assert [(part(), len(taken))[1] for _ in range(4)] == [2, 5, 8, 11]
+    results = {"mine": Result([[1.0], [3.0]]), EAGER: Result([[6.0], [10.0]])}
+    mine, _ = report.rows(results, tokens=20, eager=EAGER, floor="floor", whole=True)
+    assert (mine["seconds"], mine["tokens_per_second"], mine["of_eager"]) == (4.0, 5.0, 0.25)
 
 
 def test_both_orders_of_an_epoch_hold_the_same_dialogues(tmp_path):
