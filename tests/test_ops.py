@@ -50,6 +50,13 @@ def test_an_activation_is_transformers_between_minus_60_and_60(name, rng):
     activation_matches(name, rng)
 
 
+def test_far_out_the_gradient_of_gelu_new_is_1_or_0(way):
+    """Where x³ times a rounding would be seen: beyond float16, but not beyond what a run that diverges computes."""
+    x = np.float32([1e3, 1e5, 1e6, 1e9, 1e12, -1e3, -1e6, -1e9])
+    found = ours(ACTIVATIONS["gelu_new"], [x], np.ones_like(x))
+    np.testing.assert_allclose(found[1], (x > 0).astype(np.float32), atol=2e-7)  # roundings of 1
+
+
 def test_the_composed_gelu_new_is_transformers(rng):
     with fused.composed_only():
         activation_matches("gelu_new", rng)

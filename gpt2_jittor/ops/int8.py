@@ -10,6 +10,7 @@ from gpt2_jittor.backend import jt
 from gpt2_jittor.ops import fused
 from gpt2_jittor.ops.linear import linear
 
+ROWS_AT_A_TIME = 1024  # of those that are quantised: float32 copies of a whole table would be as large as it
 PANEL = 64  # columns that lie together: PANEL of kernels/products.h
 _KERNELS = ("vectors", "products", "sgemm", "int8")
 
@@ -19,9 +20,13 @@ def quantize_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     A scale is the largest magnitude of its row / 127; int8 · scale is off by at most half a scale.
     """
-    scales = np.abs(rows).max(axis=1) / np.float32(127)
+    scales = np.maximum(rows.max(axis=1), -rows.min(axis=1)) / np.float32(127)
     scales[scales == 0] = 1
-    return np.rint(rows / scales[:, None]).astype(np.int8), scales
+    small = np.empty(rows.shape, np.int8)
+    for start in range(0, len(rows), ROWS_AT_A_TIME):
+        part = slice(start, start + ROWS_AT_A_TIME)
+        small[part] = np.rint(rows[part] / scales[part, None])
+    return small, scales
 
 
 def to_panels(rows: np.ndarray) -> np.ndarray:

@@ -123,11 +123,17 @@ static void attend(const Step& s, float scale, float* keys, float* values, long 
         mix(values + d, std::min(MIXED, dim - d), scores, s.tokens, slots, place, out + row * s.width + at + d);
 }
 
-// y = x w in this thread's columns. `parts` has room for every thread's part of the sums; a barrier must follow before
-// it is used again.
+// y = x w in this thread's columns. Each thread reads its share of the weight's rows, from end to end; where threads are
+// so many that their parts would be as large as the weight, only its columns. `parts` has room for every thread's part of
+// the sums; a barrier must follow before it is used again.
 static void own_columns(const Plain& w, const float* x, float* y, long rows, long first, long last, float* parts) {
     const long thread = omp_get_thread_num(), threads = omp_get_num_threads(), size = rows * w.outputs;
-    part_of_product(w, x, rows, parts + thread * size, w.inputs * thread / threads, w.inputs * (thread + 1) / threads);
+    if (4 * threads * rows > w.inputs) {
+        part_of_product(w, x, rows, y, {0, w.inputs}, {first, last});
+        return;
+    }
+    const Range share = {w.inputs * thread / threads, w.inputs * (thread + 1) / threads};
+    part_of_product(w, x, rows, parts + thread * size, share, {0, w.outputs});
     #pragma omp barrier
     for (long r = 0; r < rows; r++)
         for (long c = first; c < last; c++) {

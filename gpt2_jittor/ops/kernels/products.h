@@ -53,7 +53,7 @@ static void strip_of(long rows, const int8_t* w, long inputs, const float* x, fl
 }
 
 // y[r, 0 … STRIP) += sum over k < depth of x[r, k] w[k, …) for ROWS rows, with the rows of w and y `stride` apart. On
-// the way the depth * STRIP floats at `ahead`, where there is one, are fetched.
+// the way the same columns of the weight's rows at `ahead`, where there is one, are fetched.
 template <int ROWS>
 static inline void add_strip(const float* w, long stride, long depth, const float* x, long inputs, float* y,
                              const float* ahead) {
@@ -64,7 +64,7 @@ static inline void add_strip(const float* w, long stride, long depth, const floa
         #pragma GCC unroll 4
         for (int v = 0; v < 4; v++) {
             const floats a = load(w + k * stride + v * LANES);
-            if (ahead) __builtin_prefetch(ahead + k * STRIP + v * LANES, 0, TO_L2);
+            if (ahead) __builtin_prefetch(ahead + k * stride + v * LANES, 0, TO_L2);
             #pragma GCC unroll 4
             for (int r = 0; r < ROWS; r++) acc[r][v] += a * x[r * inputs + k];
         }
@@ -86,21 +86,25 @@ static void add_strips(long rows, const float* w, long stride, long depth, const
     }
 }
 
-// y [rows, outputs] = the part of x w that inputs [first, last) make. The weight is read from one end to the other, a
-// few of its rows side by side, which is how memory is fastest. For several rows of x they are more, so that sums stay in
+struct Range {
+    long first, last;
+};
+
+// y [rows, outputs], in some columns, = the part of x w that some of the inputs make. The weight is read row by row, a
+// few of them side by side, which is how memory is fastest. For several rows of x they are more, so that sums stay in
 // registers for longer, and the next ones are fetched meanwhile; one row has nothing to do but to wait for memory.
-static void part_of_product(const Plain& w, const float* x, long rows, float* y, long first, long last) {
-    std::fill(y, y + rows * w.outputs, 0.0f);
-    const long most = rows == 1 ? 8 : 32, whole = w.outputs / STRIP * STRIP;
-    for (long k = first; k < last; k += most) {
-        const long depth = std::min(most, last - k);
+static void part_of_product(const Plain& w, const float* x, long rows, float* y, Range inputs, Range columns) {
+    for (long r = 0; r < rows; r++) std::fill(y + r * w.outputs + columns.first, y + r * w.outputs + columns.last, 0.0f);
+    const long most = rows == 1 ? 8 : 32, whole = columns.first + (columns.last - columns.first) / STRIP * STRIP;
+    for (long k = inputs.first; k < inputs.last; k += most) {
+        const long depth = std::min(most, inputs.last - k);
         const float *wk = w.values + k * w.outputs, *xk = x + k;
-        const float* next = rows > 1 && k + depth + most <= last ? wk + depth * w.outputs : nullptr;
-        for (long c = 0; c < whole; c += STRIP)
-            add_strips(rows, wk + c, w.outputs, depth, xk, w.inputs, y + c, next ? next + depth * c : nullptr);
+        const bool fetch = rows > 1 && k + depth + most <= inputs.last;
+        for (long c = columns.first; c < whole; c += STRIP)
+            add_strips(rows, wk + c, w.outputs, depth, xk, w.inputs, y + c, fetch ? wk + depth * w.outputs + c : nullptr);
         for (long r = 0; r < rows; r++)
             for (long i = 0; i < depth; i++)
-                for (long c = whole; c < w.outputs; c++)
+                for (long c = whole; c < columns.last; c++)
                     y[r * w.outputs + c] += xk[r * w.inputs + i] * wk[i * w.outputs + c];
     }
 }

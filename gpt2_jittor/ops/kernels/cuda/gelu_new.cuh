@@ -17,8 +17,9 @@ struct GeluNew {
 struct GeluNewGradient {
     __device__ float operator()(long, float x, float dy) const {
         const float e = gelu_exp(x), rest = 1.0f / (e + 1.0f), s = e * rest;  // rest = 1 - s
-        const float du = 0.7978845608028654f * (1.0f + 3.0f * 0.044715f * x * x);
-        return dy * (s + 2.0f * x * s * rest * du);
+        const float near = x > 10.0f ? 10.0f : x < -10.0f ? -10.0f : x;
+        const float du = 0.7978845608028654f * (1.0f + 3.0f * 0.044715f * near * near);
+        return dy * (s + 2.0f * near * s * rest * du);
     }
 };
 
