@@ -160,6 +160,8 @@ def main() -> None:
             results = race(chosen, given.rounds, lambda text: print(text, file=sys.stderr), together)
             tables[title] = report.rows(results, tokens, EAGER, FLOOR, whole=given.race == "epoch")
             print(f"\n{report.show(title, tables[title])}", flush=True)
+            if given.race == "decode":
+                report.check_same_outcome(tables[title])
     print(f"\n{report.machine()}; `{command}`")
     if given.json:
         report.write(given.json, tables, command)

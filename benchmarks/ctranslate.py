@@ -16,12 +16,12 @@ def prepare(settings: dict):
         generator = ctranslate2.Generator(folder, compute_type=kind, intra_threads=settings["threads"])
     # it takes tokens by name; a random model's vocabulary is numbered, see benchmarks/inputs.py
     prompts = [[f"t{token}" for token in row] for row in np.load(settings["data"])["prompts"].tolist()]
-    length = len(prompts[0]) + settings["new"]
-    options = {"max_length": length, "min_length": length, "sampling_topk": 1, "include_prompt_in_result": True}
+    # with the prompt in the result, it would decode the prompt token by token
+    options = {"max_length": settings["new"], "min_length": settings["new"], "include_prompt_in_result": False}
 
     def continuation() -> float:
-        results = generator.generate_batch(prompts, **options)
-        return float(sum(len(result.sequences_ids[0]) - len(prompts[0]) for result in results))
+        results = generator.generate_batch(prompts, sampling_topk=1, **options)
+        return float(sum(len(result.sequences_ids[0]) for result in results))
 
     return continuation
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from common.command import run_command
 from common.errors import UserError
 from gpt2_jittor.cuda.driver import Driver, dotted
-from gpt2_jittor.cuda.toolkit import Toolkit, find
+from gpt2_jittor.cuda.toolkit import Toolkit, find, own_programs_first
 from tests.cuda_emulation import home
 
 WIDE = 58  # characters for a kernel's name
@@ -94,7 +94,10 @@ def compile_one(nvcc: str, flags: list[str], architectures: list[int], source: P
     host = ["-ccbin", os.environ["cc_path"]] if "cc_path" in os.environ else []
     with tempfile.TemporaryDirectory() as folder:
         command = [nvcc, *flags, *host, *targets, "-w", "-Xptxas", "-v", "-fatbin", "-x", "cu", source]
-        done = subprocess.run([*command, "-o", f"{folder}/out"], capture_output=True, text=True, check=False)
+        variables = os.environ | own_programs_first(nvcc)
+        done = subprocess.run(
+            [*command, "-o", f"{folder}/out"], env=variables, capture_output=True, text=True, check=False
+        )
     if done.returncode:
         raise UserError(f"nvcc refuses {source}: {done.stderr.strip()}")
     kernels = {}

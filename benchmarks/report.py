@@ -6,6 +6,7 @@ import platform
 from pathlib import Path
 
 from benchmarks.race import Result
+from common.errors import UserError
 from common.files import replacing, write_json
 
 COLUMNS = ("seconds", "min … max", "÷ eager", "÷ floor", "per second", "peak MB", "first s", "from start s")
@@ -41,6 +42,13 @@ def rows(results: dict[str, Result], tokens: float, eager: str, floor: str, whol
         row |= {"peak_mb": result.peak_mb, "first_unit": result.first_unit, "ready": result.ready}
         table.append(row | {"outcome": result.outcome})
     return table
+
+
+def check_same_outcome(table: list[dict]) -> None:
+    """Raises UserError where the contestants did not all make the same number of tokens."""
+    made = {row["name"]: row["outcome"] for row in table if "failure" not in row}
+    if len(set(made.values())) > 1:
+        raise UserError(f"not the same work: {', '.join(f'{name} made {count:g}' for name, count in made.items())}")
 
 
 def show(title: str, table: list[dict]) -> str:
