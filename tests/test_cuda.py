@@ -4,6 +4,7 @@ The bounds are worked by hand from NVIDIA's release notes and crt/host_config.h,
 """
 
 import os
+from pathlib import Path
 
 import pytest
 from machines import RTX_3060, Machine
@@ -49,6 +50,17 @@ def test_a_gxx_that_nvcc_accepts_is_chosen(machine, release, usual, others, expe
     here = found(machine)
     assert here.usable
     assert here.settings().get("cc_path") == (expected and str(machine.tools / expected))
+
+
+def test_where_another_toolkits_ptxas_comes_first_the_path_begins_with_the_chosen_nvccs_folder(machine):
+    """Debian's nvcc 11.8 beside a CUDA 13 on the PATH takes that one's ptxas, which knows no sm_70."""
+    machine.has_driver((12, 9))
+    own = Path(machine.has_toolkit("12.6")).parent
+    assert "PATH" not in found(machine).settings()
+    machine.has("ptxas")
+    assert "PATH" not in found(machine).settings()  # the nvcc finds its own by itself
+    (own / "ptxas").touch(mode=0o755)
+    assert found(machine).settings()["PATH"] == f"{own}{os.pathsep}{os.environ['PATH']}"
 
 
 def test_a_gxx_that_is_too_new_is_named_with_the_one_to_install(machine):

@@ -31,7 +31,8 @@ class Cuda:
             return {"nvcc_path": ""}
         # GPT-2 needs cuBLAS and cuRAND only; cuDNN 9 aborts Jittor's import, cutt and cutlass are downloads.
         settings = {"nvcc_path": self.toolkit.nvcc, "conv_opt": "1", "use_cutt": "0", "use_cutlass": "0"}
-        return settings | ({"cc_path": self.toolkit.compiler} if self.toolkit.compiler else {})
+        settings |= {"cc_path": self.toolkit.compiler} if self.toolkit.compiler else {}
+        return settings | toolkits.own_programs_first(self.toolkit.nvcc)
 
 
 def find(compiler: str | None) -> Cuda:

@@ -79,6 +79,17 @@ def _examined(nvcc: str, driver: Driver, compiler: str | None) -> Toolkit:
     return Toolkit(nvcc, release, accepted, newest, problem)
 
 
+def own_programs_first(nvcc: str) -> dict[str, str]:
+    """The PATH to run this `nvcc` with, where another toolkit's programs come first on it; else nothing.
+
+    Debian's nvcc takes the first `ptxas` there is, be it of another release, which knows other devices.
+    """
+    own, first = Path(nvcc).parent, shutil.which("ptxas")
+    if first is None or Path(first).parent == own or not (own / "ptxas").exists():
+        return {}
+    return {"PATH": os.pathsep.join([str(own), os.environ["PATH"]])}
+
+
 def nvcc_release(nvcc: str) -> Release:
     """The CUDA release that this `nvcc` belongs to; (0, 0) where it does not say."""
     said = re.search(r"release (\d+)\.(\d+)", _said(nvcc, "--version"))
