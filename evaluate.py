@@ -20,6 +20,8 @@ from datasets import registry
 from datasets.encode import report
 from datasets.example import SPLITS, Dataset, Task
 from gpt2_jittor.precisions import PRECISIONS
+from gpt2_jittor.weights import open_tensors
+from lora.files import SCORE
 
 INT8 = "int8"  # the row of what was asked for with int8 weights
 NEW_TOKENS = {"qa": 32, "chat": 40, "instruct": 128}  # in a generated answer, at most
@@ -84,7 +86,8 @@ def main() -> None:
     if measured.unasked:
         print(f"{measured.unasked:,} prompts are too long; their answer counts as empty", file=sys.stderr)
     how, rows["trivial"] = trivial(task, dataset, data)
-    show(given, task, dataset, data, rows, seconds, how)
+    said = notes(rows, task.kind == "classify" and SCORE not in open_tensors(found.directory))
+    show(given, task, dataset, data, rows, seconds, how, said)
     write_predictions(given, task, measured)
     draw_confusion(given, found, task, measured)
 
@@ -122,8 +125,8 @@ def check_outputs(given, task: Task) -> None:
             raise UserError(f"{option} {path} is a folder: name a file in it")
 
 
-def show(given, task: Task, dataset: Dataset, data, rows: dict, seconds: dict, how: str) -> None:
-    """Prints the figures, as a table or as JSON."""
+def show(given, task: Task, dataset: Dataset, data, rows: dict, seconds: dict, how: str, said: list[str]) -> None:
+    """Prints the figures, as a table or as JSON, with what was `said` of them."""
     if given.json:
         told = {"task": task.name, "split": given.split, "examples": len(dataset), "scored_tokens": data.scored}
         told["precision"] = given.precision
@@ -132,7 +135,7 @@ def show(given, task: Task, dataset: Dataset, data, rows: dict, seconds: dict, h
             told[name]["intervals"] = {key: _interval(figure) for key, figure in figures.items()}
             if name in seconds:
                 told[name]["seconds"] = round(seconds[name], 1)
-        print(json.dumps(told | {"trivial_is": how, "notes": notes(rows)}, ensure_ascii=False))
+        print(json.dumps(told | {"trivial_is": how, "notes": said}, ensure_ascii=False))
         return
     where = Path(dataset.examples[0].source.rpartition(":")[0])
     products = "" if given.precision == "fp32" else f", in {given.precision}"
@@ -147,16 +150,16 @@ def show(given, task: Task, dataset: Dataset, data, rows: dict, seconds: dict, h
     for name, *cells in zip(*columns, strict=True):
         line = [f"{name:<{widths[0]}}", *(f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True))]
         print("   ".join(line).rstrip())
-    print("; ".join([f"trivial: {how}", *notes(rows)]))
+    print("; ".join([f"trivial: {how}", *said]))
 
 
-def notes(rows: dict) -> list[str]:
-    """What a reader of the figures must know."""
+def notes(rows: dict, headless: bool) -> list[str]:
+    """What a reader of the figures must know. `headless`: the model itself has no classifier's head."""
     from inference import metrics
 
     said = []
-    if "base" in rows and "accuracy" in rows["base"]:
-        said.append("base: under a head that was never trained")
+    if headless:
+        said.append(f"{next(iter(rows))}: under a head that was never trained")
     if INT8 in rows:
         of_floats = rows["adapter" if "adapter" in rows else "model"]["perplexity"].value
         said.append(f"int8: perplexity {rows[INT8]['perplexity'].value / of_floats - 1:+.3%}")

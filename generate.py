@@ -15,6 +15,7 @@ from common.errors import UserError
 from datasets import registry
 from datasets.example import Task
 from gpt2_jittor.precisions import PRECISIONS
+from gpt2_jittor.sampling import check_length_penalty
 from inference.answers import Decoding
 from inference.requests import read_requests, typed_request
 
@@ -26,7 +27,7 @@ DRAWING = ("temperature", "top_k", "top_p", "min_p")
 
 def parse():
     parser = Parser(prog="generate.py", description=__doc__)
-    parser.add_argument("--adapter", type=Path, metavar="RUN", help="a run's folder, or any PEFT adapter for GPT-2")
+    parser.add_argument("--adapter", type=Path, metavar="RUN", help="a run's folder, or a plain LoRA adapter of PEFT's")
     parser.add_argument("--model", help="base model: a name or a folder; else the adapter's own, else nano")
     parser.add_argument("--mode", choices=tuple(MODES), help="else what the run was trained for, else text")
     parser.add_argument("--task", help="whose prompts to use, instead of --mode")
@@ -54,7 +55,7 @@ def parse():
     chosen.add_argument("--batch-size", type=int, default=16, help="prompts answered together (default: 16)")
     chosen.add_argument("--seed", type=int, help="the same seed gives the same answers, in batches of the same size")
     parser.add_argument("--json", action="store_true", help="print one JSON object an answer")
-    parser.add_argument("--int8", action="store_true", help="weights in 8 bits: a quarter of the memory, faster")
+    parser.add_argument("--int8", action="store_true", help="weights in 8 bits: a quarter of their memory, faster")
     parser.add_argument("--precision", default="fp32", choices=PRECISIONS, help="of matrix products (default: fp32)")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     given = parser.parse_args()
@@ -73,6 +74,7 @@ def check(given) -> None:
     beams = given.num_beams > 1
     if beams and (clash := draws + ["--best-of"] * (given.best_of is not None) + ["--stop"] * bool(given.stop)):
         raise UserError(f"--num-beams draws nothing, and its answers end by themselves: leave out {', '.join(clash)}")
+    check_length_penalty(given.length_penalty or 0.0)
     if not beams and given.length_penalty is not None:
         raise UserError("--length-penalty weighs beams: add --num-beams")
     if beams and given.samples > given.num_beams:

@@ -28,7 +28,9 @@ def load(split: str, data_dir: Path | None) -> Dataset:
     if f"{split}.txt" in held_out:
         return _dataset(split, [held_out[f"{split}.txt"]])
     if split == "test":
-        raise UserError(f"{data_dir} has no test.txt: write one, or use the validation split")
+        raise UserError(f"{data_dir} has no test.txt: give a folder with one, or use the validation split")
+    if not files:
+        raise UserError(f"{data_dir} has no .txt to learn from: give a folder of text files, or a file")
     whole = _dataset(split, files)
     if "validation.txt" in held_out:
         return whole
@@ -47,8 +49,6 @@ def _files(data_dir: Path) -> tuple[list[Path], dict[str, Path]]:
         return [data_dir], {}
     found = sorted(data_dir.glob("*.txt"))
     files = [path for path in found if path.name not in HELD_OUT]
-    if not files:
-        raise UserError(f"{data_dir} has no .txt to learn from: give a folder of text files, or a file")
     return files, {path.name: path for path in found if path.name in HELD_OUT}
 
 

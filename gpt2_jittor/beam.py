@@ -15,7 +15,7 @@ from gpt2_jittor.cache import KVCache
 from gpt2_jittor.decoding import last_logits
 from gpt2_jittor.generation import Generated, evaluating, pad_left, room
 from gpt2_jittor.model import GPT2LMHeadModel
-from gpt2_jittor.sampling import against_repetition, check_drawable, log_softmax
+from gpt2_jittor.sampling import against_repetition, check_drawable, check_length_penalty, log_softmax
 
 NEVER = np.float32(-1e9)  # transformers' score of what must not be chosen; less probable than any text
 
@@ -165,7 +165,6 @@ def _check(options: _Options, max_new_tokens: int, samples: int, vocab: int) -> 
         raise UserError(f"--max-new-tokens must be at least 1, not {max_new_tokens}")
     if not isinstance(samples, numbers.Integral) or not 1 <= samples <= beams:
         raise UserError(f"--samples must be between 1 and the {beams} beams, not {samples}")
-    if not np.isfinite(options.length_penalty):
-        raise UserError(f"--length-penalty must be a number, not {options.length_penalty}")
+    check_length_penalty(options.length_penalty)
     if options.early_stopping not in (True, False, "never"):
         raise UserError(f'--early-stopping must be True, False or "never", not {options.early_stopping}')

@@ -4,6 +4,7 @@ Projections and token embedding, and with it the head, are quantised; norms, bia
 """
 
 from common.errors import UserError
+from common.memory import give_back
 from gpt2_jittor.backend import jt
 from gpt2_jittor.layers import TiedHead
 from gpt2_jittor.ops.head_loss import head_loss
@@ -76,8 +77,14 @@ def quantize(model: GPT2PreTrained) -> None:
         for part, names in ((block.attn, ("c_attn", "c_proj")), (block.mlp, ("c_fc", "c_proj"))):
             for name in names:
                 setattr(part, name, Int8Linear(getattr(part, name)))
+        _free()  # one block's float32 numbers at a time
     body.wte = Int8Embedding(body.wte)
     if hasattr(model, "lm_head"):
         model.lm_head = TiedHead(body.wte) if isinstance(model.lm_head, TiedHead) else Int8Head(model.lm_head)
+    _free()
+
+
+def _free() -> None:
     jt.sync_all()
     jt.gc()
+    give_back()

@@ -12,6 +12,8 @@ import numpy as np
 
 from common.errors import UserError
 
+MOST_LENGTH_PENALTY = 10
+
 # Both take the logits, float32 [batch, vocab], and the ids so far, one int array a row.
 Sampler = Callable[[np.ndarray, Sequence[np.ndarray]], np.ndarray]  # -> ids [batch] int64
 Step = Callable[[np.ndarray, Sequence[np.ndarray]], np.ndarray]  # -> logits [batch, vocab]
@@ -198,6 +200,12 @@ def check_drawable(logits: np.ndarray) -> None:
             "no token can be chosen from the logits, which hold NaN or infinity: use other weights (did training "
             "diverge?), or a less extreme --temperature, --repetition-penalty or --no-repeat-ngram"
         )
+
+
+def check_length_penalty(value: float) -> None:
+    """Raises UserError for what a beam search cannot divide by: lengths to the power of hundreds leave float32."""
+    if not abs(value) <= MOST_LENGTH_PENALTY:
+        raise UserError(f"--length-penalty must be between ±{MOST_LENGTH_PENALTY}, not {value}")
 
 
 def _check(temperature: float, top_k: int, top_p: float, min_p: float, seed: int | None) -> None:

@@ -16,6 +16,7 @@ from gpt2_jittor.stopping import Stopper
 from inference.answers import Answers, Decoding
 from inference.requests import Request
 
+GIVEN = "given"
 FILE_BATCH = 64  # inputs of a file that are answered together: lengths can be sorted, and the bar moves
 
 
@@ -130,7 +131,7 @@ class Session:
             for start in range(0, len(requests), FILE_BATCH):
                 some = requests[start : start + FILE_BATCH]
                 for request, told in zip(some, self.results([request.fields for request in some]), strict=True):
-                    file.write(json.dumps(request.more | told, ensure_ascii=False) + "\n")
+                    file.write(json.dumps(_with_answer(request.more, told), ensure_ascii=False) + "\n")
                 bar.update(len(some))
         print(f"wrote {output}: {len(requests):,} answers")
 
@@ -205,3 +206,9 @@ class Session:
         if text == "exit":
             raise EOFError
         return text
+
+
+def _with_answer(line: dict, told: dict) -> dict:
+    """An input's own fields with what was told; those that are called as an answer's go below `given`."""
+    clash = {name: value for name, value in line.items() if name in {*told, GIVEN}}
+    return {**line, **told} | ({GIVEN: clash} if clash.keys() - {GIVEN} else {})

@@ -118,7 +118,8 @@ class LoraConfig:
         values = read_json(path)
         if values.get("peft_type") != "LORA":
             raise UserError(f"{path}: peft_type is {values.get('peft_type')!r}; only LORA adapters can be used")
-        unsupported = [name for name in UNSUPPORTED if values.get(name)]
+        # a number is a setting, though it be 0, as a layer's is
+        unsupported = [name for name in UNSUPPORTED if values.get(name) or type(values.get(name)) is int]
         if unsupported:
             raise UserError(f"{path}: {', '.join(unsupported)} is not supported; use a plain LoRA adapter")
         drawn = values.get("init_lora_weights")

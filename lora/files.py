@@ -43,8 +43,10 @@ class Adapter:
     @property
     def rows_needed(self) -> int:
         """The vocabulary's entries that this adapter speaks of: those of its embedding, or up to its last token."""
-        if "transformer.wte.weight" in self.embeddings:
-            return len(self.embeddings["transformer.wte.weight"])
+        name = "transformer.wte.weight"
+        whole = self.embeddings.get(name, self.tensors.get(PREFIX + name))  # resized, or named in modules_to_save
+        if whole is not None:
+            return len(whole)
         return max(self.config.trainable_token_indices or (-1,)) + 1
 
 

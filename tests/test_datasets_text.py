@@ -60,6 +60,11 @@ def test_a_single_document_is_parted_between_paragraphs_near_its_last_twentieth(
     assert not train.examples[0].segments[0].end, "no end token where the document goes on"
 
 
+def test_a_text_to_be_measured_on_needs_no_text_to_learn_from(tmp_path):
+    write(tmp_path, test="examined")
+    assert texts(load("test", tmp_path)) == ["examined"]
+
+
 @pytest.mark.parametrize(("split", "message"), [("test", "has no test.txt"), ("train", "too little text")])
 def test_what_cannot_be_parted_is_the_users_error(tmp_path, split, message):
     write(tmp_path, a="x")

@@ -127,6 +127,7 @@ def test_an_unmerged_model_is_not_saved_without_its_adapter(model, tmp_path):
         ({"rank_pattern": {"c_attn": 4}}, ["rank_pattern", "not supported"]),
         ({"alpha_pattern": {"c_attn": 4}}, ["alpha_pattern", "not supported"]),
         ({"layers_to_transform": [0]}, ["layers_to_transform", "not supported"]),
+        ({"layers_to_transform": 0}, ["layers_to_transform", "not supported"]),
         ({"lora_bias": True}, ["lora_bias", "not supported"]),
         ({"ensure_weight_tying": True, "modules_to_save": ["lm_head"]}, ["ensure_weight_tying", "merge it in PEFT"]),
         ({"init_lora_weights": "pissa_niter_4"}, ["pissa_niter_4", "merge it in PEFT"]),

@@ -165,7 +165,7 @@ def test_pefts_file_of_a_resized_model_brings_its_embeddings(base, seed, rng, tm
 
 
 @tied_and_untied
-@pytest.mark.parametrize("saved", [None, ["ln_f"], ["lm_head"]], ids=str)
+@pytest.mark.parametrize("saved", [None, ["ln_f"], ["lm_head"], ["wte"]], ids=str)
 def test_pefts_file_of_a_resized_model_without_trained_tokens_is_read_too(base, seed, rng, tmp_path, saved):
     config = peft.LoraConfig(fan_in_fan_out=True, r=3, init_lora_weights=False, modules_to_save=saved)
     reference = peft.get_peft_model(plain_torch(base, 303), config)

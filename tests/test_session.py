@@ -240,6 +240,19 @@ def test_what_else_a_line_holds_is_copied_beside_its_answer(folder, model, shown
     assert all(line.startswith('{"id": [7, null], "ü": "Ü", "prompt": ') for line in lines)
 
 
+def test_what_a_line_has_under_an_answers_name_is_kept_below_given(folder, model, shown, tmp_path):
+    output, more = tmp_path / "answers.jsonl", {"answer": "gold", "score": 5, "label": "joy"}
+    session(folder, model, "text").answer_all(requests({"prompt": "a"}, **more), output)
+    assert json.loads(output.read_text(encoding="utf-8")) == {
+        "prompt": "a",
+        "label": "joy",
+        "answer": "reply 1.",
+        "score": -0.25,
+        "tokens": 12,
+        "given": {"answer": "gold", "score": 5},
+    }
+
+
 def test_a_file_with_an_input_that_is_too_long_is_refused_before_anything_is_answered(folder, model, shown, tmp_path):
     output = tmp_path / "answers.jsonl"
     output.write_text("as it was\n")
