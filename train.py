@@ -9,17 +9,18 @@ mpirun -np 2 python train.py --task dailydialog                 # two processes,
 """
 
 import contextlib
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from common import processes
-from common.command import Parser
+from common.command import Parser, unheard
 from common.errors import Faults, UserError
 from common.files import remove_unfinished, write_text
 from common.lock import locked
 from gpt2_jittor.precisions import check_precision
-from training.arguments import TrainingArguments, add_options, option_name, read_recipe, resolve, resolve_resumed
+from training.arguments import TrainingArguments, add_options, option_name, over, read_recipe, resolve, resolve_resumed
 
 
 def parse() -> tuple[TrainingArguments, TrainingArguments | None]:
@@ -30,8 +31,9 @@ def parse() -> tuple[TrainingArguments, TrainingArguments | None]:
     add_options(parser)
     given = vars(parser.parse_args())
     recipe, resume = given.pop("config", None), given.pop("resume")
-    values = read_recipe(recipe) if recipe else {}
-    faults = Faults()
+    values, faults = {}, Faults()
+    with faults.gathered():
+        values = read_recipe(recipe) if recipe else {}
     with faults.gathered():
         arguments = resolve(given, values, recipe)
     lora_options = [option_name(name) for name in given if name.startswith("lora_")]
@@ -41,17 +43,25 @@ def parse() -> tuple[TrainingArguments, TrainingArguments | None]:
     faults.tell()
     if not resume:
         return arguments, None
-    said = {name: value for name, value in values.items() if value is not None} | given
+    said = {name: value for name, value in over(values, given).items() if value is not None}
     return resolve_resumed(said, arguments.run_dir)
 
 
 def main() -> None:
     arguments, before = parse()
     # What can be wrong is found before Jittor is imported, which takes minutes on a new machine.
-    from training.setup import check_not_shorter, read_inputs
+    from training.setup import check_not_shorter, is_here, read_inputs
 
-    check_folder(arguments.run_dir, before)
-    inputs = read_inputs(arguments)
+    faults = Faults()
+    with faults.gathered():
+        check_folder(arguments.run_dir, before)
+    with faults.gathered():
+        check_device(arguments)
+    if not is_here(arguments):
+        faults.tell()  # before minutes of a download
+    with faults.gathered():
+        inputs = read_inputs(arguments)
+    faults.tell()
     if before:
         check_not_shorter(inputs, before)
     if not processes.is_first():
@@ -64,19 +74,28 @@ def main() -> None:
 
 
 def check_folder(run_dir: Path, before: TrainingArguments | None) -> None:
-    """Raises UserError where a new run would begin in the folder of another."""
+    """Raises UserError where a new run would begin in the folder of another, or where nothing can be written."""
     if before is None and any(run_dir.glob("checkpoint-*")):
         raise UserError(f"{run_dir} holds a run already: add --resume to go on, or choose another --output-dir")
+    there = next(folder for folder in (run_dir, *run_dir.absolute().parents) if folder.exists())
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise UserError(f"cannot write {run_dir}: {error.strerror}; choose another --output-dir") from None
+
+
+def check_device(arguments: TrainingArguments) -> str:
+    """Settles the device, "cpu" or "cuda". Raises UserError where it cannot be had, or not in this precision."""
+    from gpt2_jittor import runtime
+
+    device = runtime.prepare(arguments.device)
+    check_precision(arguments.precision, device)
+    return device
 
 
 def train(inputs, resume: bool) -> None:
     """Trains in a folder that is ours alone; only the first of several processes writes in it."""
-    from gpt2_jittor import runtime
-
-    run_dir = inputs.arguments.run_dir
-    device = runtime.prepare(inputs.arguments.device)
-    precision = inputs.arguments.precision
-    check_precision(precision, device)
+    run_dir, device, precision = inputs.arguments.run_dir, check_device(inputs.arguments), inputs.arguments.precision
     writes = processes.is_first()
     with arguments_kept(inputs.arguments, run_dir / "arguments.yaml") if writes else contextlib.nullcontext():
         from lora import count
@@ -88,18 +107,20 @@ def train(inputs, resume: bool) -> None:
         trained, frozen = count(model)
         several = f" in {processes.count()} processes" if processes.count() > 1 else ""
         how = device if precision == "fp32" else f"{device} in {precision}"
-        print(f"{inputs.arguments.model} on {how}{several}: {trained:,} parameters trained, {frozen:,} frozen")
         trainer = Trainer(inputs, model, resume)
-    for reason in trainer.damaged:
-        print(f"passed over: {reason}")
-    if resume:
-        print(f"resuming from {trainer.resumed_from or 'the beginning: no checkpoint was written yet'}")
+    with unheard():
+        print(f"{inputs.arguments.model} on {how}{several}: {trained:,} parameters trained, {frozen:,} frozen")
+        for reason in trainer.damaged:
+            print(f"passed over: {reason}")
+        if resume:
+            print(f"resuming from {trainer.resumed_from or 'the beginning: no checkpoint was written yet'}")
     started = time.perf_counter()
     trainer.run()
     if not writes:
         return
     write_card(inputs, trainer.progress, trained, frozen)
-    summarise(trainer, time.perf_counter() - started)
+    with unheard():
+        summarise(trainer, time.perf_counter() - started)
 
 
 @contextlib.contextmanager

@@ -1,13 +1,22 @@
-"""How every command reads its options and how it ends."""
+"""How every command reads its options, how it speaks, and how it ends."""
 
 import argparse
+import contextlib
+import errno
+import os
 import signal
 import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from common.errors import UserError
 from common.interrupt import Terminated, raise_on_sigterm
+
+# what a path or a disk can be at fault for; everything else that the system refuses is our fault
+FAULTS_OF_PATHS = {
+    *(errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EROFS),
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -20,8 +29,20 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; see --help")
 
 
+@contextlib.contextmanager
+def unheard() -> Iterator[None]:
+    """What is said in the block, on stdout or stderr, may be lost: work goes on without whoever read it (`| head`)."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError:
+        _turn_away(sys.stdout, sys.stderr)
+
+
 def run_command(main: Callable[[], int | None]) -> None:
-    """Runs a command's `main` and ends the process: 0, 2 after a `UserError`, 130 after Ctrl-C, 143 after SIGTERM."""
+    """Runs a command's `main` and ends the process: 0, 2 after a `UserError` and where the system refuses a path, 130
+    after Ctrl-C, 143 after SIGTERM, 141 where nobody reads what it has to say.
+    """
     raise_on_sigterm()
     try:
         status = main()
@@ -34,7 +55,25 @@ def run_command(main: Callable[[], int | None]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = 128 + signal.SIGINT
-    except BrokenPipeError:  # the reader of our output (`| head`) has gone: nothing is left to say
-        sys.stderr.close()
-        status = 0
+    except BrokenPipeError:
+        _turn_away(sys.stdout, sys.stderr)
+        status = 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.errno not in FAULTS_OF_PATHS:
+            raise
+        _turn_away(sys.stdout)
+        where = f"{error.filename}: {error.strerror}; give another path"
+        print(f"error: {where if error.filename else f'what is printed: {error.strerror}'}", file=sys.stderr)
+        status = 2
     sys.exit(status or 0)
+
+
+def _turn_away(*streams: typing.TextIO) -> None:
+    """Those of the streams that cannot be written to lead nowhere from now on."""
+    for stream in streams:
+        try:
+            stream.flush()
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)

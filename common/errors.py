@@ -7,6 +7,8 @@ and keeps its traceback.
 import contextlib
 from collections.abc import Iterator
 
+TOLD = 8  # faults in one message: more would not be read
+
 
 class UserError(Exception):
     """A fault in the arguments, files or data that were given. Its text is one line."""
@@ -31,6 +33,7 @@ class Faults:
                 self.messages.append(str(error))
 
     def tell(self) -> None:
-        """Raises one UserError with everything that was gathered, if anything was."""
+        """Raises one UserError with what was gathered, if anything was."""
         if self.messages:
-            raise UserError("; ".join(self.messages))
+            more = len(self.messages) - TOLD
+            raise UserError("; ".join(self.messages[:TOLD]) + (f"; and {more} more" if more > 0 else ""))

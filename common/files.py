@@ -37,7 +37,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
             temporary.replace(path)
             flush(path.parent)  # else the rename itself may be lost with the power
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a folder that has become read-only: what is told is why the write failed
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

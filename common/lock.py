@@ -28,11 +28,13 @@ def locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror}; choose another --output-dir") from error
     try:
-        os.truncate(opened, 0)
-        os.write(opened, str(os.getpid()).encode())
+        with contextlib.suppress(OSError):  # a full disk: it is locked all the same
+            os.truncate(opened, 0)
+            os.write(opened, str(os.getpid()).encode())
         yield
     finally:
-        path.unlink(missing_ok=True)  # before it is let go: whoever waits for this very file looks again
+        with contextlib.suppress(OSError):  # the folder may have become read-only
+            path.unlink(missing_ok=True)  # before it is let go: whoever waits for this very file looks again
         os.close(opened)
         with contextlib.suppress(OSError):
             folder.rmdir()

@@ -43,9 +43,13 @@ def locate(name: str | Path) -> Path:
         return _local(NANO)
     if name in PRESETS:
         return _from_hub(PRESETS[name].repo_id, old_id=name)
-    if folder.exists() or not HUB_ID.fullmatch(name):
-        return _local(folder)
-    return _from_hub(name)
+    return _local(folder) if is_local(name) else _from_hub(name)
+
+
+def is_local(name: str) -> bool:
+    """Whether `locate` finds this model without the hub, or finds that there is none."""
+    named = name in PRESETS or HUB_ID.fullmatch(name) is not None
+    return name == "nano" or not named or Path(name).expanduser().exists()
 
 
 def _local(folder: Path) -> Path:

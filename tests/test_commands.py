@@ -225,6 +225,37 @@ def test_mistakes_are_told_in_one_line(folders, tmp_path):
     assert not run.exists(), "nothing is left behind by what never began"
 
 
+def test_all_problems_of_a_command_are_told_in_one_line(folders, tmp_path):
+    run, nowhere = folders["run"], tmp_path / "nowhere"
+    wrong = train(run, nowhere / "model", nowhere / "data", "--device", "cuda")
+    assert_one_line_error(command(*wrong, nvcc_path=""), run, "a run already", "--device cuda", "model", "data")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("lr: 1\nbatchsize: 4\nlora_r: x\nlearning_rate: 1" + "0" * 400)
+    typed = ("train.py", "--config", recipe, "--seed", -1)
+    assert_one_line_error(command(*typed), "lr", "batch_size", "lora_r must be int", "learning_rate", "--seed")
+
+
+def test_the_models_own_folder_is_not_trained_in(folders):
+    model, before = folders["model"], sorted(path.name for path in folders["model"].iterdir())
+    wrong = train(model, model, folders["data"], "--tuning", "full", "--max-steps", 1)
+    assert_one_line_error(command(*wrong), model, "own folder", "--output-dir")
+    assert sorted(path.name for path in model.iterdir()) == before
+
+
+def test_a_command_with_a_recipe_is_resumed_by_the_same_command(folders, tmp_path):
+    recipe, run = tmp_path / "recipe.yaml", tmp_path / "run"
+    recipe.write_text("epochs: 2\nlora_r: 2\nlearning_rate: 0.01\n")
+    line = train(run, folders["model"], folders["data"], "--config", recipe, "--max-steps", 2, "--learning-rate", 0.02)
+    assert command(*line).returncode == 0
+    resumed = command(*line, "--resume")
+    assert resumed.returncode == 0 and "resuming from" in resumed.stdout, resumed.stderr
+
+
+def test_a_number_of_epochs_beyond_all_counting_is_refused(folders, tmp_path):
+    wrong = train(tmp_path / "run", folders["model"], folders["data"], "--epochs", "1e308")
+    assert_one_line_error(command(*wrong), "--epochs", "at most 1,000,000")
+
+
 def test_a_model_that_cannot_be_fetched_is_told_in_one_line(folders, tmp_path):
     away = {"HF_HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9"}  # port 9, discard: nothing listens
     assert_one_line_error(command(*train(tmp_path / "run", "gpt2", folders["data"]), **away), "gpt2")

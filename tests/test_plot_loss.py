@@ -158,10 +158,10 @@ def test_steps_that_a_resumed_run_repeats_count_as_last_written(tmp_path):
 
 
 def test_losses_that_are_not_finite_leave_a_gap(tmp_path):
-    lines = [line(i, "validation", loss) for i, loss in enumerate([2.0, math.nan, 1.5, math.inf, 1.75])]
+    lines = [line(i, "validation", loss) for i, loss in enumerate([2.0, math.nan, 1.5, math.inf, 1.75, -1e308])]
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     run = read_run(tmp_path)
-    assert np.isnan(run.validation.losses).tolist() == [False, True, False, True, False]
+    assert np.isnan(run.validation.losses).tolist() == [False, True, False, True, False, True]
     assert run.validation.best == (2, 1.5)
     plot([tmp_path], tmp_path / "loss.png")
     png_size(tmp_path / "loss.png")

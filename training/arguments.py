@@ -16,12 +16,13 @@ from typing import Any
 
 import yaml
 
-from common.errors import UserError
+from common.errors import Faults, UserError
 from common.files import read_yaml, write_text
 from gpt2_jittor.precisions import PRECISIONS, check_precision
 from training.schedule import SCHEDULES
 
 TUNINGS = ("lora", "full")
+MOST_EPOCHS = 1_000_000  # of any data: more is a slip, and beyond what steps can be counted in
 # what may differ when a run is taken up again: how long it is, how often it saves, and where things lie
 RESUMABLE = {"epochs", "max_steps", "patience", "save_every", "data_dir", "output_dir", "device"}
 
@@ -112,27 +113,34 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def read_recipe(path: Path) -> dict[str, Any]:
     """A recipe's values, checked against the fields. Raises UserError that names the nearest right key."""
-    values = read_yaml(path)
+    values, faults = read_yaml(path), Faults()
     for key, value in values.items():
-        if key not in FIELDS:
-            near = difflib.get_close_matches(str(key), FIELDS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(FIELDS)}"
-            raise UserError(f"{path}: there is no setting {reprlib.repr(key)}; {hint}")
-        values[key] = _typed(value, FIELDS[key], path)
+        with faults.gathered():
+            if key not in FIELDS:
+                near = difflib.get_close_matches(str(key), FIELDS, n=1)
+                hint = f"did you mean {near[0]}?" if near else "`train.py --help` names all"
+                raise UserError(f"{path}: there is no setting {reprlib.repr(key)}; {hint}")
+            values[key] = _typed(value, FIELDS[key], path)
+    faults.tell()
     return values
+
+
+def over(recipe: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """A recipe's values with what was typed over them; one length of training replaces the other."""
+    if {"epochs", "max_steps"} & given.keys():
+        recipe = recipe | {"epochs": None, "max_steps": None}
+    return recipe | given
 
 
 def resolve(given: dict[str, Any], recipe: dict[str, Any] | None = None, path: Path | None = None) -> TrainingArguments:
     """The arguments of a run from what was typed and, under it, a recipe, whose `path` an error of its own names."""
-    recipe = dict(recipe or {})
+    recipe = recipe or {}
     if path is not None:
         try:
             TrainingArguments(**recipe)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
-    if {"epochs", "max_steps"} & given.keys():  # one length of training replaces the other
-        recipe |= {"epochs": None, "max_steps": None}
-    return TrainingArguments(**(recipe | given))
+    return TrainingArguments(**over(recipe, given))
 
 
 def resolve_resumed(given: dict[str, Any], run_dir: Path) -> tuple[TrainingArguments, TrainingArguments]:
@@ -167,7 +175,7 @@ def _typed(value: Any, field: dataclasses.Field, path: Path) -> Any:
     elif kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
         try:
             return float(value)  # YAML reads 5e-4, without a dot, as text
-        except ValueError:
+        except (ValueError, OverflowError):  # OverflowError: a whole number of hundreds of digits
             pass
     elif type(value) is kind:
         choices = field.metadata["choices"]
@@ -204,10 +212,12 @@ def _problems(arguments: TrainingArguments):
         value = getattr(arguments, name)
         if value is not None and not least <= value < float("inf"):
             yield f"{option_name(name)} must be at least {least}, not {value}"
-    for name in ("epochs", "learning_rate", "lora_alpha"):
+    for name, most in {"epochs": MOST_EPOCHS, "learning_rate": math.inf, "lora_alpha": math.inf}.items():
         value = getattr(arguments, name)
-        if value is not None and not 0 < value < float("inf"):
+        if value is not None and not 0 < value < math.inf:
             yield f"{option_name(name)} must be positive, not {value}"
+        elif value is not None and value > most:
+            yield f"{option_name(name)} must be at most {most:,}, not {value}"
     for name in ("lora_dropout", "head_dropout"):
         if getattr(arguments, name) >= 1:
             yield f"{option_name(name)} must be below 1, not {getattr(arguments, name)}"

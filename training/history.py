@@ -13,6 +13,7 @@ import numpy as np
 from common.errors import UserError
 
 METRICS = "metrics.jsonl"
+LARGEST = 3.4e38  # a float32
 
 
 @dataclass(frozen=True)
@@ -123,5 +124,6 @@ def _as_number(field: str) -> float | None:
 def _curve(points: Points) -> Curve | None:
     steps = np.array(sorted(points), dtype=np.int64)
     losses = np.array([points[step] for step in steps.tolist()], dtype=np.float64)
-    losses[np.isinf(losses)] = np.nan  # a line breaks at NaN; infinity would spoil the axis
+    # a line breaks at NaN; infinity would spoil the axis, and so would what no float32 program computes
+    losses[np.abs(losses) > LARGEST] = np.nan
     return None if np.isnan(losses).all() else Curve(steps, losses)

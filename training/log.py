@@ -1,12 +1,15 @@
 """What a run says while it goes: a bar on the terminal, a line of JSON a step in `metrics.jsonl`."""
 
+import contextlib
 import json
 import time
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 
 from tqdm import tqdm
 
+from common.command import unheard
 from common.errors import UserError
 from common.files import flush, write_text
 from training.checkpoint import Progress
@@ -59,7 +62,8 @@ class Log:
             f"loss {record['loss']:.3f}, rate {record['learning_rate']:.1e}, {speed:,.0f} tokens/s",
             refresh=False,
         )
-        self.bar.update()
+        with unheard():
+            self.bar.update()
 
     def validation(self, step: int, epoch: float, score: Score) -> None:
         """Logs one validation."""
@@ -75,22 +79,29 @@ class Log:
 
     def say(self, text: str) -> None:
         """Prints above the bar."""
-        tqdm.write(text)
+        with unheard():
+            tqdm.write(text)
 
     def close(self) -> None:
-        self.bar.close()
+        with unheard():
+            self.bar.close()
 
     def _append(self, record: dict) -> None:
         line = json.dumps({**record, "seconds": round(self.seconds, 3)})
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
-        except OSError as error:
-            raise UserError(f"cannot write {self.path}: {error.strerror}; free some space") from error
+        with self._telling(), self.path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
 
     def flush(self) -> None:
         """Waits until the lines are on the disk: a checkpoint must not outlive the metrics of its steps."""
-        flush(self.path)
+        with self._telling():
+            flush(self.path)
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f"cannot write {self.path}: {error.strerror}; free some space") from error
 
     def _forget_after(self, reached: dict[str, int]) -> float:
         """Keeps the lines up to each split's step, drops the rest (a cut line too); the seconds passed by then."""

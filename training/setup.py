@@ -10,7 +10,7 @@ from datasets import registry
 from datasets.encode import EncodedSet, report
 from datasets.example import Dataset, Task
 from gpt2_jittor.config import GPT2Config
-from gpt2_jittor.hub import locate
+from gpt2_jittor.hub import is_local, locate
 from gpt2_jittor.tokenizer import add_tokens, check_sizes, load_tokenizer
 from gpt2_jittor.weights import check_outline
 from lora.config import LoraConfig, projections_of
@@ -56,6 +56,11 @@ class Inputs:
         return math.ceil(self.total_batches / self.arguments.gradient_accumulation)
 
 
+def is_here(arguments: TrainingArguments) -> bool:
+    """Whether reading the model and the data takes no download."""
+    return arguments.data_dir is not None and is_local(arguments.model)
+
+
 def read_inputs(arguments: TrainingArguments, say=print) -> Inputs:
     """Finds the model, reads and encodes the data, settles the defaults. Raises UserError for what is wrong."""
     task = registry.task(arguments.task)
@@ -65,6 +70,8 @@ def read_inputs(arguments: TrainingArguments, say=print) -> Inputs:
             raise UserError(f"--head-dropout is for a language model's head, {task.name} has classes: leave it out")
     with faults.gathered():
         directory, config, tokenizer, added = read_base(arguments)
+        if directory.resolve() == arguments.run_dir.resolve():
+            raise UserError(f"--output-dir {arguments.run_dir} is the model's own folder: choose another")
         arguments = dataclasses.replace(arguments, max_length=longest(arguments.max_length, config))
     encoded, sources, reports = {}, (), []
     for split, limit in (("train", None), ("validation", arguments.eval_limit)):

@@ -17,6 +17,7 @@ import numpy as np
 from common import processes
 from common.errors import UserError
 from common.interrupt import interrupts_deferred
+from common.memory import give_back
 from datasets.batches import Batch, collate, plan
 from gpt2_jittor.backend import jt
 from gpt2_jittor.generation import stream
@@ -73,16 +74,18 @@ class Trainer:
                     self._validate()
                 if progress.step and self._due(self.arguments.save_every):
                     parallel.check_same_values(self.optimizer.parameters, progress.step)
-                    self._save()
+                    with interrupts_deferred("saving"):
+                        self._save()
                 if progress.step >= self.inputs.total_steps or self._out_of_patience():
                     return progress
-                self.whole = False
                 with interrupts_deferred("finishing this step, then saving"):
+                    self.whole = False
                     self._update()
                     self.whole = True
         except KeyboardInterrupt:
             if self.whole:  # else an update was cut in two, and the newest checkpoint is the place to go on from
-                self._save()
+                with interrupts_deferred():
+                    self._save()
             place = f"saved {self.saved}" if self.whole else "in the middle of a step, which is lost"
             self.log.say(f"interrupted: {place}; --output-dir {self.run_dir} --resume goes on from there")
             raise
@@ -209,6 +212,7 @@ class Trainer:
     def _validate(self) -> None:
         given, inputs, progress = self.arguments, self.inputs, self.progress
         score = evaluate(self.model, inputs.validation, given.batch_size, inputs.tokenizer.pad_token_id)
+        give_back()  # batches of all shapes leave gaps between what is in use, which else are touched one by one
         if not math.isfinite(score.loss):
             raise UserError(self._diverged(f"validation loss {score.loss}", progress.step))
         said = f"step {progress.step}: validation {score}" + self._sample()

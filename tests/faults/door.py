@@ -105,11 +105,14 @@ def be_command(arguments: list[str], errors: int) -> None:
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
     os.dup2(0, 1)
     os.dup2(errors, 2)
-    runtime.prepare = lambda device="auto": sys.exit(PASSED)
+    command = importlib.import_module(arguments[0])
+    # a training has settled its device before, with all that can be wrong
+    room, entrance = (command, "train") if arguments[0] == "train" else (runtime, "prepare")
+    setattr(room, entrance, lambda *_, **__: sys.exit(PASSED))
     sys.argv = [f"{arguments[0]}.py", *arguments[1:]]
     status = 1
     try:
-        run_command(importlib.import_module(arguments[0]).main)
+        run_command(command.main)
     except SystemExit as end:
         status = end.code or 0
     except BaseException:

@@ -1,0 +1,116 @@
+"""How commands end: where a path or a disk refuses, and where nobody reads what they say."""
+
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+from test_commands import ROOT, assert_one_line_error, command, train
+
+from common import lock
+from common.errors import UserError
+from common.files import write_text
+
+PROGRAM = """
+import sys
+from common.command import run_command, unheard
+def main():
+    {body}
+run_command(main)
+"""
+
+
+def run(body: str, **streams) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-c", PROGRAM.format(body=body)], cwd=ROOT, text=True, **streams)
+
+
+def error_of(body: str, **streams) -> tuple[int, str]:
+    process = run(body, stderr=subprocess.PIPE, **streams)
+    said = process.communicate(timeout=60)[1]
+    return process.returncode, said
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENAMETOOLONG, errno.EROFS, errno.ENOSPC, errno.EIO])
+def test_what_the_system_says_of_a_path_is_one_line(number):
+    status, said = error_of(f"raise OSError({number}, 'so it is', '/a/path')")
+    assert (status, said) == (2, "error: /a/path: so it is; give another path\n")
+
+
+def test_other_refusals_of_the_system_keep_their_traceback():
+    status, said = error_of(f"raise OSError({errno.EBADF}, 'so it is')")
+    assert status == 1 and "Traceback" in said
+
+
+def test_a_full_disk_behind_the_output_is_one_line():
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        status, said = error_of("print('x' * 100_000)", stdout=full)
+    assert (status, said) == (2, "error: what is printed: No space left on device\n")
+
+
+def closed_pipe() -> int:
+    """The writing end of a pipe that nobody reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    return writing
+
+
+def test_without_a_reader_a_command_ends_as_programs_do():
+    assert error_of("print('x' * 100_000)", stdout=closed_pipe()) == (141, "")
+
+
+def test_what_may_be_lost_is_lost_and_the_work_goes_on():
+    body = "exec('with unheard(): print(1)\\nwith unheard(): print(2)'); print('done', file=sys.stderr)"
+    assert error_of(body, stdout=closed_pipe()) == (0, "done\n")
+
+
+def test_training_goes_on_to_its_end_without_a_reader(tmp_path):
+    import tiny
+
+    model, data = tiny.model_folder(tmp_path / "model", seed=1), tiny.dialogue_folder(tmp_path / "data", seed=2)
+    line = [sys.executable, *map(str, train(tmp_path / "run", model, data, "--max-steps", 4, "--lora-r", 2))]
+    ended = subprocess.run(line, cwd=ROOT, stdout=closed_pipe(), stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode in (0, 141), ended.stderr  # the data's reports come before the run
+    if ended.returncode == 0:
+        assert (tmp_path / "run" / "checkpoint-4").is_dir() and (tmp_path / "run" / "README.md").is_file()
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ("train.py", "--model", LONG),
+        ("train.py", "--data-dir", LONG),
+        ("train.py", "--output-dir", LONG),
+        ("train.py", "--output-dir", LONG, "--resume"),
+        ("plot_loss.py", LONG),
+    ],
+    ids=" ".join,
+)
+def test_a_name_that_is_too_long_is_told_in_one_line(line):
+    assert_one_line_error(command(*line), LONG, "File name too long")
+
+
+def test_a_lock_holds_on_a_full_disk_and_tells_the_first_error_where_the_folder_became_read_only(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UserError, match="the first"), lock.locked(tmp_path / "run"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", refuse)
+            with lock.locked(tmp_path / "other"):  # without its process's number
+                assert (tmp_path / "other" / lock.LOCK).is_file()
+        monkeypatch.setattr("pathlib.Path.unlink", refuse)
+        raise UserError("the first")
+
+
+def test_a_write_that_fails_tells_why_though_its_remains_cannot_be_removed(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("pathlib.Path.replace", refuse)
+    monkeypatch.setattr("pathlib.Path.unlink", refuse)
+    with pytest.raises(UserError, match="cannot write .*Read-only file system"):
+        write_text(tmp_path / "a", "text")
