@@ -100,6 +100,7 @@ def train(inputs, resume: bool) -> None:
     with arguments_kept(inputs.arguments, run_dir / "arguments.yaml") if writes else contextlib.nullcontext():
         from lora import count
         from training.card import write_card
+        from training.curves import plot
         from training.setup import build_model
         from training.trainer import Trainer
 
@@ -119,6 +120,7 @@ def train(inputs, resume: bool) -> None:
     if not writes:
         return
     write_card(inputs, trainer.progress, trained, frozen)
+    plot([run_dir], run_dir / "loss.png")
     with unheard():
         summarise(trainer, time.perf_counter() - started)
 
@@ -140,11 +142,9 @@ def arguments_kept(arguments: TrainingArguments, path: Path) -> Iterator[None]:
 
 def summarise(trainer, seconds: float) -> None:
     """What came out, where it lies, and what to type next."""
-    from training.curves import plot
     from training.evaluation import Score
 
     progress, run_dir = trainer.progress, trainer.run_dir
-    plot([run_dir], run_dir / "loss.png")
     before = Score(progress.first_loss, 0, progress.first_accuracy)
     best = Score(progress.best_loss, 0, progress.best_accuracy)
     print(

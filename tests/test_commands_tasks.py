@@ -88,9 +88,16 @@ def test_classes_are_measured_with_intervals_a_baseline_and_a_picture(runs, tmp_
     for name in ("base", "adapter", "trivial"):
         low, high = told[name]["intervals"]["accuracy"]
         assert low <= told[name]["accuracy"] <= high
+    assert told["notes"] == ["base: under a head that was never trained"]
     assert (runs / "emotion" / "confusion.png").read_bytes().startswith(PNG)
     predictions = [json.loads(line) for line in said.read_text(encoding="utf-8").splitlines()]
     assert len(predictions) == 15 and set(predictions[0]) == {"source", "prediction"}
+
+
+def test_a_model_without_a_classifiers_head_is_measured_under_one_that_was_never_trained():
+    options = ("--model", "nano", "--task", "emotion", "--data-dir", "sample", "--limit", 4, "--json")
+    told = json.loads(command("evaluate.py", *options).stdout)
+    assert told["notes"] == ["model: under a head that was never trained"]
 
 
 def test_answers_are_measured_and_written_as_squad_wants_them(runs, tmp_path):
