@@ -32,8 +32,9 @@ def serve(prepare: Callable[[dict], Callable[[], float]]) -> None:
     first, memory_mb = getattr(work, "first", work), getattr(work, "device_mb", _host_mb)
     begun = time.time()
     first()
-    say(ready=time.time() - _process_start(), first_unit=time.time() - begun)
+    ready = {"ready": time.time() - _process_start(), "first_unit": time.time() - begun}
     first()  # what a second unit still compiles or allocates is no part of a round either
+    say(**ready)  # not before: the next one starts, or the race begins, when this one rests
     peak_mb = memory_mb()
     for line in sys.stdin:
         if line.strip() != "run":

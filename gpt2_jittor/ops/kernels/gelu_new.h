@@ -30,7 +30,7 @@ static void gelu_new_backward(const float* x, const float* dy, float* dx, long n
     #pragma omp parallel for simd
     for (long i = 0; i < n; i++) {
         const float e = gelu_exp(x[i]), rest = 1.0f / (e + 1.0f), s = e * rest;  // rest = 1 - s
-        const float near = std::min(std::max(x[i], -STRAIGHT), STRAIGHT);
+        const float near = x[i] > STRAIGHT ? STRAIGHT : x[i] < -STRAIGHT ? -STRAIGHT : x[i];
         const float du = 0.7978845608028654f * (1.0f + 3.0f * 0.044715f * near * near);
         dx[i] = dy[i] * (s + 2.0f * near * s * rest * du);
     }
