@@ -2,10 +2,14 @@
 
 import contextlib
 import os
+import signal
 from unittest import mock
 
 import numpy as np
 import pytest
+
+# a shell lets what it starts in the background ignore Ctrl-C, and so would all that tests start
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
