@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from common import processes
-from common.command import Parser, unheard
+from common.command import Parser
 from common.errors import Faults, UserError
 from common.files import remove_unfinished, write_text
 from common.lock import locked
+from common.output import ignore_closed_output
 from gpt2_jittor.precisions import check_precision
 from training.arguments import TrainingArguments, add_options, option_name, over, read_recipe, resolve, resolve_resumed
 
@@ -64,12 +65,10 @@ def main() -> None:
     faults.tell()
     if before:
         check_not_shorter(inputs, before)
-    if not processes.is_first():
-        train(inputs, resume=before is not None)
-        return
-    with locked(inputs.arguments.run_dir):
-        check_folder(arguments.run_dir, before)  # another run may have ended in it meanwhile
-        remove_unfinished(arguments.run_dir)
+    with locked(inputs.arguments.run_dir) if processes.is_first() else contextlib.nullcontext():
+        if processes.is_first():
+            check_folder(arguments.run_dir, before)  # another run may have ended in it meanwhile
+            remove_unfinished(arguments.run_dir)
         train(inputs, resume=before is not None)
 
 
@@ -109,20 +108,18 @@ def train(inputs, resume: bool) -> None:
         several = f" in {processes.count()} processes" if processes.count() > 1 else ""
         how = device if precision == "fp32" else f"{device} in {precision}"
         trainer = Trainer(inputs, model, resume)
-    with unheard():
-        print(f"{inputs.arguments.model} on {how}{several}: {trained:,} parameters trained, {frozen:,} frozen")
-        for reason in trainer.damaged:
-            print(f"passed over: {reason}")
-        if resume:
-            print(f"resuming from {trainer.resumed_from or 'the beginning: no checkpoint was written yet'}")
+    print(f"{inputs.arguments.model} on {how}{several}: {trained:,} parameters trained, {frozen:,} frozen")
+    for reason in trainer.damaged:
+        print(f"passed over: {reason}")
+    if resume:
+        print(f"resuming from {trainer.resumed_from or 'the beginning: no checkpoint was written yet'}")
     started = time.perf_counter()
     trainer.run()
     if not writes:
         return
     write_card(inputs, trainer.progress, trained, frozen)
     plot([run_dir], run_dir / "loss.png")
-    with unheard():
-        summarise(trainer, time.perf_counter() - started)
+    summarise(trainer, time.perf_counter() - started)
 
 
 @contextlib.contextmanager
@@ -156,4 +153,5 @@ def summarise(trainer, seconds: float) -> None:
 
 
 if __name__ == "__main__":
+    ignore_closed_output()
     processes.run_together(main)

@@ -7,10 +7,11 @@ import os
 import signal
 import sys
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from common.errors import UserError
-from common.interrupt import Terminated, raise_on_sigterm
+from common.interrupt import Terminated, raise_on_termination
+from common.output import keep_standard_files
 
 # what a path or a disk can be at fault for; everything else that the system refuses is our fault
 FAULTS_OF_PATHS = {
@@ -29,47 +30,55 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; see --help")
 
 
-@contextlib.contextmanager
-def unheard() -> Iterator[None]:
-    """What is said in the block, on stdout or stderr, may be lost: work goes on without whoever read it (`| head`)."""
-    try:
-        yield
-        sys.stdout.flush()
-    except OSError:
-        _turn_away(sys.stdout, sys.stderr)
-
-
-def run_command(main: Callable[[], int | None]) -> None:
+def run_command(main: Callable[[], int | None]) -> typing.NoReturn:
     """Runs a command's `main` and ends the process: 0, 2 after a `UserError` and where the system refuses a path, 130
-    after Ctrl-C, 143 after SIGTERM, 141 where nobody reads what it has to say.
+    after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, 141 where nobody reads what it has to say.
     """
-    raise_on_sigterm()
+    end(status_of(main))
+
+
+def status_of(main: Callable[[], int | None]) -> int:
+    """Runs a command's `main` and returns the exit status; what went wrong is told on stderr."""
+    keep_standard_files()
+    raise_on_termination()
     try:
-        status = main()
+        status = main() or 0
+        sys.stdout.flush()
+        return status
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        status = 2
-    except Terminated:
-        print("terminated", file=sys.stderr)
-        status = 128 + signal.SIGTERM
+        return _failed(f"error: {error}", 2)
+    except Terminated as signalled:
+        return _failed("terminated", signalled.status)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        status = 128 + signal.SIGINT
+        return _failed("interrupted", 128 + signal.SIGINT)
     except BrokenPipeError:
         _turn_away(sys.stdout, sys.stderr)
-        status = 128 + signal.SIGPIPE
+        return 128 + signal.SIGPIPE
     except OSError as error:
         if error.errno not in FAULTS_OF_PATHS:
             raise
         _turn_away(sys.stdout)
         where = f"{error.filename}: {error.strerror}; give another path"
-        print(f"error: {where if error.filename else f'what is printed: {error.strerror}'}", file=sys.stderr)
-        status = 2
-    sys.exit(status or 0)
+        return _failed(f"error: {where if error.filename else f'what is printed: {error.strerror}'}", 2)
+
+
+def end(status: int) -> typing.NoReturn:
+    """Ends the process. One that failed or was told to end does so at once: libraries' own ways of ending may wait
+    for threads and processes that a signal has ended too."""
+    _turn_away(sys.stdout, sys.stderr)
+    if status:
+        os._exit(status)
+    sys.exit(0)
+
+
+def _failed(said: str, status: int) -> int:
+    with contextlib.suppress(OSError, ValueError):  # nobody may hear it
+        print(said, file=sys.stderr, flush=True)
+    return status
 
 
 def _turn_away(*streams: typing.TextIO) -> None:
-    """Those of the streams that cannot be written to lead nowhere from now on."""
+    """What the streams still hold is written; those that cannot be written to lead nowhere from now on."""
     for stream in streams:
         try:
             stream.flush()

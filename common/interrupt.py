@@ -1,27 +1,36 @@
-"""Ctrl-C, SIGTERM and SIGUSR1: all raise, and all can be made to wait until what has begun is whole.
+"""Ctrl-C, SIGTERM, SIGHUP and SIGUSR1: all raise, and all can be made to wait until what has begun is whole.
 
-SIGUSR1 asks for what SIGTERM asks for. `mpirun` passes it on, while on SIGTERM it kills within a second.
+SIGHUP is a terminal that closes. SIGUSR1 asks for what SIGTERM asks for: `mpirun` passes it on, while on SIGTERM it
+kills within a second. A signal that this process was started to ignore (`nohup`) stays ignored.
 """
 
 import contextlib
 import os
 import signal
-import sys
 import threading
 import typing
 from collections.abc import Iterator
 
-TERMINATING = (signal.SIGTERM, signal.SIGUSR1)
+from common.output import write_now
+
+TERMINATING = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 SIGNALS = (signal.SIGINT, *TERMINATING)
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: what Ctrl-C does, from a scheduler or a machine that shuts down."""
+    """A signal that does what Ctrl-C does, from a scheduler, a closed terminal or a machine that shuts down.
+
+    `status` is the exit status that shells give to it.
+    """
+
+    def __init__(self, number: int = signal.SIGTERM):
+        super().__init__()
+        self.status = 128 + (signal.SIGHUP if number == signal.SIGHUP else signal.SIGTERM)
 
 
-def raise_on_sigterm() -> None:
-    """From now on SIGTERM and SIGUSR1 raise `Terminated`."""
-    for number in TERMINATING:
+def raise_on_termination() -> None:
+    """From now on the TERMINATING signals raise `Terminated`."""
+    for number in _heeded(TERMINATING):
         signal.signal(number, _terminate)
 
 
@@ -48,25 +57,32 @@ def interrupts_deferred(saying: str = "") -> Iterator[None]:
             restore()
             signal.raise_signal(number)
         if saying:
-            print(f"\n{saying}; once more ends at once", file=sys.stderr, flush=True)
+            write_now(f"\n{saying}; once more ends at once\n")
 
-    before = {number: signal.signal(number, remember) for number in SIGNALS}
+    before = {number: signal.getsignal(number) for number in _heeded(SIGNALS)}
 
     def restore():
         for number, handler in before.items():
             signal.signal(number, handler)
 
     try:
+        for number in before:
+            signal.signal(number, remember)
         yield
     finally:
-        # here, so that it takes the place of an error that it brought about: Ctrl-C reaches the compiler too
+        # here, so that it takes the place of an error that it brought about: it reaches programs that were started, too
         restore()
         if len(received) == 1:
             signal.raise_signal(received[0])
 
 
+def _heeded(numbers: tuple[int, ...]) -> list[int]:
+    """Those that are not ignored; None is a handler that is not Python's."""
+    return [number for number in numbers if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+
+
 def _terminate(number, frame) -> typing.NoReturn:
-    raise Terminated
+    raise Terminated(number)
 
 
 def _pass_over(number, frame) -> None:
@@ -79,5 +95,5 @@ def _be_any_process() -> None:
             signal.signal(number, signal.SIG_DFL)
 
 
-# what is forked from here, such as Jittor's pool of compilers, is ended with SIGTERM and waited for
+# what is forked from here is ended with SIGTERM and waited for
 os.register_at_fork(after_in_child=_be_any_process)

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from common.command import run_command
+from common.command import end, run_command, status_of
 from common.errors import UserError
 from common.interrupt import pass_over_signals
 
@@ -34,6 +34,11 @@ def here() -> int:
     return int(os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", count()))
 
 
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def rank() -> int:
     """This one's number, from 0."""
     return int(os.environ.get("OMPI_COMM_WORLD_RANK", 0))
@@ -50,28 +55,24 @@ def run_together(main: Callable[[], int | None]) -> None:
     """
     if count() == 1:
         run_command(main)
-    status = 1
     try:
-        run_command(main if is_first() else functools.partial(_stand_behind, main))
-    except SystemExit as end:
-        status = end.code
+        status = status_of(main if is_first() else functools.partial(_stand_behind, main))
     except BaseException:
         traceback.print_exc()
-    if status:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+        status = 1
+    end(status)
 
 
 def _stand_behind(main: Callable[[], int | None]) -> int | None:
     """Runs `main` without a word. What goes wrong here alone is told, after the first process had time to end all."""
     pass_over_signals()
+    errors = sys.stderr
     sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 (for as long as this process lives)
     try:
         return main()
     except Exception as error:
         time.sleep(GRACE)
-        sys.stderr = sys.__stderr__
+        sys.stderr = errors
         if isinstance(error, UserError):
             raise UserError(f"process {rank()}, where the first is 0: {error}") from error
         raise

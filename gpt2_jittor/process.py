@@ -1,7 +1,8 @@
 """What importing Jittor does to the whole process, undone.
 
-Jittor ends the process on Ctrl-C and on SIGTERM, so that nothing could be saved; it switches off the checks of
-HTTPS certificates; it allows recursion without end; it writes its compiler's progress over our bar.
+Jittor ends the process on Ctrl-C and where a program that it started is ended by a signal, so that nothing could be
+saved; it keeps a pool of processes, and waits for them at the end; it switches off the checks of HTTPS certificates; it
+allows recursion without end; it writes its compiler's progress over our bar.
 """
 
 import contextlib
@@ -10,11 +11,15 @@ import signal
 import ssl
 import sys
 import threading
+import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGQUIT", "SIGCHLD") if hasattr(signal, name)]
+from common.processes import cores
+
+SIGNALS = [getattr(signal, name) for name in ("SIGQUIT", "SIGCHLD") if hasattr(signal, name)]  # that have its handlers
+MOST_COMPILERS, MEMORY_OF_COMPILER = 16, 3 << 30  # at a time, and what one may take: Jittor's own figures
 JUPYTER = "JPY_PARENT_PID"  # where it is set, Jittor's core lets Ctrl-C be from its first moment
 
 
@@ -22,6 +27,8 @@ JUPYTER = "JPY_PARENT_PID"  # where it is set, Jittor's core lets Ctrl-C be from
 def settings_kept() -> Iterator[None]:
     """Puts back, at its end, what the import of Jittor changes."""
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    # a program's end must not reach Jittor's own handler, which ends the process from within malloc
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     in_jupyter = os.environ.setdefault(JUPYTER, "0")
     verified_https, recursion_limit = ssl._create_default_https_context, sys.getrecursionlimit()
     try:
@@ -34,6 +41,57 @@ def settings_kept() -> Iterator[None]:
         if threading.current_thread() is threading.main_thread():  # nobody else may set handlers
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def compile_apart(commands: Sequence[str], cache_path: str, jittor_path: str, msg: str = "") -> None:
+    """Runs compilations in processes that live no longer than they and that no signal to this one's group reaches.
+
+    It stands in for `jittor_utils.run_cmds`, whose pool of processes lives as long as the program: a signal to the
+    group ends them, and the pool then hangs or takes the program with it. Raises RuntimeError where one fails.
+    """
+    import jittor_utils
+
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    count = min(cores(), MOST_COMPILERS, max(1, memory // MEMORY_OF_COMPILER), len(commands))
+    taking, giving = os.pipe()
+    os.write(giving, b"".join(number.to_bytes(2, "little") for number in range(len(commands))))
+    os.close(giving)
+    workers = []
+    try:
+        for _ in range(count):
+            if worker := os.fork():
+                workers.append(worker)
+                continue
+            with _ending_here():
+                os.setsid()
+                jittor_utils.pool_initializer()  # ends it with this process
+                while number := os.read(taking, 2):
+                    command = commands[int.from_bytes(number, "little")]
+                    jittor_utils.do_compile([command, cache_path, jittor_path])
+        while workers:
+            _, status = os.waitpid(workers[-1], 0)
+            workers.pop()
+            if status:
+                raise RuntimeError("Jittor's sources could not be compiled; the compiler has said why")
+    finally:
+        os.close(taking)
+        for worker in workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(worker, signal.SIGKILL)  # the compiler that it runs, too
+            os.waitpid(worker, 0)
+
+
+@contextlib.contextmanager
+def _ending_here() -> Iterator[None]:
+    """A forked process ends with the block: what its parent is in the middle of is not its business."""
+    try:
+        yield
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(1)
 
 
 def ignore_flushed_subnormals() -> None:
@@ -41,7 +99,13 @@ def ignore_flushed_subnormals() -> None:
     warnings.filterwarnings("ignore", message="The value of the smallest subnormal")
 
 
-def silence_compiler(jittor) -> None:
-    """Sends the C++ error stream of `jittor` through the filter of quiet.h."""
-    header = Path(__file__).with_name("quiet.h").read_text(encoding="utf-8")
-    jittor.code([1], "float32", [], cpu_header=header, cpu_src="quieten(); *out0_p = 0;").sync()
+def tame_compilers(jittor) -> None:
+    """Sends the C++ error stream of `jittor` through the filter of quiet.h, and runs its compilers as
+    compiler_session.h says: on Linux, elsewhere a signal to the process group reaches them.
+    """
+    headers = ["quiet.h"] + ["compiler_session.h"] * (sys.platform == "linux")
+    header = "\n".join(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in headers)
+    led = "run_compilers_in_sessions()" if sys.platform == "linux" else "1"
+    done = jittor.code([1], "float32", [], cpu_header=header, cpu_src=f"quieten(); *out0_p = {led};")
+    if not done.item():
+        raise RuntimeError("this is not the Jittor that compiler_session.h was written for")

@@ -86,12 +86,14 @@ def import_jittor():
     with process.settings_kept():
         import jittor_utils
 
+        jittor_utils.run_cmds = process.compile_apart
         lend_onednn(Path(jittor_utils.home()))
         compiled = core_is_compiled()
     if not compiled:
         print("Compiling Jittor's core (once on this machine, about 4 minutes) ...", file=sys.stderr, flush=True)
     # an exception in the midst of it may be lost: seconds can wait for it, a compilation cannot
-    with interrupts_deferred() if compiled else contextlib.nullcontext(), process.settings_kept():
+    deferred = interrupts_deferred() if compiled else contextlib.nullcontext()
+    with deferred, process.settings_kept():
         try:
             import jittor
         except SystemExit:  # its way of saying so, with status 0 and, when silent, without a word
@@ -100,7 +102,7 @@ def import_jittor():
             where = jittor_utils.cache_path
             raise UserError(f"Jittor cannot write its kernels to {where}: {error}; free some space there") from error
     jittor.flags.log_sync = 1  # its logging thread must not write through Python
-    process.silence_compiler(jittor)
+    process.tame_compilers(jittor)
     process.ignore_flushed_subnormals()
     jittor.flags.use_cuda = int(device == "cuda")
     return jittor

@@ -6,13 +6,13 @@ import time
 
 import pytest
 
-from common.interrupt import TERMINATING, Terminated, interrupts_deferred, raise_on_sigterm
+from common.interrupt import TERMINATING, Terminated, interrupts_deferred, raise_on_termination
 
 
 @pytest.fixture(autouse=True)
 def handlers():
     before = {number: signal.getsignal(number) for number in TERMINATING}
-    raise_on_sigterm()
+    raise_on_termination()
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -61,3 +61,18 @@ def test_a_forked_process_can_be_ended_meanwhile():
         time.sleep(0.3)  # Python's own work behind a fork comes first
         os.kill(child, signal.SIGTERM)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGUSR1, 143)])
+def test_each_signal_has_the_status_that_shells_give_it(number, status):
+    with pytest.raises(Terminated) as caught:
+        signal.raise_signal(number)
+    assert caught.value.status == status
+
+
+def test_a_signal_that_is_ignored_stays_ignored():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    raise_on_termination()
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    with interrupts_deferred():
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN

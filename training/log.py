@@ -9,7 +9,6 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from common.command import unheard
 from common.errors import UserError
 from common.files import flush, write_text
 from training.checkpoint import Progress
@@ -62,8 +61,7 @@ class Log:
             f"loss {record['loss']:.3f}, rate {record['learning_rate']:.1e}, {speed:,.0f} tokens/s",
             refresh=False,
         )
-        with unheard():
-            self.bar.update()
+        self.bar.update()
 
     def validation(self, step: int, epoch: float, score: Score) -> None:
         """Logs one validation."""
@@ -79,12 +77,10 @@ class Log:
 
     def say(self, text: str) -> None:
         """Prints above the bar."""
-        with unheard():
-            tqdm.write(text)
+        tqdm.write(text)
 
     def close(self) -> None:
-        with unheard():
-            self.bar.close()
+        self.bar.close()
 
     def _append(self, record: dict) -> None:
         line = json.dumps({**record, "seconds": round(self.seconds, 3)})
