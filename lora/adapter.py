@@ -10,7 +10,7 @@ from gpt2_jittor.pretrained import GPT2PreTrained
 from gpt2_jittor.weights import differences
 from lora.config import LoraConfig
 from lora.files import PREFIX, A, Adapter, B, check_base, read_adapter, write_adapter
-from lora.injection import adapter_config, adapter_names, exchange, factor_shapes, is_merged, mark_trainable
+from lora.injection import adapter_config, adapter_names, eject, exchange, factor_shapes, is_merged, mark_trainable
 from lora.layers import LoraLinear
 
 
@@ -42,9 +42,14 @@ def load_adapter(model: GPT2PreTrained, directory: str | Path, trained: bool = F
     """
     adapter = read_adapter(directory)
     check_vocabulary(model, adapter, directory)
-    _make_room(model, adapter, directory)
-    check_tensors(model, adapter, directory)
-    check_base(directory, adapter, model.fingerprint)
+    originals = _make_room(model, adapter, directory)
+    try:
+        check_tensors(model, adapter, directory)
+        check_base(directory, adapter, model.fingerprint)
+    except UserError:
+        if originals is not None:
+            eject(model, originals)  # what was refused leaves the model as it was
+        raise
     assign(model, adapter)
     mark_trainable(model, trained)
     return adapter.config
@@ -112,11 +117,15 @@ def _tell(source: str | Path, problems: str) -> None:
         raise UserError(f"{source}: the adapter does not fit this model; tensors {problems}")
 
 
-def _make_room(model: GPT2PreTrained, adapter: Adapter, source: str | Path) -> None:
-    """Injects the adapter's configuration, unless the very same is there already, and not merged."""
+def _make_room(model: GPT2PreTrained, adapter: Adapter, source: str | Path) -> dict | None:
+    """Injects the adapter's configuration; returns the modules that were replaced.
+
+    None, and nothing is done, where the very same is there already, and not merged.
+    """
     present = adapter_config(model)
     if present is None:
         check_factors(model, adapter, source)
-        exchange(model, adapter.config)
-    elif is_merged(model) or present.shape() != adapter.config.shape():
+        return exchange(model, adapter.config)
+    if is_merged(model) or present.shape() != adapter.config.shape():
         raise UserError("this model has another adapter, or a merged one; load the base model again")
+    return None
