@@ -74,7 +74,7 @@ def open_tensors(directory: str | Path) -> dict[str, np.ndarray]:
     """
     stored: dict[str, np.ndarray] = {}
     for path in _weight_files(Path(directory)):
-        opened = open_torch(path) if path.suffix == ".bin" else _open_safetensors(path)
+        opened = open_file(path)
         for key, name in canonical_names(opened).items():
             if name in stored:
                 raise UserError(f"{path}: tensor {name} is there twice; get the checkpoint again")
@@ -84,7 +84,30 @@ def open_tensors(directory: str | Path) -> dict[str, np.ndarray]:
 
 def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
     """All tensors of one safetensors file under their own keys, in float32. Raises UserError if damaged."""
-    return {name: _to_float32(name, view, path) for name, view in _open_safetensors(Path(path)).items()}
+    return in_float32(_open_safetensors(Path(path)), path)
+
+
+def in_float32(views: dict[str, np.ndarray], path: str | Path) -> dict[str, np.ndarray]:
+    """What `open_file` mapped, read: float32 arrays of their own.
+
+    Raises UserError for numbers that are no floats or not finite, and where a few bytes stand for many tensors.
+    """
+    # an archive's tensors may lie over one another, as a tied head's do on its embedding: twice, not thousands of times
+    total, stored = sum(view.nbytes for view in views.values()), Path(path).stat().st_size
+    if total > 2 * stored:
+        raise UserError(f"{path}: {stored:,} bytes stand for tensors of {total:,}; get the file again")
+    return {name: _to_float32(name, view, path) for name, view in views.items()}
+
+
+def open_file(path: Path) -> dict[str, np.ndarray]:
+    """Maps one file of weights, of either format: its own keys -> views in the stored dtype. Nothing is read yet.
+
+    Raises UserError if damaged.
+    """
+    with path.open("rb") as file:
+        if file.read(23) == b"version https://git-lfs":
+            raise UserError(f"{path} is a Git LFS pointer, not the weights; run `git lfs pull` there")
+    return open_torch(path) if path.suffix == ".bin" else _open_safetensors(path)
 
 
 def canonical_names(keys: Iterable[str]) -> dict[str, str]:
@@ -226,9 +249,6 @@ def _weight_files(directory: Path) -> list[Path]:
     for path in (directory / part for part in parts):
         if not path.is_file():
             raise UserError(f"{path} is missing: the checkpoint is incomplete; get it again")
-        with path.open("rb") as file:
-            if file.read(23) == b"version https://git-lfs":
-                raise UserError(f"{path} is a Git LFS pointer, not the weights; run `git lfs pull` there")
     return [directory / part for part in parts]
 
 

@@ -9,8 +9,8 @@ from gpt2_jittor.layers import TiedHead
 from gpt2_jittor.pretrained import GPT2PreTrained
 from gpt2_jittor.weights import differences
 from lora.config import LoraConfig
-from lora.files import PREFIX, Adapter, check_base, read_adapter, write_adapter
-from lora.injection import adapter_config, adapter_names, inject, is_merged, mark_trainable
+from lora.files import PREFIX, A, Adapter, B, check_base, read_adapter, write_adapter
+from lora.injection import adapter_config, adapter_names, eject, exchange, factor_shapes, is_merged, mark_trainable
 from lora.layers import LoraLinear
 
 
@@ -42,9 +42,14 @@ def load_adapter(model: GPT2PreTrained, directory: str | Path, trained: bool = F
     """
     adapter = read_adapter(directory)
     check_vocabulary(model, adapter, directory)
-    _make_room(model, adapter.config)
-    check_tensors(model, adapter, directory)
-    check_base(directory, adapter, model.fingerprint)
+    originals = _make_room(model, adapter, directory)
+    try:
+        check_tensors(model, adapter, directory)
+        check_base(directory, adapter, model.fingerprint)
+    except UserError:
+        if originals is not None:
+            eject(model, originals)  # what was refused leaves the model as it was
+        raise
     assign(model, adapter)
     mark_trainable(model, trained)
     return adapter.config
@@ -65,6 +70,13 @@ def check_vocabulary(model: GPT2PreTrained, adapter: Adapter, source: str | Path
         raise UserError(f"{source}: the adapter's model has a head of its own, this one's is its token embedding")
 
 
+def check_factors(model: GPT2PreTrained, adapter: Adapter, source: str | Path) -> None:
+    """Raises UserError where a plain model would get other factors than the adapter's file holds: none is made yet."""
+    expected = {f"{PREFIX}{name}": shape for name, shape in factor_shapes(model, adapter.config).items()}
+    found = {key: tensor.shape for key, tensor in adapter.tensors.items() if key.endswith((A, B))}
+    _tell(source, differences(expected, found))
+
+
 def check_tensors(model: GPT2PreTrained, adapter: Adapter, source: str | Path) -> None:
     """Raises UserError where the adapter's tensors are not those that were injected."""
     keys = {key: name for name, key in peft_keys(model).items()} | {
@@ -73,8 +85,7 @@ def check_tensors(model: GPT2PreTrained, adapter: Adapter, source: str | Path) -
     expected = {key: tuple(model.parameter(name).shape) for key, name in keys.items()}
     found = {key: tensor.shape for key, tensor in adapter.tensors.items()}
     found |= {f"{PREFIX}{name}": tensor.shape for name, tensor in embeddings_of(model, adapter).items()}
-    if problems := differences(expected, found):
-        raise UserError(f"{source}: the adapter does not fit this model; tensors {problems}")
+    _tell(source, differences(expected, found))
 
 
 def assign(model: GPT2PreTrained, adapter: Adapter) -> None:
@@ -101,10 +112,20 @@ def peft_keys(model: GPT2PreTrained) -> dict[str, str]:
     return keys
 
 
-def _make_room(model: GPT2PreTrained, config: LoraConfig) -> None:
-    """Injects `config`, unless the very same is there already, and not merged."""
+def _tell(source: str | Path, problems: str) -> None:
+    if problems:
+        raise UserError(f"{source}: the adapter does not fit this model; tensors {problems}")
+
+
+def _make_room(model: GPT2PreTrained, adapter: Adapter, source: str | Path) -> dict | None:
+    """Injects the adapter's configuration; returns the modules that were replaced.
+
+    None, and nothing is done, where the very same is there already, and not merged.
+    """
     present = adapter_config(model)
     if present is None:
-        inject(model, config)
-    elif is_merged(model) or present.shape() != config.shape():
+        check_factors(model, adapter, source)
+        return exchange(model, adapter.config)
+    if is_merged(model) or present.shape() != adapter.config.shape():
         raise UserError("this model has another adapter, or a merged one; load the base model again")
+    return None

@@ -13,9 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from common.errors import UserError
-from lora.files import PREFIX, Adapter
-
-A, B = ".lora_A.weight", ".lora_B.weight"
+from lora.files import PREFIX, A, Adapter, B
 
 
 def combine(adapters: Mapping[str, Adapter], weights: Mapping[str, float]) -> Adapter:
@@ -36,13 +34,16 @@ def combine(adapters: Mapping[str, Adapter], weights: Mapping[str, float]) -> Ad
                 raise UserError(f"{key} {list(values.shape)} is no factor of LoRA's: this adapter cannot be combined")
             if key.endswith(A):
                 whole = tensors.setdefault(key, np.zeros((rank, values.shape[1]), np.float32))
-                place, factor = whole[start:end], np.float32(weight * adapter.config.scaling)
+                place, factor = whole[start:end], weight * adapter.config.scaling
             else:
                 whole = tensors.setdefault(key, np.zeros((values.shape[0], rank), np.float32))
-                place, factor = whole[:, start:end], np.float32(1)
+                place, factor = whole[:, start:end], 1.0
             if place.shape != values.shape:
                 raise UserError(f"these adapters are of different models: {key} is {list(values.shape)} in one of them")
-            place[:] = values * factor
+            with np.errstate(over="ignore", invalid="ignore"):
+                place[:] = values * np.float32(factor)
+            if not np.isfinite(place).all():
+                raise UserError(f"{key} times {weight:g} is beyond float32: give smaller weights")
         start = end
     # α = r: the factor of the product is 1, since each adapter's own is in its A
     bases = {adapter.config.base_model_name_or_path for adapter, _ in parts}
@@ -51,6 +52,7 @@ def combine(adapters: Mapping[str, Adapter], weights: Mapping[str, float]) -> Ad
         r=rank,
         lora_alpha=rank,
         use_rslora=False,
+        modules_to_save=None,
         target_modules=_targets(parts),
         base_model_name_or_path=bases.pop() if len(bases) == 1 else None,
     )
@@ -80,7 +82,8 @@ def _check(adapters: Mapping[str, Adapter], weights: Mapping[str, float]) -> Non
 def _more(adapter: Adapter):
     """What an adapter holds besides factors, of which no sum can be made."""
     config = adapter.config
-    yield "whole layers (modules_to_save)", config.saved_names
+    layers = {key.removeprefix(PREFIX).rpartition(".")[0] for key in adapter.tensors}  # names may match nothing
+    yield "whole layers (modules_to_save)", config.task_type == "SEQ_CLS" or any(map(config.saves, layers))
     yield "tokens (trainable_token_indices)", config.trainable_token_indices
     yield f"biases ({config.bias})", config.bias != "none"
     yield "embeddings (a resized vocabulary)", adapter.embeddings

@@ -3,7 +3,8 @@
 import dataclasses
 import math
 import re
-from collections.abc import Iterable
+import reprlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +23,21 @@ CLASSIFIERS = ("classifier", "score")
 # initialisations with which PEFT also rewrites the base's weights, at every loading
 CHANGE_BASE = ("pissa", "olora", "loftq", "corda", "lora_ga", "eva")
 
-# entries of PEFT's file that change the computation in ways this project does not have
-UNSUPPORTED = (
-    "alora_invocation_tokens",
-    "alpha_pattern",
-    "arrow_config",
-    "exclude_modules",
-    "kasa_config",
-    "layer_replication",
-    "layers_to_transform",
-    "lora_bias",
-    "monteclora_config",
-    "rank_pattern",
-    "target_parameters",
-    "use_bdlora",
-    "use_dora",
-    "use_qalora",
-    "velora_config",
+# what PEFT's file says besides, and what the numbers of an adapter that was stored do not depend on
+HARMLESS = (
+    *("auto_mapping", "inference_mode", "merge_weights", "peft_type", "peft_version", "revision", "runtime_config"),
+    "fan_in_fan_out",  # PEFT sees what the layer is
+    *("corda_config", "eva_config", "loftq_config", "lora_ga_config"),  # how the factors were drawn
+    *("layers_pattern", "megatron_core", "qalora_group_size"),  # they belong to fields that are refused
+    "ensure_weight_tying",  # but with modules_to_save
 )
+# fields that PEFT got later (0.15, 0.8): to an older one their very names are an error, so they are written where
+# they are used; all others are as old as 0.3, and always written
+NEWER = ("trainable_token_indices", "use_rslora")
+TASK_TYPES = ("CAUSAL_LM", "SEQ_CLS", "SEQ_2_SEQ_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION")
+ALL_LINEAR = "all-linear"  # PEFT's word for every projection
+LARGEST_SIZE, LARGEST_FLOAT = 2**31 - 1, 3.4e38  # what a tensor's dimension and a float32 can hold
+NAMED = 8  # fields in an error message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,26 +79,32 @@ class LoraConfig:
         return self.r, self.scaling, self.bias, targets, sorted(set(self.saved_names)), tokens
 
     def targets(self, path: str) -> bool:
-        """Whether the module at this dotted path is a target, decided as PEFT decides."""
-        if isinstance(self.target_modules, str):
-            return self._matches(path)
-        return is_called(path, self.target_modules)
+        """Whether the module at this dotted path is a target, decided as PEFT decides: none that is saved whole is."""
+        return self.names_target(path) and not self._is_kept_whole(path)
+
+    def names_target(self, path: str) -> bool:
+        """Whether `target_modules` matches this path, be it saved whole or not."""
+        if not isinstance(self.target_modules, str):
+            return is_called(path, self.target_modules)
+        if self.target_modules.lower() == ALL_LINEAR:
+            return is_called(path, PROJECTIONS)
+        return _matches(re.fullmatch, "target_modules", self.target_modules, self.target_modules, path)
+
+    def _is_kept_whole(self, path: str) -> bool:
+        """PEFT's guard against two kinds of training of one layer takes the names for regular expressions."""
+        return any(_matches(re.match, "modules_to_save", name, _part(name), path) for name in self.saved_names)
 
     def check_targets(self, projections: list[str]) -> None:
         """Raises UserError where the targets, or one of their names, are none of these paths of a model's."""
         names = [self.target_modules] if isinstance(self.target_modules, str) else self.target_modules
         if isinstance(self.target_modules, str):
-            unmatched = [] if any(map(self.targets, projections)) else names
+            unmatched = [] if any(map(self.names_target, projections)) else names
         else:
             unmatched = [name for name in names if not any(is_called(path, [name]) for path in projections)]
         if unmatched:
-            missing = ", ".join(map(repr, unmatched))
-            raise UserError(f"target_modules: nothing in the model is called {missing}; use {', '.join(PROJECTIONS)}")
-
-    def _matches(self, path: str) -> bool:
-        endless = UserError(f"target_modules {self.target_modules!r} takes too long to match {path}: write it plainer")
-        with at_most(MATCHING_SECONDS, endless):
-            return re.fullmatch(self.target_modules, path) is not None
+            raise UserError(
+                f"target_modules: nothing in the model is called {listed(unmatched)}; use {', '.join(PROJECTIONS)}"
+            )
 
     @property
     def saved_names(self) -> tuple[str, ...]:
@@ -108,43 +112,31 @@ class LoraConfig:
         return (*(self.modules_to_save or ()), *(CLASSIFIERS if self.task_type == "SEQ_CLS" else ()))
 
     def saves(self, path: str) -> bool:
-        """Whether the module at this dotted path is trained and saved whole."""
-        return is_called(path, self.saved_names)
+        """Whether the module at this dotted path is trained and saved whole: PEFT asks for the path's end alone."""
+        return any(path.endswith(name) for name in self.saved_names)
 
     @classmethod
     def from_pretrained(cls, directory: str | Path) -> "LoraConfig":
         """Reads `adapter_config.json`. Raises UserError where it is missing or asks for what we lack."""
         path = Path(directory) / "adapter_config.json"
         values = read_json(path)
-        if values.get("peft_type") != "LORA":
-            raise UserError(f"{path}: peft_type is {values.get('peft_type')!r}; only LORA adapters can be used")
-        # a number is a setting, though it be 0, as a layer's is
-        unsupported = [name for name in UNSUPPORTED if values.get(name) or type(values.get(name)) is int]
-        if unsupported:
-            raise UserError(f"{path}: {', '.join(unsupported)} is not supported; use a plain LoRA adapter")
-        drawn = values.get("init_lora_weights")
-        if isinstance(drawn, str) and drawn.startswith(CHANGE_BASE):
-            raise UserError(
-                f"{path}: init_lora_weights {drawn!r} changes the base model's weights: merge it in PEFT first"
-            )
-        if values.get("ensure_weight_tying") and {"wte", "lm_head"} & set(values.get("modules_to_save") or ()):
-            raise UserError(f"{path}: ensure_weight_tying with modules_to_save is not supported: merge it in PEFT")
-        values = values | {"trainable_token_indices": _tokens(values.get("trainable_token_indices"), path)}
-        # how the factors were drawn otherwise does not matter to those who read them
-        known = {field.name for field in dataclasses.fields(cls)} - {"init_lora_weights"}
         try:
-            return cls(**{name: value for name, value in values.items() if name in known})
+            config = cls(**_settings(values))
+            if values.get("ensure_weight_tying") and any(map(config.saves, ("transformer.wte", "lm_head"))):
+                raise UserError("ensure_weight_tying with modules_to_save is not supported: merge it in PEFT")
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
+        return config
 
     def to_dict(self) -> dict[str, Any]:
-        """What `adapter_config.json` must hold for PEFT to build the same adapter."""
+        """What `adapter_config.json` must hold for PEFT, of any version that can, to build the same adapter."""
         values = dataclasses.asdict(self)
         for name in ("target_modules", "modules_to_save", "trainable_token_indices"):
             if isinstance(values[name], tuple | set):
                 values[name] = list(values[name])
         # GPT-2's projections are Conv1D, weight [in, out]
-        return {"peft_type": "LORA", "fan_in_fan_out": True, "inference_mode": True} | values
+        values = {"peft_type": "LORA", "fan_in_fan_out": True, "inference_mode": True} | values
+        return {name: value for name, value in values.items() if value or name not in NEWER}
 
 
 def projections_of(layers: int) -> list[str]:
@@ -158,49 +150,106 @@ def is_called(path: str, names: Iterable[str]) -> bool:
     return any(path == name or path.endswith(f".{name}") for name in names)
 
 
-def _tokens(value: object, source: Path) -> object:
+def _settings(values: dict[str, Any]) -> dict[str, Any]:
+    """`LoraConfig`'s arguments out of PEFT's file. Raises UserError for what changes the result and is not known."""
+    if values.get("peft_type") != "LORA":
+        raise UserError(f"peft_type is {_short(values.get('peft_type'))}; only LORA adapters can be used")
+    known = {field.name for field in dataclasses.fields(LoraConfig)}
+    # false, null or empty means "not used" in every field of PEFT's; 0 does not, as a layer's number
+    unknown = sorted(
+        name
+        for name, value in values.items()
+        if name not in known and name not in HARMLESS and not _says_nothing(value)
+    )
+    if unknown:
+        raise UserError(f"{listed(unknown)} is not supported and may change the result; use a plain LoRA adapter")
+    settings = {name: values[name] for name in known & values.keys()}
+    for name in ("target_modules", "use_rslora"):  # without a value they are PEFT's default
+        if settings.get(name, ...) is None:
+            del settings[name]
+    drawn = settings.get("init_lora_weights")
+    if isinstance(drawn, str) and drawn.lower().startswith(CHANGE_BASE):
+        raise UserError(f"init_lora_weights {_short(drawn)} changes the base model's weights: merge it in PEFT first")
+    if not isinstance(drawn, bool | str) or drawn not in INITS:
+        settings.pop("init_lora_weights", None)  # how the factors were drawn does not matter to those who read them
+    settings["trainable_token_indices"] = _tokens(settings.get("trainable_token_indices"))
+    return settings
+
+
+def _tokens(value: object) -> object:
     """PEFT's field: a list of ids, or ids for each embedding by its name, of which this project knows one."""
+    if value in (None, [], {}):
+        return None
     if not isinstance(value, dict):
         return value
-    if len(value) != 1 or not is_called("transformer.wte", value):
-        raise UserError(
-            f"{source}: trainable_token_indices for {', '.join(map(str, value)) or 'nothing'}; "
-            "only the token embedding's (wte) are supported"
-        )
-    return next(iter(value.values()))
+    name, *others = value
+    # PEFT asks for a path's end here too; "e" would be both
+    if others or not "transformer.wte".endswith(name) or "transformer.wpe".endswith(name):
+        raise UserError(f"trainable_token_indices for {listed(value)}; only the token embedding's (wte) are supported")
+    return value[name]
+
+
+def _says_nothing(value: object) -> bool:
+    return value is None or value is False or value in ("", [], {})
+
+
+def _part(name: str) -> str:
+    """The expression with which PEFT looks for `name` among a path's parts."""
+    return rf"(^|.*\.){name}($|\..*)"
+
+
+def _matches(match: Callable, field: str, given: str, expression: str, path: str) -> bool:
+    endless = UserError(f"{field} {_short(given)} takes too long to match {path}: write it plainer")
+    with at_most(MATCHING_SECONDS, endless):
+        return match(expression, path) is not None
 
 
 def _problems(config: LoraConfig):
     if not isinstance(config.r, int) or isinstance(config.r, bool) or config.r < 1:
-        yield f"r must be a whole number of at least 1, not {config.r!r}"
+        yield f"r must be a whole number of at least 1, not {_short(config.r)}"
+    elif config.r > LARGEST_SIZE:
+        yield f"r must be at most {LARGEST_SIZE}"
     if not _is_number(config.lora_alpha) or config.lora_alpha <= 0:
-        yield f"lora_alpha must be positive, not {config.lora_alpha!r}"
+        yield f"lora_alpha must be positive, not {_short(config.lora_alpha)}"
     if not _is_number(config.lora_dropout) or not 0 <= config.lora_dropout < 1:
-        yield f"lora_dropout must be at least 0 and below 1, not {config.lora_dropout!r}"
+        yield f"lora_dropout must be at least 0 and below 1, not {_short(config.lora_dropout)}"
     if config.bias not in BIASES:
-        yield f"bias must be one of {', '.join(BIASES)}, not {config.bias!r}"
+        yield f"bias must be one of {', '.join(BIASES)}, not {_short(config.bias)}"
     if config.init_lora_weights not in INITS:
-        yield f"init_lora_weights must be true, false or gaussian, not {config.init_lora_weights!r}"
+        yield f"init_lora_weights must be true, false or gaussian, not {_short(config.init_lora_weights)}"
     if not isinstance(config.use_rslora, bool):
-        yield f"use_rslora must be true or false, not {config.use_rslora!r}"
+        yield f"use_rslora must be true or false, not {_short(config.use_rslora)}"
     if not config.target_modules:
         yield f"target_modules is empty; GPT-2 has {', '.join(PROJECTIONS)}"
     elif not isinstance(config.target_modules, str) and not _is_names(config.target_modules):
-        yield f"target_modules must be names or one regular expression, not {config.target_modules!r}"
+        yield f"target_modules must be names or one regular expression, not {_short(config.target_modules)}"
     if config.modules_to_save is not None and not _is_names(config.modules_to_save):
-        yield f"modules_to_save must be a list of names, not {config.modules_to_save!r}"
+        yield f"modules_to_save must be a list of names, not {_short(config.modules_to_save)}"
     tokens = config.trainable_token_indices
     if tokens is not None and not _is_ids(tokens):
-        yield f"trainable_token_indices must be a list of token ids, each of them once, not {tokens!r}"
+        yield f"trainable_token_indices must be a list of token ids, each of them once, not {_short(tokens)}"
+    if not isinstance(config.base_model_name_or_path, str | None):
+        yield f"base_model_name_or_path must be a name or a folder, not {_short(config.base_model_name_or_path)}"
+    if config.task_type is not None and config.task_type not in TASK_TYPES:
+        yield f"task_type must be one of {', '.join(TASK_TYPES)}, not {_short(config.task_type)}"
+    yield from _faulty_expressions(config)
+
+
+def _faulty_expressions(config: LoraConfig):
+    expressions = []
     if isinstance(config.target_modules, str):
+        expressions.append(("target_modules", config.target_modules, config.target_modules))
+    if _is_names(config.modules_to_save):
+        expressions += [("modules_to_save", name, _part(name)) for name in config.modules_to_save]
+    for field, given, expression in expressions:
         try:
-            re.compile(config.target_modules)
-        except re.error as error:
-            yield f"target_modules {config.target_modules!r} is no regular expression ({error})"
+            re.compile(expression)
+        except (re.error, OverflowError, RecursionError) as error:
+            yield f"{field} {_short(given)} is no regular expression ({error})"
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST_FLOAT
 
 
 def _is_names(value: object) -> bool:
@@ -208,6 +257,23 @@ def _is_names(value: object) -> bool:
 
 
 def _is_ids(value: object) -> bool:
-    if not isinstance(value, list | tuple) or not value or len(set(map(repr, value))) < len(value):
+    if not isinstance(value, list | tuple) or not value:
         return False
-    return all(isinstance(token, int) and not isinstance(token, bool) and token >= 0 for token in value)
+    whole = all(isinstance(token, int) and not isinstance(token, bool) for token in value)
+    return whole and all(0 <= token <= LARGEST_SIZE for token in value) and len(set(value)) == len(value)
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names from outside, the first NAMED of them, in quotes."""
+    names = list(names)
+    return ", ".join(map(_short, names[:NAMED])) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+
+
+def _short(value: object) -> str:
+    """`repr`, of what may come from outside and be of any size."""
+    shown = reprlib.Repr()
+    shown.maxstring = shown.maxother = 100
+    try:
+        return shown.repr(value)
+    except ValueError:  # of an integer that Python takes too long to print
+        return "a number of thousands of digits"

@@ -8,11 +8,13 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import write_json
-from gpt2_jittor.weights import read_metadata, read_safetensors, write_safetensors
-from lora.config import LoraConfig
+from gpt2_jittor.weights import in_float32, open_file, read_metadata, write_safetensors
+from lora.config import LARGEST_FLOAT, LoraConfig
 
 PREFIX = "base_model.model."
 WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
+ARCHIVE = "adapter_model.bin"  # what PEFT wrote by default until 0.6, and still reads where there is no other
+A, B = ".lora_A.weight", ".lora_B.weight"
 BASE = "base_fingerprint"  # in the weights' metadata, which PEFT leaves alone
 ROWS = "transformer.wte.token_adapter.trainable_tokens_delta"
 
@@ -20,6 +22,8 @@ ROWS = "transformer.wte.token_adapter.trainable_tokens_delta"
 DUPLICATES = (".original_module.", ".modules_to_save.")
 TIED_ROWS = f"{PREFIX}lm_head.token_adapter.trainable_tokens_delta"
 SCORE = "score.weight"
+WITH_NAME = re.compile(r"(.+\.lora_[AB])\.[^.]+(\.weight)")  # a factor's key in a model's own state_dict
+BESIDE_PROJECTIONS = ("lm_head", "score", "transformer.wte", "transformer.wpe")  # where PEFT has LoRA as well
 EMBEDDING = re.compile(r"(transformer\.wte|lm_head)(\.token_adapter)?(\.base_layer)?\.weight")
 
 
@@ -56,11 +60,11 @@ def read_adapter(directory: str | Path) -> Adapter:
     if not (directory / SETTINGS).is_file():
         raise UserError(f"{directory} holds no adapter ({SETTINGS}); give the folder of a finished run")
     config = LoraConfig.from_pretrained(directory)
-    if not (directory / WEIGHTS).is_file():
-        raise UserError(f"{directory / WEIGHTS} is missing; save the adapter as safetensors")
-    adapter = Adapter(config, {}, base=read_metadata(directory / WEIGHTS).get(BASE))
-    stored = read_safetensors(directory / WEIGHTS)
-    for key, tensor in stored.items():
+    path = weights_of(directory)
+    views = _todays_keys(open_file(path), path)
+    _check_factors(views, config, path)
+    adapter = Adapter(config, {}, base=None if path.name == ARCHIVE else read_metadata(path).get(BASE))
+    for key, tensor in in_float32(views, path).items():
         found = EMBEDDING.fullmatch(key.removeprefix(PREFIX))
         if found and not config.saves(found[1]):
             adapter.embeddings[f"{found[1]}.weight"] = tensor
@@ -69,7 +73,18 @@ def read_adapter(directory: str | Path) -> Adapter:
     tied = adapter.tensors.get(TIED_ROWS)
     if tied is not None and np.array_equal(tied, adapter.tensors.get(PREFIX + ROWS)):
         del adapter.tensors[TIED_ROWS]  # PEFT writes a tied head's rows again
+    if config.trainable_token_indices is None and not adapter.tensors.get(PREFIX + ROWS, np.ones(1)).size:
+        del adapter.tensors[PREFIX + ROWS]  # and those of an empty list
+    _check_products(adapter, path)
     return adapter
+
+
+def weights_of(directory: str | Path) -> Path:
+    """The file of an adapter's tensors: safetensors before PyTorch's format. Raises UserError where there is none."""
+    for name in (WEIGHTS, ARCHIVE):
+        if (Path(directory) / name).is_file():
+            return Path(directory) / name
+    raise UserError(f"{Path(directory) / WEIGHTS} is missing, and {ARCHIVE} too; get the adapter again")
 
 
 def check_base(source: str | Path, adapter: Adapter, found: str | None, base: str | Path = "this model") -> None:
@@ -87,3 +102,49 @@ def write_adapter(
     directory = Path(directory)
     write_safetensors(directory / WEIGHTS, tensors, {BASE: base} if base else None)
     write_json(directory / SETTINGS, config.to_dict())
+
+
+def _todays_keys(views: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
+    """The tensors under the keys that PEFT writes today.
+
+    Until 0.6 a wrapped layer's bias had no `base_layer` in its key, and factors have the adapter's name in theirs where
+    somebody saved the model's state_dict. Raises UserError where two tensors have one key.
+    """
+    renamed = {key: WITH_NAME.sub(r"\1\2", key) for key in views}
+    factors = set(renamed.values())
+    for key, name in renamed.items():
+        layer = name.removesuffix(".bias")
+        if name != layer and layer + A in factors:
+            renamed[key] = f"{layer}.base_layer.bias"
+    if len(set(renamed.values())) < len(views):
+        raise UserError(f"{path} holds more than one adapter; save the one that is wanted alone")
+    return {renamed[key]: view for key, view in views.items()}
+
+
+def _check_factors(views: dict[str, np.ndarray], config: LoraConfig, path: Path) -> None:
+    """Raises UserError where the stored factors are not those that `config` speaks of: before anything is made of r."""
+    for key, view in views.items():
+        layer, lora, _ = key.removeprefix(PREFIX).partition(".lora_")
+        if lora and layer in BESIDE_PROJECTIONS:
+            raise UserError(f"{path.parent}: LoRA on {layer} is not supported here yet; merge it in PEFT first")
+        if not key.endswith((A, B)):
+            continue
+        other = key.removesuffix(A) + B if key.endswith(A) else key.removesuffix(B) + A
+        if view.ndim != 2 or other not in views:
+            raise UserError(f"{path}: {key} {list(view.shape)} is not one of two factors; get the adapter again")
+        rank = view.shape[0 if key.endswith(A) else 1]
+        if rank != config.r:
+            raise UserError(f"{path}: {key} has rank {rank}, {SETTINGS} says r {config.r}; get the adapter again")
+    if not any(key.endswith(A) for key in views):
+        raise UserError(f"{path} holds no factors of LoRA; get the adapter again")
+
+
+def _check_products(adapter: Adapter, path: Path) -> None:
+    """Raises UserError where α, A and B are so large that a change of the weights might not be a number."""
+    for key, a in adapter.tensors.items():
+        if key.endswith(A) and a.size:
+            b = adapter.tensors[key.removesuffix(A) + B]
+            largest = adapter.config.scaling * adapter.config.r * float(np.abs(a).max()) * float(np.abs(b).max())
+            if largest > LARGEST_FLOAT:
+                layer, alpha = key.removeprefix(PREFIX).removesuffix(A), adapter.config.lora_alpha
+                raise UserError(f"{path}: lora_alpha {alpha:g} times {layer}'s factors is beyond float32; get it again")

@@ -15,17 +15,23 @@ EMBEDDING = "transformer.wte"
 def inject(model: GPT2PreTrained, config: LoraConfig, seed: int = 0) -> GPT2PreTrained:
     """Wraps the projections that `config` targets and freezes everything that it does not train.
 
-    Returns the same model, changed. Raises UserError where nothing is targeted, where a target is no
-    projection, where a token is not in the vocabulary, or where LoRA is there already.
+    Returns the same model, changed. Raises UserError where a name matches nothing, where a target is no projection,
+    where r is larger than the model is wide, where a token is not in the vocabulary, or where LoRA is there already.
     """
+    _check_plain(model)
+    if config.r > model.config.n_embd:
+        raise UserError(f"r {config.r} is larger than the model's width, {model.config.n_embd}: lower it")
+    _check_names(model, config)
     exchange(model, config, seed)
     return model
 
 
 def exchange(model: GPT2PreTrained, config: LoraConfig, seed: int = 0) -> dict:
-    """Does what `inject` does; returns the modules that were replaced, by their paths."""
-    if adapter_config(model) is not None:
-        raise UserError("this model has LoRA already; load the base model again")
+    """Does what `inject` does; returns the modules that were replaced, by their paths.
+
+    As PEFT does with an adapter that is read, it leaves names alone that match nothing, where others match.
+    """
+    _check_plain(model)
     targets = _targets(model, config)
     saved = _saved(model, config)
     _check_tokens(model, config)
@@ -49,6 +55,15 @@ def exchange(model: GPT2PreTrained, config: LoraConfig, seed: int = 0) -> dict:
     mark_trainable(model)
     model._set_training(model.is_training())  # the new modules too
     return originals
+
+
+def factor_shapes(model: GPT2PreTrained, config: LoraConfig) -> dict[str, tuple[int, int]]:
+    """The factors that `config` would give a plain model, by their paths: A [r, in], B [out, r]. Makes none of them."""
+    shapes = {}
+    for path, module in _targets(model, config):
+        inputs, outputs = module.weight.shape
+        shapes |= {f"{path}.lora_A.weight": (config.r, inputs), f"{path}.lora_B.weight": (outputs, config.r)}
+    return shapes
 
 
 def eject(model: GPT2PreTrained, originals: dict) -> None:
@@ -147,24 +162,47 @@ def _wrapped(model: GPT2PreTrained) -> list[LoraLinear | TrainedTokens]:
     return [module for module in model.modules() if isinstance(module, LoraLinear | TrainedTokens)]
 
 
+def _check_plain(model: GPT2PreTrained) -> None:
+    if adapter_config(model) is not None:
+        raise UserError("this model has LoRA already; load the base model again")
+
+
+def _check_names(model: GPT2PreTrained, config: LoraConfig) -> None:
+    """Raises UserError for each name in `config` that matches no layer, or whose layer two names train differently."""
+    modules = {path: module for path, module in model.named_modules() if path}
+    for name in config.modules_to_save or ():
+        absent = not any(is_called(path, [name]) for path in modules)
+        if absent and not (config.task_type == "SEQ_CLS" and name in CLASSIFIERS):  # PEFT writes both of these
+            raise UserError(f"modules_to_save: nothing in the model is called {name!r}; lm_head, wte, ln_f … are")
+    for path, module in modules.items():
+        if config.names_target(path):
+            if config.saves(path):
+                raise UserError(f"modules_to_save: {path} is a LoRA target too; name it once")
+            _check_projection(path, module)
+    config.check_targets([path for path, module in modules.items() if isinstance(module, Conv1D)])
+
+
 def _targets(model: GPT2PreTrained, config: LoraConfig) -> list[tuple]:
     named = [(path, module) for path, module in model.named_modules() if path and config.targets(path)]
-    projections = [(path, module) for path, module in named if isinstance(module, Conv1D)]
-    others = [path for path, module in named if not isinstance(module, Conv1D)]
-    if others:
-        raise UserError(f"target_modules matches {others[0]}, which is no projection; use {', '.join(PROJECTIONS)}")
-    config.check_targets([path for path, _ in projections])
-    return projections
+    for path, module in named:
+        _check_projection(path, module)
+    if not named:
+        config.check_targets([path for path, _ in model.named_modules()])
+        raise UserError("target_modules: modules_to_save names all that it matches; nothing is left for LoRA")
+    return named
+
+
+def _check_projection(path: str, module) -> None:
+    if isinstance(module, TiedHead | Head | Embedding):
+        raise UserError(f"target_modules matches {path}: LoRA on it is not supported here yet; merge it in PEFT first")
+    if not isinstance(module, Conv1D):
+        raise UserError(f"target_modules matches {path}, which is no projection; use {', '.join(PROJECTIONS)}")
 
 
 def _saved(model: GPT2PreTrained, config: LoraConfig) -> list[tuple]:
     named = [(path, module) for path, module in model.named_modules() if path and config.saves(path)]
     if config.task_type == "SEQ_CLS" and not any(is_called(path, CLASSIFIERS) for path, _ in named):
         raise UserError("task_type SEQ_CLS: this model has no classifier's head; use GPT2ForSequenceClassification")
-    for name in config.modules_to_save or ():
-        absent = not any(is_called(path, [name]) for path, _ in named)
-        if absent and not (config.task_type == "SEQ_CLS" and name in CLASSIFIERS):  # PEFT writes both of these
-            raise UserError(f"modules_to_save: nothing in the model is called {name!r}; lm_head, wte, ln_f … are")
     whole = (TiedHead, Head, Embedding, LayerNorm, Conv1D)
     for path, module in named:
         if not isinstance(module, whole) or config.targets(path):

@@ -12,8 +12,8 @@ import numpy as np
 
 from common.errors import UserError
 from gpt2_jittor.weights import read_tensors
-from lora.combination import A, B, paths
-from lora.files import PREFIX, WEIGHTS, Adapter, read_adapter
+from lora.combination import paths
+from lora.files import PREFIX, A, Adapter, B, read_adapter, weights_of
 
 
 def inspect(directory: Path, base: Path | None = None) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def inspect(directory: Path, base: Path | None = None) -> dict[str, Any]:
     Raises UserError where files are missing or damaged, or where the adapter is not of this base.
     """
     adapter = read_adapter(directory)
-    config = adapter.config
+    config, settings = adapter.config, adapter.config.to_dict()
     values = (*adapter.tensors.values(), *adapter.embeddings.values())
     return {
         "adapter": str(directory),
@@ -33,12 +33,12 @@ def inspect(directory: Path, base: Path | None = None) -> dict[str, Any]:
         "scaling": config.scaling,
         "lora_dropout": config.lora_dropout,
         "bias": config.bias,
-        "target_modules": config.to_dict()["target_modules"],
-        "modules_to_save": config.to_dict()["modules_to_save"],
-        "trained_tokens": config.to_dict()["trainable_token_indices"],
+        "target_modules": settings["target_modules"],
+        "modules_to_save": settings["modules_to_save"],
+        "trained_tokens": settings.get("trainable_token_indices"),
         "whole_embeddings": sorted(adapter.embeddings),
         "parameters": sum(array.size for array in values),
-        "bytes": (directory / WEIGHTS).stat().st_size,
+        "bytes": weights_of(directory).stat().st_size,
         "whole_tensors": _whole(adapter),
         "projections": _projections(adapter, base),
     }

@@ -7,7 +7,7 @@ import numpy as np
 
 from common.errors import UserError
 from gpt2_jittor.pretrained import GPT2PreTrained
-from lora.adapter import assign, check_tensors, check_vocabulary, embeddings_of, peft_keys
+from lora.adapter import assign, check_factors, check_tensors, check_vocabulary, embeddings_of, peft_keys
 from lora.combination import combine
 from lora.files import Adapter, check_base, read_adapter, write_adapter
 from lora.injection import adapter_config, eject, exchange, is_merged, mark_trainable
@@ -82,6 +82,7 @@ class Adapters:
 
     def _put_in(self, adapter: Adapter, source: str | Path) -> None:
         check_vocabulary(self.model, adapter, source)
+        check_factors(self.model, adapter, source)
         own = {name for name, _ in self.model.named_parameters()}
         self._modules = exchange(self.model, adapter.config)
         try:

@@ -70,6 +70,20 @@ CONFIGS = JSONS | {
 }
 
 
+# fields of adapter_config.json, each with another type or size than it can have
+SETTINGS = [
+    *({"r": value} for value in (10**9, 1e9, -1, "8", None, [8])),
+    *({"lora_alpha": value} for value in (1e300, 10**400, "8", None)),
+    *({"target_modules": value} for value in (5, {}, [5], "(", [["c_attn"]], {"c_attn": 1})),
+    *({"modules_to_save": value} for value in (5, "lm_head", [5], ["("])),
+    *({"trainable_token_indices": value} for value in ([10**30], [-1], 5, {"wpe": [1]}, [1.5], list("ab"))),
+    *({"base_model_name_or_path": value} for value in (5, ["gpt2"], {})),
+    *({"task_type": value} for value in (5, [], "CAUSAL")),
+    {"peft_type": 5},
+    {"what_a_later_version_may_bring": [1]},
+]
+
+
 class Runs:
     """Pickled, it asks its reader to run a command."""
 

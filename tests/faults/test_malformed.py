@@ -101,6 +101,23 @@ def test_malformed_adapters_are_refused(door, undisturbed, tmp_path, name):
             raise AssertionError(what) from error
 
 
+@pytest.mark.parametrize("what", malformed.archives(""))
+def test_malformed_archives_of_adapters_are_refused_and_run_nothing(door, undisturbed, tmp_path, what):
+    run_dir, marker = shutil.copytree(undisturbed, tmp_path / "run"), tmp_path / "marker"
+    (run_dir / "adapter_model.safetensors").unlink()
+    (run_dir / "adapter_model.bin").write_bytes(malformed.archives(marker)[what])
+    assert_refused(door.knock("generate", "--adapter", run_dir, "--prompt", "hello"), "adapter_model.bin")
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("fields", malformed.SETTINGS, ids=str)
+def test_settings_that_the_adapters_file_does_not_bear_out_are_refused(door, undisturbed, tmp_path, fields):
+    run_dir = shutil.copytree(undisturbed, tmp_path / "run")
+    whole = (undisturbed / "adapter_config.json").read_bytes()
+    (run_dir / "adapter_config.json").write_bytes(malformed.changed(**fields)(whole))
+    assert_refused(door.knock("generate", "--adapter", run_dir, "--prompt", "hello"), next(iter(fields)))
+
+
 def test_a_bomb_in_the_data_is_refused(door, world, tmp_path):
     path = tmp_path / "data.jsonl.gz"
     path.write_bytes(gzip.compress(b'{"text": "' + b"a" * 300_000_000, 1))
