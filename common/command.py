@@ -9,8 +9,10 @@ import sys
 import typing
 from collections.abc import Callable, Iterator
 
+from common import unexpected
 from common.errors import UserError
 from common.interrupt import Terminated, raise_on_sigterm
+from common.terminal import make_visible, visible
 
 # what a path or a disk can be at fault for; everything else that the system refuses is our fault
 FAULTS_OF_PATHS = {
@@ -41,14 +43,15 @@ def unheard() -> Iterator[None]:
 
 def run_command(main: Callable[[], int | None]) -> None:
     """Runs a command's `main` and ends the process: 0, 2 after a `UserError` and where the system refuses a path, 130
-    after Ctrl-C, 143 after SIGTERM, 141 where nobody reads what it has to say.
+    after Ctrl-C, 143 after SIGTERM, 141 where nobody reads what it has to say, 70 after an error of ours. Whatever it
+    is, it is told in one line.
     """
+    make_visible()
     raise_on_sigterm()
     try:
         status = main()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        status = 2
+        status = _tell(str(error), 2)
     except Terminated:
         print("terminated", file=sys.stderr)
         status = 128 + signal.SIGTERM
@@ -59,13 +62,26 @@ def run_command(main: Callable[[], int | None]) -> None:
         _turn_away(sys.stdout, sys.stderr)
         status = 128 + signal.SIGPIPE
     except OSError as error:
-        if error.errno not in FAULTS_OF_PATHS:
-            raise
         _turn_away(sys.stdout)
-        where = f"{error.filename}: {error.strerror}; give another path"
-        print(f"error: {where if error.filename else f'what is printed: {error.strerror}'}", file=sys.stderr)
-        status = 2
+        status = _tell(*_of_the_system(error))
+    except Exception as error:
+        status = _tell(unexpected.told(error), unexpected.STATUS)
     sys.exit(status or 0)
+
+
+def _tell(message: str, status: int) -> int:
+    print(f"error: {visible(message)}", file=sys.stderr)
+    return status
+
+
+def _of_the_system(error: OSError) -> tuple[str, int]:
+    """What to say about something that the system refuses, and with which status to end."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"{error.strerror}: let this shell open more, `ulimit -n 1024` for instance", 2
+    if error.errno not in FAULTS_OF_PATHS:
+        return unexpected.told(error), unexpected.STATUS
+    where = f"{error.filename}: {error.strerror}; give another path"
+    return where if error.filename else f"what is printed: {error.strerror}", 2
 
 
 def _turn_away(*streams: typing.TextIO) -> None:

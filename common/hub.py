@@ -15,6 +15,7 @@ import urllib.parse
 from pathlib import Path
 
 from common.errors import UserError
+from common.terminal import bar
 
 BLOCK = 1 << 20
 SECONDS = 10  # to wait for an answer, and for more of a file
@@ -178,10 +179,10 @@ def _append(part: Path, begin: int, url: str, size: int | None, name: str) -> No
         if response.status_code != 206:  # all of it comes, whether the rest was asked for or not
             begin = 0
             file.truncate(0)
-        with tqdm(total=size, initial=begin, unit="B", unit_scale=True, desc=name, disable=None) as bar:
+        with bar(name, tqdm, total=size, initial=begin, unit="B", unit_scale=True, disable=None) as shown:
             for block in response.iter_bytes():
                 file.write(block)
-                bar.update(len(block))
+                shown.update(len(block))
 
 
 def _fault(part: Path, etag: str, size: int | None) -> str:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
 
 from common.errors import UserError
+from common.terminal import bar
 from datasets.example import Example, Task
 from gpt2_jittor.sampling import Sampler, make_sampler
 
@@ -88,15 +88,16 @@ class Answers:
         order = sorted(range(len(windows)), key=lambda place: len(windows[place][1]))
         size = max(1, self.decoding.batch_size // max(self.decoding.num_beams, self._draws))
         found: list[list] = [[] for _ in examples]
-        with tqdm(total=len(windows), desc="answer", unit="prompt", disable=not progress, dynamic_ncols=True) as bar:
+        with bar("answer", total=len(windows), unit="prompt", disable=not progress) as shown:
             tokens = 0
             for start in range(0, len(order), size):
                 chosen = [windows[place] for place in order[start : start + size]]
                 for (index, _), several in zip(chosen, self._generate([ids for _, ids in chosen]), strict=True):
                     found[index] += several
                     tokens += sum(each.tokens for each in several)
-                bar.set_postfix_str(f"{tokens / max(bar.format_dict['elapsed'], 1e-3):,.0f} tokens/s", refresh=False)
-                bar.update(len(chosen))
+                speed = tokens / max(shown.format_dict["elapsed"], 1e-3)
+                shown.set_postfix_str(f"{speed:,.0f} tokens/s", refresh=False)
+                shown.update(len(chosen))
         return [self._kept(several) for several in found]
 
     @property
