@@ -15,7 +15,7 @@ from pathlib import Path
 
 from common.command import Parser, run_command
 from common.errors import UserError
-from common.files import write_json, write_text
+from common.files import json_text, write_text, writing_to
 from datasets import registry
 from datasets.encode import report
 from datasets.example import SPLITS, Dataset, Task
@@ -185,10 +185,12 @@ def write_predictions(given, task: Task, measured) -> None:
         return
     said = [task.labels[p] if task.kind == "classify" else p for p in measured.predictions]
     if task.kind == "qa":
-        write_json(given.predictions, {e.name: text for e, text in zip(measured.examples, said, strict=True)})
+        text = json_text({e.name: text for e, text in zip(measured.examples, said, strict=True)})
     else:
         lines = [{"source": e.source, "prediction": text} for e, text in zip(measured.examples, said, strict=True)]
-        write_text(given.predictions, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    with writing_to(given.predictions) as temporary:
+        write_text(temporary, text)
     print(f"wrote {given.predictions}", file=sys.stderr)
 
 
@@ -199,6 +201,10 @@ def draw_confusion(given, found, task: Task, measured) -> None:
     if task.kind != "classify" or output is None:
         return
     from inference import metrics, picture
+    from training.folder import check_own
+
+    if not given.confusion:
+        check_own(run, [output.name])
 
     matrix = metrics.confusion(measured.gold, measured.predictions, len(task.labels))
     picture.draw_confusion(matrix, task.labels, output, f"{task.name} {given.split}")

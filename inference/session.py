@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from common.errors import UserError
-from common.files import replacing
+from common.files import writing_to
 from common.terminal import bar, exact
 from datasets.example import Example, Task
 from gpt2_jittor.stopping import Stopper
@@ -123,7 +123,7 @@ class Session:
             except UserError as error:
                 raise UserError(f"{request.where}: {error}") from None
         with (
-            replacing(output) as temporary,
+            writing_to(output) as temporary,
             temporary.open("w", encoding="utf-8") as file,
             bar("answer", total=len(requests), unit="input") as shown,
         ):
@@ -132,7 +132,7 @@ class Session:
                 for request, told in zip(some, self.results([request.fields for request in some]), strict=True):
                     file.write(json.dumps(_with_answer(request.more, told), ensure_ascii=False) + "\n")
                 shown.update(len(some))
-        print(f"wrote {output}: {len(requests):,} answers")
+        print(f"wrote {output}: {len(requests):,} answers", file=sys.stderr)  # the answers may go to stdout
 
     def _check_length(self, example: Example) -> None:
         """Raises UserError where an input would be cut that was typed to be read as a whole.
