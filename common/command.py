@@ -19,6 +19,7 @@ FAULTS_OF_PATHS = {
     *(errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EROFS),
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
 }
+LONGEST = 2000  # characters of an error that is told
 
 
 class Parser(argparse.ArgumentParser):
@@ -70,7 +71,10 @@ def run_command(main: Callable[[], int | None]) -> None:
 
 
 def _tell(message: str, status: int) -> int:
-    print(f"error: {visible(message)}", file=sys.stderr)
+    said = visible(message)
+    if len(said) > LONGEST:  # a name from outside may have thousands: what it is about and what to do stand at the ends
+        said = f"{said[: LONGEST // 2]} … {said[-LONGEST // 2 :]}"
+    print(f"error: {said}", file=sys.stderr)
     return status
 
 

@@ -22,6 +22,14 @@ TEMPORARY = ".part-"  # how the names of unfinished files and folders begin
 LINKS = 40  # that are followed one after another, as Linux does
 
 
+def expanded(path: str | Path) -> Path:
+    """The path with `~` or `~name` at its beginning replaced. Raises UserError where nobody is called so."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(f"{path}: there is no home folder of that name; give the folder's whole path") from None
+
+
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path in `path`'s folder; on success it becomes `path`, on failure it is removed.

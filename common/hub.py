@@ -15,6 +15,7 @@ import urllib.parse
 from pathlib import Path
 
 from common.errors import UserError
+from common.files import expanded
 from common.terminal import bar
 
 BLOCK = 1 << 20
@@ -51,7 +52,7 @@ def fetch(
     hub = endpoint()  # first of all: the client cannot be imported beside an address that is none
     from huggingface_hub.errors import EntryNotFoundError, HFValidationError, HTTPError, OfflineModeIsEnabled
 
-    cache = Path(cache_dir or cache_folder()).expanduser()
+    cache = expanded(cache_dir or cache_folder())
     known = None
     try:
         known = cached(repo_id, filename, repo_type, cache)
@@ -85,7 +86,7 @@ def cache_folder() -> Path:
     home = Path(environment.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
     home = Path(environment.get("HF_HOME") or home)
     cache = environment.get("HF_HUB_CACHE") or environment.get("HUGGINGFACE_HUB_CACHE") or home / "hub"
-    return Path(os.path.expandvars(cache)).expanduser()
+    return expanded(os.path.expandvars(cache))
 
 
 def endpoint() -> str:

@@ -13,6 +13,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import writing_to
+from common.terminal import visible
 
 NAME_WIDTH = 24  # characters in a line of a class's name
 NAME_LINES = 3
@@ -125,7 +126,7 @@ def _name_classes(axes, matrix: np.ndarray, labels: Sequence[str], cell: float, 
 
 def _wrapped(label: str) -> str:
     """The name in at most NAME_LINES lines of NAME_WIDTH characters, with … where more was cut."""
-    lines = textwrap.wrap(str(label), NAME_WIDTH, max_lines=NAME_LINES, placeholder=" …")
+    lines = textwrap.wrap(visible(str(label)), NAME_WIDTH, max_lines=NAME_LINES, placeholder=" …")
     return "\n".join(lines)
 
 

@@ -37,6 +37,11 @@ def test_what_the_system_says_of_a_path_is_one_line(number):
     assert (status, said) == (2, "error: /a/path: so it is; give another path\n")
 
 
+def test_a_line_that_nobody_would_read_is_cut_where_it_says_least():
+    status, said = error_of("from common.errors import UserError; raise UserError('first' + 'x' * 9999 + 'last')")
+    assert status == 2 and said.startswith("error: first") and said.endswith("last\n") and len(said) < 2100
+
+
 UNEXPECTED = {
     "a refusal that is no path's fault": (f"OSError({errno.EBADF}, 'so it is')", "OSError: [Errno 9] so it is"),
     "a key": ("KeyError('x')", "KeyError: 'x'"),

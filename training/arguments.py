@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import difflib
 import math
+import os
 import reprlib
 import types
 import typing
@@ -218,6 +219,10 @@ def _problems(arguments: TrainingArguments):
             yield f"{option_name(name)} must be positive, not {value}"
         elif value is not None and value > most:
             yield f"{option_name(name)} must be at most {most:,}, not {value}"
+    for name in FIELDS:
+        value = getattr(arguments, name)
+        if any(not _is_nameable(text) for text in (value if isinstance(value, list) else [value])):
+            yield f"{option_name(name)} holds NUL or half of a character, which no name can: give another"
     for name in ("lora_dropout", "head_dropout"):
         if getattr(arguments, name) >= 1:
             yield f"{option_name(name)} must be below 1, not {getattr(arguments, name)}"
@@ -227,3 +232,11 @@ def _problems(arguments: TrainingArguments):
         check_precision(arguments.precision, "cpu" if arguments.device == "cpu" else "auto")
     except UserError as error:
         yield str(error)
+
+
+def _is_nameable(value: object) -> bool:
+    """Whether the system can take a text as a name: any bytes but NUL can be one, UTF-8 or not."""
+    try:
+        return not isinstance(value, str) or b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
