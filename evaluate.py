@@ -19,6 +19,7 @@ from common.files import json_text, write_text, writing_to
 from datasets import registry
 from datasets.encode import report
 from datasets.example import SPLITS, Dataset, Task
+from gpt2_jittor.demand import check_forward
 from gpt2_jittor.precisions import PRECISIONS
 from gpt2_jittor.weights import open_tensors
 from lora.files import SCORE
@@ -71,6 +72,10 @@ def main() -> None:
     length = longest(run.get("max_length") if given.max_length is None else given.max_length, found.config)
     dataset = read_split(task, given.split, data_dir, given.limit)
     data = task.encode(dataset.examples, found.tokenizer, length)
+    how_to_answer = decoding(given, task)
+    check_forward(found.config, min(given.batch_size, len(data)), max(data.lengths), "--batch-size")
+    if how_to_answer:
+        how_to_answer.check(found.config, len(data))
     print(report(dataset, data), file=sys.stderr)
     finished.check_weights(given.int8, given.precision, runtime.prepare(given.device))
 
@@ -80,7 +85,6 @@ def main() -> None:
     for name, (contestant, int8) in contestants(found, given.int8).items():
         started = time.perf_counter()
         model = finished.load(contestant, task, int8, given.precision)
-        how_to_answer = decoding(given, task)
         measured = measure(model, found.tokenizer, task, dataset, data, given.batch_size, how_to_answer, length)
         rows[name], seconds[name] = measured.figures, time.perf_counter() - started
     if measured.unasked:

@@ -8,7 +8,9 @@ import numpy as np
 from common.errors import UserError
 from common.terminal import bar
 from datasets.example import Example, Task
-from gpt2_jittor.sampling import Sampler, make_sampler
+from gpt2_jittor.config import GPT2Config
+from gpt2_jittor.demand import check_decoding
+from gpt2_jittor.sampling import Sampler, check_num_beams, make_sampler
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,18 @@ class Decoding:
     def streams(self) -> bool:
         """Whether an answer can be shown while it is made: nothing is chosen among several."""
         return self.num_beams == self.samples == self.best_of == 1
+
+    def check(self, config: GPT2Config, inputs: int = 1) -> None:
+        """Raises UserError where a model of this size cannot generate so much at once for so many inputs.
+
+        It is known before the model is read.
+        """
+        if self.num_beams > 1:
+            check_num_beams(self.num_beams, config.vocab_size)
+        each = max(self.num_beams, self.samples, self.best_of)
+        rows = each * min(inputs, max(1, self.batch_size // each))
+        options = "--num-beams" if self.num_beams > 1 else "--best-of or --samples" if each > 1 else "--batch-size"
+        check_decoding(config, rows, self.max_new_tokens, f"{options}, or --max-new-tokens")
 
     def room(self, positions: int) -> int:
         """How long a prompt may be, so that the longest answer still fits into `positions`; half of them at least."""

@@ -24,6 +24,7 @@ from training.schedule import SCHEDULES
 
 TUNINGS = ("lora", "full")
 MOST_EPOCHS = 1_000_000  # of any data: more is a slip, and beyond what steps can be counted in
+MOST = 10**15  # of anything that is counted: shares of it are exact in a float
 # what may differ when a run is taken up again: how long it is, how often it saves, and where things lie
 RESUMABLE = {"epochs", "max_steps", "patience", "save_every", "data_dir", "output_dir", "device"}
 
@@ -213,6 +214,10 @@ def _problems(arguments: TrainingArguments):
         value = getattr(arguments, name)
         if value is not None and not least <= value < float("inf"):
             yield f"{option_name(name)} must be at least {least}, not {value}"
+    for name in at_least:
+        value = getattr(arguments, name)
+        if isinstance(value, int) and name != "seed" and value > MOST:
+            yield f"{option_name(name)} must be at most {MOST:,}"
     for name, most in {"epochs": MOST_EPOCHS, "learning_rate": math.inf, "lora_alpha": math.inf}.items():
         value = getattr(arguments, name)
         if value is not None and not 0 < value < math.inf:
