@@ -24,6 +24,7 @@ EAGER, COMPILED, FLOOR = "transformers + PEFT", "the same, torch.compile", "the 
 LENGTHS = (128, 256, 512, 1024)
 SCALE_TOKENS = 1024
 LORA_DROPOUT = 0.05
+PROMPT = 32  # tokens before those that are decoded
 NANO = Path(__file__).resolve().parent / "checkpoints" / "gpt2-nano"
 
 
@@ -46,7 +47,26 @@ def parse():
     for name in ("rounds", "repeat", "batch_size", "time", "new", "dialogues"):
         if getattr(given, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(given, name)}")
+    check_sizes(given)
     return given
+
+
+def check_sizes(given) -> None:
+    """Raises UserError where a sequence has more tokens than the model, or a batch more than this machine bears."""
+    from benchmarks.inputs import SIZES
+    from gpt2_jittor.config import GPT2Config
+    from gpt2_jittor.demand import check_training
+
+    config = GPT2Config.from_pretrained(NANO) if given.race == "start" else GPT2Config(**SIZES[given.size])
+    positions = config.n_positions
+    if given.race in ("train", "start") and given.time > positions:
+        raise UserError(f"--time must be at most the model's {positions} positions, not {given.time}")
+    if given.race == "decode" and PROMPT + given.new > positions:
+        raise UserError(f"--new must be at most {positions - PROMPT}, what the prompt leaves, not {given.new}")
+    if given.race in ("train", "start"):
+        check_training(config, given.batch_size, given.time, "--batch-size")
+    elif given.race == "epoch":
+        check_training(config, min(given.batch_size, given.dialogues), 1, "--batch-size")
 
 
 def trainers(
@@ -125,8 +145,8 @@ def races(given, folder: Path):
         yield title, trainers("train", model, data, **common, batch=batch, time=time), batch * time
     elif given.race == "decode":
         for batch in (1, 8):
-            data = inputs.random_prompts(folder / f"prompts{batch}.npz", vocab, batch, 32)
-            title = f"greedy decoding, {given.size}, batch {batch}, 32 + {given.new} tokens"
+            data = inputs.random_prompts(folder / f"prompts{batch}.npz", vocab, batch, PROMPT)
+            title = f"greedy decoding, {given.size}, batch {batch}, {PROMPT} + {given.new} tokens"
             yield title, decoders(model, data, batch, given.new, **common), batch * given.new
     elif given.race == "epoch":
         data = inputs.dialogues(folder, given.data_dir, NANO, given.dialogues, given.batch_size)

@@ -15,10 +15,11 @@ from pathlib import Path
 
 from common.command import Parser, run_command
 from common.errors import UserError
-from common.files import write_json, write_text
+from common.files import json_text, write_text, writing_to
 from datasets import registry
 from datasets.encode import report
 from datasets.example import SPLITS, Dataset, Task
+from gpt2_jittor.demand import check_forward
 from gpt2_jittor.precisions import PRECISIONS
 from gpt2_jittor.weights import open_tensors
 from lora.files import SCORE
@@ -71,6 +72,10 @@ def main() -> None:
     length = longest(run.get("max_length") if given.max_length is None else given.max_length, found.config)
     dataset = read_split(task, given.split, data_dir, given.limit)
     data = task.encode(dataset.examples, found.tokenizer, length)
+    how_to_answer = decoding(given, task)
+    check_forward(found.config, min(given.batch_size, len(data)), max(data.lengths), "--batch-size")
+    if how_to_answer:
+        how_to_answer.check(found.config, len(data))
     print(report(dataset, data), file=sys.stderr)
     finished.check_weights(given.int8, given.precision, runtime.prepare(given.device))
 
@@ -80,7 +85,6 @@ def main() -> None:
     for name, (contestant, int8) in contestants(found, given.int8).items():
         started = time.perf_counter()
         model = finished.load(contestant, task, int8, given.precision)
-        how_to_answer = decoding(given, task)
         measured = measure(model, found.tokenizer, task, dataset, data, given.batch_size, how_to_answer, length)
         rows[name], seconds[name] = measured.figures, time.perf_counter() - started
     if measured.unasked:
@@ -185,10 +189,12 @@ def write_predictions(given, task: Task, measured) -> None:
         return
     said = [task.labels[p] if task.kind == "classify" else p for p in measured.predictions]
     if task.kind == "qa":
-        write_json(given.predictions, {e.name: text for e, text in zip(measured.examples, said, strict=True)})
+        text = json_text({e.name: text for e, text in zip(measured.examples, said, strict=True)})
     else:
         lines = [{"source": e.source, "prediction": text} for e, text in zip(measured.examples, said, strict=True)]
-        write_text(given.predictions, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    with writing_to(given.predictions) as temporary:
+        write_text(temporary, text)
     print(f"wrote {given.predictions}", file=sys.stderr)
 
 
@@ -199,6 +205,10 @@ def draw_confusion(given, found, task: Task, measured) -> None:
     if task.kind != "classify" or output is None:
         return
     from inference import metrics, picture
+    from training.folder import check_own
+
+    if not given.confusion:
+        check_own(run, [output.name])
 
     matrix = metrics.confusion(measured.gold, measured.predictions, len(task.labels))
     picture.draw_confusion(matrix, task.labels, output, f"{task.name} {given.split}")

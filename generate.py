@@ -152,7 +152,7 @@ def main() -> None:
     # What can be wrong is found before Jittor is imported, which takes minutes on a new machine.
     from gpt2_jittor import runtime
     from inference import finished
-    from inference.session import Session
+    from inference.session import FILE_BATCH, Session
 
     finished.check_weights(given.int8, given.precision, given.device)
     found = finished.find(given.model, given.adapter)
@@ -160,8 +160,11 @@ def main() -> None:
     finished.check_kind(found, task)
     fields = typed_request({name: getattr(given, name) for name in FIELDS}, task)
     check_classifier(given, task)
-    session = Session(found, task, decoding_of(given), given.json)
+    decoding = decoding_of(given)
+    session = Session(found, task, decoding, given.json)
     requests = read_requests(given.input, task) if given.input else None
+    if task.kind != "classify":
+        decoding.check(found.config, min(len(requests or [None]), FILE_BATCH))
     finished.check_weights(given.int8, given.precision, runtime.prepare(given.device))
     session.start(finished.load(found, task, given.int8, given.precision))
     if requests is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from common.command import Parser, run_command
 from training.curves import plot
+from training.folder import check_own
 from training.history import METRICS
 
 
@@ -43,6 +44,8 @@ def default_output(runs: list[Path]) -> Path:
 def main() -> None:
     arguments = parse_arguments()
     output = arguments.output or default_output(arguments.runs)
+    if not arguments.output:
+        check_own(output.parent, [output.name])
     plot(arguments.runs, output)
     print(f"wrote {output}")
 

@@ -22,6 +22,7 @@ from common.lock import locked
 from common.output import ignore_closed_output
 from gpt2_jittor.precisions import check_precision
 from training.arguments import TrainingArguments, add_options, option_name, over, read_recipe, resolve, resolve_resumed
+from training.folder import check_own
 
 
 def parse() -> tuple[TrainingArguments, TrainingArguments | None]:
@@ -73,9 +74,12 @@ def main() -> None:
 
 
 def check_folder(run_dir: Path, before: TrainingArguments | None) -> None:
-    """Raises UserError where a new run would begin in the folder of another, or where nothing can be written."""
+    """Raises UserError where a new run would begin in another's folder, where a part of it lies elsewhere, or where
+    nothing can be written.
+    """
     if before is None and any(run_dir.glob("checkpoint-*")):
         raise UserError(f"{run_dir} holds a run already: add --resume to go on, or choose another --output-dir")
+    check_own(run_dir)
     there = next(folder for folder in (run_dir, *run_dir.absolute().parents) if folder.exists())
     try:
         tempfile.TemporaryFile(dir=there).close()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.race import Result
 from common.errors import UserError
-from common.files import replacing, write_json
+from common.files import write_json, writing_to
 
 COLUMNS = ("seconds", "min … max", "÷ eager", "÷ floor", "per second", "peak MB", "first s", "from start s")
 
@@ -73,7 +73,8 @@ def show(title: str, table: list[dict]) -> str:
 
 def write(path: Path, tables: dict[str, list[dict]], command: str) -> None:
     """All tables as JSON, with machine and command."""
-    write_json(path, {"machine": machine(), "command": command, "races": tables})
+    with writing_to(path) as temporary:
+        write_json(temporary, {"machine": machine(), "command": command, "races": tables})
 
 
 def draw(path: Path, tables: dict[str, list[dict]]) -> None:
@@ -95,5 +96,5 @@ def draw(path: Path, tables: dict[str, list[dict]]) -> None:
             axes.set_title(title, loc="left", fontsize=10)
             axes.grid(False)
             axes.set_xlabel("tokens per second")
-        with replacing(path) as temporary:
+        with writing_to(path) as temporary:
             figure.savefig(temporary, dpi=150)

@@ -9,15 +9,18 @@ import sys
 import typing
 from collections.abc import Callable
 
+from common import unexpected
 from common.errors import UserError
 from common.interrupt import Terminated, raise_on_termination
 from common.output import keep_standard_files
+from common.terminal import make_visible, visible
 
 # what a path or a disk can be at fault for; everything else that the system refuses is our fault
 FAULTS_OF_PATHS = {
     *(errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EROFS),
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
 }
+LONGEST = 2000  # characters of an error that is told
 
 
 class Parser(argparse.ArgumentParser):
@@ -32,7 +35,8 @@ class Parser(argparse.ArgumentParser):
 
 def run_command(main: Callable[[], int | None]) -> typing.NoReturn:
     """Runs a command's `main` and ends the process: 0, 2 after a `UserError` and where the system refuses a path, 130
-    after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, 141 where nobody reads what it has to say.
+    after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, 141 where nobody reads what it has to say, 70 after an error of
+    ours. Whatever it is, it is told in one line.
     """
     end(status_of(main))
 
@@ -40,26 +44,26 @@ def run_command(main: Callable[[], int | None]) -> typing.NoReturn:
 def status_of(main: Callable[[], int | None]) -> int:
     """Runs a command's `main` and returns the exit status; what went wrong is told on stderr."""
     keep_standard_files()
+    make_visible()
     raise_on_termination()
     try:
         status = main() or 0
         sys.stdout.flush()
         return status
     except UserError as error:
-        return _failed(f"error: {error}", 2)
+        return _error(str(error), 2)
     except Terminated as signalled:
-        return _failed("terminated", signalled.status)
+        return _tell("terminated", signalled.status)
     except KeyboardInterrupt:
-        return _failed("interrupted", 128 + signal.SIGINT)
+        return _tell("interrupted", 128 + signal.SIGINT)
     except BrokenPipeError:
         _turn_away(sys.stdout, sys.stderr)
         return 128 + signal.SIGPIPE
     except OSError as error:
-        if error.errno not in FAULTS_OF_PATHS:
-            raise
         _turn_away(sys.stdout)
-        where = f"{error.filename}: {error.strerror}; give another path"
-        return _failed(f"error: {where if error.filename else f'what is printed: {error.strerror}'}", 2)
+        return _error(*_of_the_system(error))
+    except Exception as error:
+        return _error(unexpected.told(error), unexpected.STATUS)
 
 
 def end(status: int) -> typing.NoReturn:
@@ -71,10 +75,27 @@ def end(status: int) -> typing.NoReturn:
     sys.exit(0)
 
 
-def _failed(said: str, status: int) -> int:
+def _tell(said: str, status: int) -> int:
     with contextlib.suppress(OSError, ValueError):  # nobody may hear it
         print(said, file=sys.stderr, flush=True)
     return status
+
+
+def _error(message: str, status: int) -> int:
+    said = visible(message)
+    if len(said) > LONGEST:  # a name from outside may have thousands: what it is about and what to do stand at the ends
+        said = f"{said[: LONGEST // 2]} … {said[-LONGEST // 2 :]}"
+    return _tell(f"error: {said}", status)
+
+
+def _of_the_system(error: OSError) -> tuple[str, int]:
+    """What to say about something that the system refuses, and with which status to end."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"{error.strerror}: let this shell open more, `ulimit -n 1024` for instance", 2
+    if error.errno not in FAULTS_OF_PATHS:
+        return unexpected.told(error), unexpected.STATUS
+    where = f"{error.filename}: {error.strerror}; give another path"
+    return where if error.filename else f"what is printed: {error.strerror}", 2
 
 
 def _turn_away(*streams: typing.TextIO) -> None:

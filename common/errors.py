@@ -1,7 +1,7 @@
 """The error that the user can mend: one line that says what is wrong, where, and what to do.
 
 A command prints it and exits with status 2 (`common.command`); everything else that is raised is our fault
-and keeps its traceback.
+and ends as `common.unexpected` says.
 """
 
 import contextlib

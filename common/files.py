@@ -1,18 +1,33 @@
-"""Files and folders that are whole or absent: written under a temporary name beside the target, flushed, renamed."""
+"""Files and folders that are whole or absent: written under a temporary name beside the target, flushed, renamed.
+
+What a run keeps in its folder takes the place of whatever had its name, a link too (`replacing`). What the user names
+may be a link, which stays, or a device or a pipe, which is written into (`writing_to`).
+"""
 
 import contextlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from common.errors import UserError
+from common.terminal import SPELLED
 
 DEPTH = 64  # of nested JSON; deeper, and printing it in an error would fail
 YAML_BYTES = 1 << 18  # a recipe has one thousand; the reader takes seconds for a million
 TEMPORARY = ".part-"  # how the names of unfinished files and folders begin
+LINKS = 40  # that are followed one after another, as Linux does
+
+
+def expanded(path: str | Path) -> Path:
+    """The path with `~` or `~name` at its beginning replaced. Raises UserError where nobody is called so."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(f"{path}: there is no home folder of that name; give the folder's whole path") from None
 
 
 @contextlib.contextmanager
@@ -39,6 +54,32 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # a folder that has become read-only: what is told is why the write failed
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing_to(path: str | Path) -> Iterator[Path]:
+    """Yields a temporary path for what goes to `path`, which the user has named; on failure nothing is written there.
+
+    A regular file is replaced, that which a link leads to in the link's stead. A device, a pipe or one of this
+    process's own streams (/dev/null, /dev/stdout, /dev/fd/N, a FIFO) is written into at the end. Raises UserError where
+    it cannot be written.
+    """
+    path = Path(path)
+    target = _behind_links(path)
+    with _telling(path):
+        is_file = isinstance(target, Path) and (not target.exists() or stat.S_ISREG(target.stat().st_mode))
+    if is_file:
+        with replacing(target) as temporary:
+            yield temporary
+        return
+    with _telling(path), tempfile.TemporaryDirectory() as folder:
+        temporary = Path(folder, path.name)
+        temporary.touch()
+        yield temporary
+        print(end="", flush=True)  # it may be the same stream, and what was printed came first
+        opened = target.open("wb") if isinstance(target, Path) else os.fdopen(os.dup(target), "wb")
+        with opened as into, temporary.open("rb") as written:
+            shutil.copyfileobj(written, into)
 
 
 @contextlib.contextmanager
@@ -93,9 +134,9 @@ def flush(path: Path) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Writes UTF-8 text."""
+    """Writes UTF-8 text; halves of characters, as names of files may hold, are spelled out as in JSON and YAML."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors=SPELLED)
 
 
 def write_json(path: str | Path, value: object) -> None:
@@ -147,9 +188,24 @@ def _telling(path: Path) -> Iterator[None]:
     """Turns what the system says about a failed write into the user's error."""
     try:
         yield
+    except BrokenPipeError:  # whoever read it has gone: no fault of the path's
+        raise
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"cannot write {path}: {reason}; free some space or choose another folder") from error
+
+
+def _behind_links(path: Path) -> Path | int:
+    """What links lead to, be it there or not; the number of the stream where that is one of this process's own."""
+    own = f"/proc/{os.getpid()}/fd"  # where /dev/stdout and /dev/fd/1 lead
+    end = path
+    for _ in range(LINKS):
+        if end.name.isdecimal() and os.path.realpath(end.parent) == own and end.exists():
+            return int(end.name)
+        if not end.is_symlink():
+            return end
+        end = end.parent / end.readlink()
+    raise UserError(f"cannot write {path}: it is a link that leads to itself; name another")
 
 
 def _is_deep(value: object) -> bool:

@@ -15,6 +15,8 @@ import urllib.parse
 from pathlib import Path
 
 from common.errors import UserError
+from common.files import expanded
+from common.terminal import bar
 
 BLOCK = 1 << 20
 SECONDS = 10  # to wait for an answer, and for more of a file
@@ -50,7 +52,7 @@ def fetch(
     hub = endpoint()  # first of all: the client cannot be imported beside an address that is none
     from huggingface_hub.errors import EntryNotFoundError, HFValidationError, HTTPError, OfflineModeIsEnabled
 
-    cache = Path(cache_dir or cache_folder()).expanduser()
+    cache = expanded(cache_dir or cache_folder())
     known = None
     try:
         known = cached(repo_id, filename, repo_type, cache)
@@ -84,7 +86,7 @@ def cache_folder() -> Path:
     home = Path(environment.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
     home = Path(environment.get("HF_HOME") or home)
     cache = environment.get("HF_HUB_CACHE") or environment.get("HUGGINGFACE_HUB_CACHE") or home / "hub"
-    return Path(os.path.expandvars(cache)).expanduser()
+    return expanded(os.path.expandvars(cache))
 
 
 def endpoint() -> str:
@@ -178,10 +180,10 @@ def _append(part: Path, begin: int, url: str, size: int | None, name: str) -> No
         if response.status_code != 206:  # all of it comes, whether the rest was asked for or not
             begin = 0
             file.truncate(0)
-        with tqdm(total=size, initial=begin, unit="B", unit_scale=True, desc=name, disable=None) as bar:
+        with bar(name, tqdm, total=size, initial=begin, unit="B", unit_scale=True, disable=None) as shown:
             for block in response.iter_bytes():
                 file.write(block)
-                bar.update(len(block))
+                shown.update(len(block))
 
 
 def _fault(part: Path, etag: str, size: int | None) -> str:

@@ -56,7 +56,7 @@ class LossyStream:
         self._stalled = False
 
     def write(self, text: str) -> int:
-        data = text.encode(self._stream.encoding or "utf-8", "backslashreplace")
+        data = text.encode(self._stream.encoding or "utf-8", self._stream.errors or "strict")
         with contextlib.suppress(OSError, ValueError):  # ValueError: it was closed
             while data and self._reads():
                 data = data[os.write(self._stream.fileno(), data[:PIECE]) :]

@@ -15,7 +15,13 @@ from gpt2_jittor.cache import KVCache
 from gpt2_jittor.decoding import last_logits
 from gpt2_jittor.generation import Generated, evaluating, pad_left, room
 from gpt2_jittor.model import GPT2LMHeadModel
-from gpt2_jittor.sampling import against_repetition, check_drawable, check_length_penalty, log_softmax
+from gpt2_jittor.sampling import (
+    against_repetition,
+    check_drawable,
+    check_length_penalty,
+    check_num_beams,
+    log_softmax,
+)
 
 NEVER = np.float32(-1e9)  # transformers' score of what must not be chosen; less probable than any text
 
@@ -159,8 +165,7 @@ def _check(options: _Options, max_new_tokens: int, samples: int, vocab: int) -> 
     beams = options.num_beams
     if not isinstance(beams, numbers.Integral) or beams < 2:
         raise UserError(f"--num-beams must be a whole number, 2 or more (1 is --greedy), not {beams}")
-    if 2 * beams > vocab:
-        raise UserError(f"--num-beams must be at most half of the vocabulary's {vocab} tokens, not {beams}")
+    check_num_beams(beams, vocab)
     if max_new_tokens < 1:
         raise UserError(f"--max-new-tokens must be at least 1, not {max_new_tokens}")
     if not isinstance(samples, numbers.Integral) or not 1 <= samples <= beams:

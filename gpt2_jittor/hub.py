@@ -11,6 +11,7 @@ from pathlib import Path
 
 from common import hub
 from common.errors import UserError
+from common.files import expanded
 from gpt2_jittor.config import PRESETS
 from gpt2_jittor.weights import WEIGHT_FILES, weight_parts
 
@@ -36,7 +37,7 @@ def locate(name: str | Path) -> Path:
     without config.json, for an unknown name, and where neither the cache nor the network has the model.
     """
     name = str(name)
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     if (folder / "config.json").is_file():
         return folder
     if name == "nano":
@@ -49,7 +50,7 @@ def locate(name: str | Path) -> Path:
 def is_local(name: str) -> bool:
     """Whether `locate` finds this model without the hub, or finds that there is none."""
     named = name in PRESETS or HUB_ID.fullmatch(name) is not None
-    return name == "nano" or not named or Path(name).expanduser().exists()
+    return name == "nano" or not named or expanded(name).exists()
 
 
 def _local(folder: Path) -> Path:

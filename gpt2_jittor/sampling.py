@@ -202,6 +202,12 @@ def check_drawable(logits: np.ndarray) -> None:
         )
 
 
+def check_num_beams(num_beams: int, vocab: int) -> None:
+    """Raises UserError where a vocabulary has not two candidates for each beam."""
+    if 2 * num_beams > vocab:
+        raise UserError(f"--num-beams must be at most half of the vocabulary's {vocab} tokens, not {num_beams}")
+
+
 def check_length_penalty(value: float) -> None:
     """Raises UserError for what a beam search cannot divide by: lengths to the power of hundreds leave float32."""
     if not abs(value) <= MOST_LENGTH_PENALTY:

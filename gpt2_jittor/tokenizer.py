@@ -4,6 +4,7 @@ transformers is imported when the first tokenizer is loaded: `--help` and errors
 """
 
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from gpt2_jittor.config import GPT2Config
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+SURROGATE = re.compile(r"[\ud800-\udfff]")  # half of a character, which no tokenizer takes
 END_OF_TEXT = "<|endoftext|>"
 END_OF_TURN = "<END>"  # the end token of a vocabulary to which it was added
 
@@ -59,6 +61,8 @@ def add_tokens(tokenizer: "PreTrainedTokenizerFast", tokens: Sequence[str]) -> l
             raise UserError(
                 f"--added-tokens must be new, each named once, not {token!r}: choose others, such as <USER>"
             )
+        if SURROGATE.search(token):
+            raise UserError(f"--added-tokens: {token!r} is not UTF-8 text; check the terminal's encoding")
     tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in tokens], special_tokens=True)
     if END_OF_TURN in tokens:
         tokenizer.eos_token = END_OF_TURN

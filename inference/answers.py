@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
 
 from common.errors import UserError
+from common.terminal import bar
 from datasets.example import Example, Task
-from gpt2_jittor.sampling import Sampler, make_sampler
+from gpt2_jittor.config import GPT2Config
+from gpt2_jittor.demand import check_decoding
+from gpt2_jittor.sampling import Sampler, check_num_beams, make_sampler
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,18 @@ class Decoding:
         """Whether an answer can be shown while it is made: nothing is chosen among several."""
         return self.num_beams == self.samples == self.best_of == 1
 
+    def check(self, config: GPT2Config, inputs: int = 1) -> None:
+        """Raises UserError where a model of this size cannot generate so much at once for so many inputs.
+
+        It is known before the model is read.
+        """
+        if self.num_beams > 1:
+            check_num_beams(self.num_beams, config.vocab_size)
+        each = max(self.num_beams, self.samples, self.best_of)
+        rows = each * min(inputs, max(1, self.batch_size // each))
+        options = "--num-beams" if self.num_beams > 1 else "--best-of or --samples" if each > 1 else "--batch-size"
+        check_decoding(config, rows, self.max_new_tokens, f"{options}, or --max-new-tokens")
+
     def room(self, positions: int) -> int:
         """How long a prompt may be, so that the longest answer still fits into `positions`; half of them at least."""
         return max(1, positions - min(self.max_new_tokens, positions // 2))
@@ -88,15 +102,16 @@ class Answers:
         order = sorted(range(len(windows)), key=lambda place: len(windows[place][1]))
         size = max(1, self.decoding.batch_size // max(self.decoding.num_beams, self._draws))
         found: list[list] = [[] for _ in examples]
-        with tqdm(total=len(windows), desc="answer", unit="prompt", disable=not progress, dynamic_ncols=True) as bar:
+        with bar("answer", total=len(windows), unit="prompt", disable=not progress) as shown:
             tokens = 0
             for start in range(0, len(order), size):
                 chosen = [windows[place] for place in order[start : start + size]]
                 for (index, _), several in zip(chosen, self._generate([ids for _, ids in chosen]), strict=True):
                     found[index] += several
                     tokens += sum(each.tokens for each in several)
-                bar.set_postfix_str(f"{tokens / max(bar.format_dict['elapsed'], 1e-3):,.0f} tokens/s", refresh=False)
-                bar.update(len(chosen))
+                speed = tokens / max(shown.format_dict["elapsed"], 1e-3)
+                shown.set_postfix_str(f"{speed:,.0f} tokens/s", refresh=False)
+                shown.update(len(chosen))
         return [self._kept(several) for several in found]
 
     @property

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
-from common.files import replacing
+from common.files import writing_to
+from common.terminal import visible
 
 NAME_WIDTH = 24  # characters in a line of a class's name
 NAME_LINES = 3
@@ -41,7 +42,7 @@ def draw_confusion(matrix: np.ndarray, labels: Sequence[str], output: str | Path
     matrix = np.asarray(matrix)
     if len(labels) == 0 or matrix.shape != (len(labels), len(labels)):
         raise ValueError(f"{len(labels)} labels do not fit a matrix of {matrix.shape}")
-    with replacing(output) as temporary, matplotlib.rc_context(STYLE):
+    with writing_to(output) as temporary, matplotlib.rc_context(STYLE):
         _figure(matrix, labels, title).savefig(temporary, dpi=150, bbox_inches="tight", pad_inches=0.15)
 
 
@@ -125,7 +126,7 @@ def _name_classes(axes, matrix: np.ndarray, labels: Sequence[str], cell: float, 
 
 def _wrapped(label: str) -> str:
     """The name in at most NAME_LINES lines of NAME_WIDTH characters, with … where more was cut."""
-    lines = textwrap.wrap(str(label), NAME_WIDTH, max_lines=NAME_LINES, placeholder=" …")
+    lines = textwrap.wrap(visible(str(label)), NAME_WIDTH, max_lines=NAME_LINES, placeholder=" …")
     return "\n".join(lines)
 
 

@@ -7,10 +7,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tqdm import tqdm
-
 from common.errors import UserError
-from common.files import replacing
+from common.files import writing_to
+from common.terminal import bar, exact
 from datasets.example import Example, Task
 from gpt2_jittor.stopping import Stopper
 from inference.answers import Answers, Decoding
@@ -55,13 +54,13 @@ class Session:
                 print(f"{share:7.1%}  {label}")
         elif self.decoding.streams and len(prompts := self.answers.prompts(self._example(fields))) == 1:
             for piece in self._streamed(fields, prompts[0]):
-                print(piece, end="", flush=True)
+                print(piece, end="", flush=True, file=exact(sys.stdout))
             print()
         else:
             told = self._answered(fields)
             several = told.get("answers", [told["answer"]])
             for number, text in enumerate(several, 1):
-                print(f"{number}. {text}" if len(several) > 1 else text, flush=True)
+                print(f"{number}. {text}" if len(several) > 1 else text, flush=True, file=exact(sys.stdout))
 
     def results(self, inputs: list[dict[str, str]]) -> list[dict]:
         """What comes of each input, with the input's fields: `answer` (and `answers`), or `label`."""
@@ -124,16 +123,16 @@ class Session:
             except UserError as error:
                 raise UserError(f"{request.where}: {error}") from None
         with (
-            replacing(output) as temporary,
+            writing_to(output) as temporary,
             temporary.open("w", encoding="utf-8") as file,
-            tqdm(total=len(requests), desc="answer", unit="input", dynamic_ncols=True) as bar,
+            bar("answer", total=len(requests), unit="input") as shown,
         ):
             for start in range(0, len(requests), FILE_BATCH):
                 some = requests[start : start + FILE_BATCH]
                 for request, told in zip(some, self.results([request.fields for request in some]), strict=True):
                     file.write(json.dumps(_with_answer(request.more, told), ensure_ascii=False) + "\n")
-                bar.update(len(some))
-        print(f"wrote {output}: {len(requests):,} answers")
+                shown.update(len(some))
+        print(f"wrote {output}: {len(requests):,} answers", file=sys.stderr)  # the answers may go to stdout
 
     def _check_length(self, example: Example) -> None:
         """Raises UserError where an input would be cut that was typed to be read as a whole.

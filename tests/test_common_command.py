@@ -38,9 +38,49 @@ def test_what_the_system_says_of_a_path_is_one_line(number):
     assert (status, said) == (2, "error: /a/path: so it is; give another path\n")
 
 
-def test_other_refusals_of_the_system_keep_their_traceback():
-    status, said = error_of(f"raise OSError({errno.EBADF}, 'so it is')")
-    assert status == 1 and "Traceback" in said
+def test_a_line_that_nobody_would_read_is_cut_where_it_says_least():
+    status, said = error_of("from common.errors import UserError; raise UserError('first' + 'x' * 9999 + 'last')")
+    assert status == 2 and said.startswith("error: first") and said.endswith("last\n") and len(said) < 2100
+
+
+UNEXPECTED = {
+    "a refusal that is no path's fault": (f"OSError({errno.EBADF}, 'so it is')", "OSError: [Errno 9] so it is"),
+    "a key": ("KeyError('x')", "KeyError: 'x'"),
+    "pages of a compiler's": ("RuntimeError('a\\n' * 9999)", "RuntimeError: a a a"),
+    "no words": ("AssertionError", "AssertionError"),
+    "a title for the terminal": ("ValueError('\\x1b]0;owned\\x07')", r"ValueError: \x1b]0;owned\x07"),
+    "recursion": ("sys.setrecursionlimit(90) or RecursionError('maximum')", "RecursionError: maximum"),
+}
+
+
+@pytest.mark.parametrize("error, words", UNEXPECTED.values(), ids=UNEXPECTED)
+def test_an_error_that_nobody_expected_is_one_line_and_a_file_with_its_traceback(tmp_path, error, words):
+    status, said = error_of(f"raise {error}", env=os.environ | {"TMPDIR": str(tmp_path)})
+    (log,) = tmp_path.iterdir()
+    assert (status, said.count("\n")) == (70, 1) and len(said) < 700
+    assert said.startswith("error: this should not happen: ") and words in said and "please report it" in said
+    assert f"its traceback is in {log}" in said and "common/command.py:" in said
+    kept = log.read_text()
+    assert "Traceback (most recent call last)" in kept and "python -c" in kept and kept.rstrip().splitlines()[-1]
+
+
+def test_where_no_file_can_be_written_the_line_says_so_and_still_says_where_it_happened(tmp_path):
+    body = "import tempfile; tempfile.tempdir = '/nowhere'; {}['x']"
+    status, said = error_of(body)
+    assert (status, said.count("\n")) == (70, 1) and "KeyError: 'x'" in said and "No such file" in said
+
+
+@pytest.mark.parametrize("error", ["MemoryError", "MemoryError('Unable to allocate 7 GiB')"])
+def test_memory_that_runs_out_is_one_line_that_says_what_to_lower(tmp_path, error):
+    status, said = error_of(f"raise {error}", env=os.environ | {"TMPDIR": str(tmp_path)})
+    assert (status, said.count("\n")) == (70, 1) and said.startswith("error: out of memory")
+    assert "--batch-size" in said and "this should not happen" not in said
+
+
+def test_too_few_file_handles_are_one_line_that_names_the_limit():
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16))"
+    told = "error: Too many open files: let this shell open more, `ulimit -n 1024` for instance\n"
+    assert error_of(f"{limit}; kept = [open('/dev/null') for _ in range(99)]") == (2, told)
 
 
 def test_a_full_disk_behind_the_output_is_one_line():

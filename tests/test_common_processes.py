@@ -73,10 +73,12 @@ def test_an_error_is_one_line_and_does_not_wait_for_the_others(rank, prefix):
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_fault_of_ours_keeps_its_traceback_and_does_not_wait_either(rank):
+def test_a_fault_of_ours_is_one_line_with_its_traceback_in_a_file_and_does_not_wait_either(rank, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     status, said, errors = end(start(rank, "1 / 0"))
-    assert (status, said) == (1, "said\n" * (not rank))
-    assert errors.startswith("Traceback") and errors.endswith("ZeroDivisionError: division by zero\n")
+    assert (status, said) == (70, "said\n" * (not rank))
+    assert errors.startswith("error: this should not happen: ZeroDivisionError: division by zero (")
+    assert errors.count("\n") == 1 and "Traceback" in next(tmp_path.iterdir()).read_text()
 
 
 def test_an_error_of_another_process_is_kept_back_while_the_first_may_tell_it():

@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import difflib
 import math
+import os
 import reprlib
 import types
 import typing
@@ -23,6 +24,7 @@ from training.schedule import SCHEDULES
 
 TUNINGS = ("lora", "full")
 MOST_EPOCHS = 1_000_000  # of any data: more is a slip, and beyond what steps can be counted in
+MOST = 10**15  # of anything that is counted: shares of it are exact in a float
 # what may differ when a run is taken up again: how long it is, how often it saves, and where things lie
 RESUMABLE = {"epochs", "max_steps", "patience", "save_every", "data_dir", "output_dir", "device"}
 
@@ -212,12 +214,20 @@ def _problems(arguments: TrainingArguments):
         value = getattr(arguments, name)
         if value is not None and not least <= value < float("inf"):
             yield f"{option_name(name)} must be at least {least}, not {value}"
+    for name in at_least:
+        value = getattr(arguments, name)
+        if isinstance(value, int) and name != "seed" and value > MOST:
+            yield f"{option_name(name)} must be at most {MOST:,}"
     for name, most in {"epochs": MOST_EPOCHS, "learning_rate": math.inf, "lora_alpha": math.inf}.items():
         value = getattr(arguments, name)
         if value is not None and not 0 < value < math.inf:
             yield f"{option_name(name)} must be positive, not {value}"
         elif value is not None and value > most:
             yield f"{option_name(name)} must be at most {most:,}, not {value}"
+    for name in FIELDS:
+        value = getattr(arguments, name)
+        if any(not _is_nameable(text) for text in (value if isinstance(value, list) else [value])):
+            yield f"{option_name(name)} holds NUL or half of a character, which no name can: give another"
     for name in ("lora_dropout", "head_dropout"):
         if getattr(arguments, name) >= 1:
             yield f"{option_name(name)} must be below 1, not {getattr(arguments, name)}"
@@ -227,3 +237,11 @@ def _problems(arguments: TrainingArguments):
         check_precision(arguments.precision, "cpu" if arguments.device == "cpu" else "auto")
     except UserError as error:
         yield str(error)
+
+
+def _is_nameable(value: object) -> bool:
+    """Whether the system can take a text as a name: any bytes but NUL can be one, UTF-8 or not."""
+    try:
+        return not isinstance(value, str) or b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:
+        return False

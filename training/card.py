@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from common.files import write_text
+from common.terminal import visible
 from training.checkpoint import Progress
 from training.evaluation import Score
 from training.setup import Inputs, base_name
@@ -65,7 +66,7 @@ def write_card(inputs: Inputs, progress: Progress, trained: int, frozen: int) ->
         lines += [f"With PEFT: `AutoPeftModelFor{auto}.from_pretrained(FOLDER, dtype=torch.float32{labels})`."]
         if classify:  # a batch is pooled at each row's last token that is no pad
             lines += [f"For batches, `model.config.pad_token_id = {inputs.tokenizer.pad_token_id}`."]
-    write_text(given.run_dir / CARD, "\n".join(lines) + "\n")
+    write_text(given.run_dir / CARD, visible("\n".join(lines) + "\n"))  # names of folders may hold anything
 
 
 def _products(precision: str) -> str:

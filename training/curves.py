@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
-from common.files import replacing
+from common.files import writing_to
+from common.terminal import visible
 from training.history import Run, read_run
 
 # Okabe and Ito's colours, distinct for colour-blind readers too: https://jfly.uni-koeln.de/color/
@@ -48,8 +49,8 @@ def plot(runs: Sequence[str | Path], output: str | Path) -> None:
     output = Path(output)
     if output.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise UserError(f"the picture must be a .png, .pdf or .svg file, unlike {output}; name another")
-    histories = _named_apart([read_run(path) for path in runs], runs)
-    with replacing(output) as temporary:
+    histories = [replace(run, name=visible(run.name)) for run in _named_apart([read_run(path) for path in runs], runs)]
+    with writing_to(output) as temporary:
         _draw(histories, temporary)
 
 

@@ -4,9 +4,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
 
 from common import processes
+from common.terminal import bar
 from datasets.batches import Batch, collate, plan
 from datasets.encode import IGNORED, EncodedSet
 from gpt2_jittor.backend import jt
@@ -65,7 +65,7 @@ def losses(model: GPT2PreTrained, data: EncodedSet, batch_size: int, pad_id: int
     sums, counts, logits = np.zeros(len(data)), np.zeros(len(data)), np.zeros((len(data), len(classes)))
     own = batches[processes.rank() :: processes.count()]
     with evaluating(model), jt.no_grad():
-        for indexes in tqdm(own, desc="validate", unit="batch", leave=False, dynamic_ncols=True):
+        for indexes in bar("validate", iterable=own, unit="batch", leave=False):
             batch = collate([data[index] for index in indexes], pad_id)
             if classes:
                 logits[indexes] = model(batch.input_ids, batch.attention_mask).numpy()

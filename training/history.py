@@ -46,6 +46,10 @@ def read_run(path: str | Path) -> Run:
     """
     path = Path(path)
     file = path / METRICS if path.is_dir() else path
+    if (
+        file != path and file.exists() and not file.is_file()
+    ):  # a pipe that was named is read, one that was found is not
+        raise UserError(f"{file} is no regular file: give a run's folder")
     try:
         # A byte that is not UTF-8 becomes a character that no line may hold, and is reported with its line.
         text = file.read_text(encoding="utf-8-sig", errors="replace")

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from common.errors import UserError
 from common.files import flush, write_text
+from common.terminal import bar
 from training.checkpoint import Progress
 from training.evaluation import Score
 from training.history import METRICS
@@ -41,9 +42,7 @@ class Log:
         self.path = run_dir / METRICS
         reached = {"train": progress.step, "validation": progress.validated} if progress else {}
         self.started = time.perf_counter() - self._forget_after(reached)
-        self.bar = tqdm(
-            total=total_steps, initial=reached.get("train", 0), desc="train", unit="step", dynamic_ncols=True
-        )
+        self.bar = bar("train", total=total_steps, initial=reached.get("train", 0), unit="step")
         self.bar.set_postfix_str("operators that are new here are compiled first")
         self.recent: deque[tuple[int, float]] = deque(maxlen=WINDOW)
 

@@ -5,11 +5,13 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from common import processes
 from common.errors import Faults, UserError
 from datasets import registry
 from datasets.encode import EncodedSet, report
 from datasets.example import Dataset, Task
 from gpt2_jittor.config import GPT2Config
+from gpt2_jittor.demand import check_training
 from gpt2_jittor.hub import is_local, locate
 from gpt2_jittor.tokenizer import add_tokens, check_sizes, load_tokenizer
 from gpt2_jittor.weights import check_outline
@@ -22,6 +24,7 @@ DEFAULT_RATES = {"lora": 5e-4, "full": 5e-5}  # usual for GPT-2 small; small mod
 DEFAULT_TARGETS = ["c_attn", "c_proj", "c_fc"]
 WARMUP = 0.03  # of a run's updates
 LEAST_VALIDATIONS = 10
+MOST_ACCUMULATION = 1024  # batches in an update, or those of an epoch where they are more
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Inputs:
 
     @property
     def total_steps(self) -> int:
-        return math.ceil(self.total_batches / self.arguments.gradient_accumulation)
+        return -(-self.total_batches // self.arguments.gradient_accumulation)  # rounded up, exactly
 
 
 def is_here(arguments: TrainingArguments) -> bool:
@@ -87,9 +90,26 @@ def read_inputs(arguments: TrainingArguments, say=print) -> Inputs:
             say(reports[-1])
     faults.tell()
     splits = encoded["train"], encoded["validation"]
-    return settle(
+    inputs = settle(
         Inputs(arguments, task, directory, config, tokenizer, added, *splits, samples, tuple(reports), sources)
     )
+    check_sizes_of(inputs)
+    return inputs
+
+
+def check_sizes_of(inputs: Inputs) -> None:
+    """Raises UserError where an update would take more batches than the data have, or a batch more memory than there
+    is. An update's batches are made together.
+    """
+    given, each = inputs.arguments, inputs.batches_per_epoch
+    most = max(each, MOST_ACCUMULATION)
+    if given.gradient_accumulation > most:
+        raise UserError(
+            f"--gradient-accumulation {given.gradient_accumulation:,} is more than {most:,} batches in one update, "
+            f"where all the data are {each:,}: lower it"
+        )
+    rows = min(given.batch_size, len(inputs.train)) * processes.here() // processes.count()
+    check_training(inputs.config, rows, max(inputs.train.lengths), "--batch-size or --max-length")
 
 
 def read_base(arguments: TrainingArguments) -> tuple[Path, GPT2Config, object, tuple[int, ...]]:

@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from common.memory import total
 from gpt2_jittor.doctor.row import Row, jittor_cache
 
 SCARCE, TOO_LITTLE = 2e9, 0.5e9  # bytes, of memory and of disk
@@ -16,11 +17,9 @@ HUB_SECONDS = 3
 
 
 def memory() -> Row:
-    known = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    known = [total()]
     with contextlib.suppress(OSError, TypeError):  # Linux only
         known.append(1024 * int(re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())[1]))
-    with contextlib.suppress(OSError, ValueError):  # a container's limit; "max" where there is none
-        known.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
     found = f"{min(known) / 1e9:,.1f} GB available"
     return Row("memory", _enough(min(known)), found, "use --model nano or a smaller --batch-size")
 
