@@ -121,7 +121,7 @@ def train(inputs, resume: bool) -> None:
     trainer.run()
     if not writes:
         return
-    write_card(inputs, trainer.progress, trained, frozen)
+    write_card(inputs, trainer.progress, trained, frozen, trainer.whole_score)
     plot([run_dir], run_dir / "loss.png")
     summarise(trainer, time.perf_counter() - started)
 
@@ -148,8 +148,9 @@ def summarise(trainer, seconds: float) -> None:
     progress, run_dir = trainer.progress, trainer.run_dir
     before = Score(progress.first_loss, 0, progress.first_accuracy)
     best = Score(progress.best_loss, 0, progress.best_accuracy)
+    whole = f"on all {trainer.whole_score.examples:,}: {trainer.whole_score}\n" if trainer.whole_score else ""
     print(
-        f"\nvalidation {before} -> {best} (best at step {progress.best_step} of {progress.step})\n"
+        f"\nvalidation {before} -> {best} (best at step {progress.best_step} of {progress.step})\n{whole}"
         f"{trainer.tokens:,} tokens in {seconds:,.0f} s; everything is in {run_dir}, the curves in loss.png"
     )
     option = "--adapter" if trainer.arguments.tuning == "lora" else "--model"

@@ -22,6 +22,7 @@ from gpt2_jittor import cuda, process
 from gpt2_jittor.cuda import Cuda
 
 DEVICES = ("auto", "cpu", "cuda")
+CUDA_CORES = "-cuda"  # ends the name of a folder of cores for CUDA
 INSTALL_COMPILER = "install it (Debian: apt install g++; macOS: xcode-select --install)"
 INSTALL_MPI = "apt install openmpi-bin libopenmpi-dev, or pip install -r requirements-mpi.txt"
 
@@ -49,7 +50,6 @@ def _prepare(device: str) -> str:
     if os.name == "posix" and not find_compiler():
         raise UserError(f"{_compiler()} was not found; Jittor compiles its operators: {INSTALL_COMPILER}")
     os.environ.setdefault("log_silent", "1")
-    os.environ.setdefault("cache_name", "default")  # else a git branch's name, and a new core for each branch
     # GNU OpenMP's threads spin for milliseconds at every barrier: two processes on one machine then starve each other
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     # Jittor would import PyTorch, where there is one, for the sake of versions before 1.8: 2 s and 180 MB
@@ -65,7 +65,19 @@ def _prepare(device: str) -> str:
     if device == "cuda" and not found.usable:
         raise UserError(f"--device cuda: {found.problem}; see `python -m gpt2_jittor.doctor`, or use --device cpu")
     os.environ.update(found.settings())
-    return "cuda" if found.usable else "cpu"
+    device = "cuda" if found.usable else "cpu"
+    os.environ["cache_name"] = cache_name(device)
+    return device
+
+
+def cache_name(device: str) -> str:
+    """The folder of the device's core among Jittor's, or beside the one that the environment names.
+
+    Jittor looks for its core in this folder before it looks in a folder of the toolkit's within: a core for the CPU
+    must not stand where one for CUDA is looked for. A process may have been started by one for the other device.
+    """
+    named = os.environ.get("cache_name", "default").removesuffix(CUDA_CORES)  # unset: a git branch's, a core for each
+    return named + CUDA_CORES if device == "cuda" else named
 
 
 def _prepare_mpi() -> None:

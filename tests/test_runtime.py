@@ -121,6 +121,25 @@ def test_a_config_that_the_user_points_at_is_kept_if_it_exists(machine):
     assert runtime.find_python_config() != mine
 
 
+@pytest.mark.parametrize(
+    ("named", "for_cpu", "for_cuda"),
+    [
+        (None, "default", "default-cuda"),  # the CPU's as it always was: what was compiled there is still found
+        ("mine", "mine", "mine-cuda"),
+        ("default-cuda", "default", "default-cuda"),  # of a process that one on the other device has started
+    ],
+)
+def test_cores_for_the_cpu_and_for_cuda_never_share_a_folder(machine, named, for_cpu, for_cuda):
+    machine.has_driver((12, 4))
+    machine.has_toolkit("12.4")
+    if named:
+        os.environ["cache_name"] = named
+    for device, expected in (("cpu", for_cpu), ("cuda", for_cuda), ("cpu", for_cpu)):
+        machine.monkeypatch.setattr(runtime, "_chosen", None)  # as another process, with this one's environment
+        assert runtime.prepare(device) == device
+        assert os.environ["cache_name"] == expected
+
+
 @pytest.mark.parametrize(("device", "folder"), [("cpu", "."), ("cuda", "cu12.4.131_sm_80")])
 def test_each_device_has_a_core_of_its_own(tmp_path, monkeypatch, device, folder):
     monkeypatch.setattr(runtime, "_chosen", device)

@@ -67,8 +67,13 @@ class TrainingArguments:
     max_grad_norm: float = option(1.0, "gradients are clipped to this norm; 0: not at all")
     max_length: int | None = option(None, "longest example in tokens; else 512, or the model's positions")
     seed: int = option(0, "of data order, dropout and adapter")
-    eval_every: int | None = option(None, "updates between validations; else one an epoch, 10 in a run at least")
-    eval_limit: int | None = option(None, "validate on this many examples; else on all")
+    eval_every: int | None = option(
+        None, "updates between validations; else one an epoch, 10 in a run at least, fewer where they would take long"
+    )
+    eval_limit: int | None = option(
+        None,
+        "examples of each validation, drawn with the seed; else all, as far as all validations take a tenth of the run",
+    )
     save_every: int | None = option(None, "updates between checkpoints; else at each validation")
     skip_nonfinite: bool = option(False, "go on behind updates whose loss or gradients are not finite")
     patience: int | None = option(None, "stop after this many validations without a better loss")

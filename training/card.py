@@ -15,8 +15,11 @@ from training.setup import Inputs, base_name
 CARD = "README.md"
 
 
-def write_card(inputs: Inputs, progress: Progress, trained: int, frozen: int) -> None:
-    """Writes the card of a run: task, data, parameters, validation before and after, and the command to repeat it."""
+def write_card(inputs: Inputs, progress: Progress, trained: int, frozen: int, whole: Score | None = None) -> None:
+    """Writes the card of a run: task, data, parameters, validation before and after, and the command to repeat it.
+
+    `whole`: of the best weights on the whole validation set, where the others are of a part of it.
+    """
     given = inputs.arguments
     lora, classify = given.tuning == "lora", inputs.task.kind == "classify"
     base = base_name(given.model, inputs.directory)
@@ -41,6 +44,7 @@ def write_card(inputs: Inputs, progress: Progress, trained: int, frozen: int) ->
         "|---|---|---|",
         f"| before | {_cells(before)} |",
         f"| best, step {progress.best_step:,} of {progress.step:,} | {_cells(best)} |",
+        *([f"| the same, on all {whole.examples:,} | {_cells(whole)} |"] if whole else []),
         "",
         "![loss curves](loss.png)",
         "",

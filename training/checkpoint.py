@@ -59,17 +59,22 @@ def save_trained(model: GPT2PreTrained, directory: Path) -> None:
         save_adapter(model, directory)
 
 
+def load_trained(model: GPT2PreTrained, directory: Path) -> None:
+    """Puts back what `save_trained` wrote. Raises UserError where it does not fit."""
+    if adapter_config(model) is not None:
+        load_adapter(model, directory, trained=True)
+        return
+    shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
+    for name, array in read_tensors(directory, shapes):
+        model.parameter(name).assign(array)
+
+
 def load(directory: Path, model: GPT2PreTrained, optimizer: AdamW) -> Progress:
     """Puts parameters and moments back and returns the position. Raises UserError where they do not fit."""
     try:
         progress = Progress(**read_json(directory / PROGRESS))
         moments = read_safetensors(directory / MOMENTS)
-        if adapter_config(model) is None:
-            shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
-            for name, array in read_tensors(directory, shapes):
-                model.parameter(name).assign(array)
-        else:
-            load_adapter(model, directory, trained=True)
+        load_trained(model, directory)
         optimizer.load_state(moments, progress.step - progress.skipped)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{directory} does not belong to this run ({error}); remove it to start anew") from error

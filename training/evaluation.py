@@ -18,11 +18,12 @@ from training.parallel import summed
 
 @dataclass(frozen=True)
 class Score:
-    """Mean loss in nats over `tokens` scored tokens or classes; `accuracy`, for classification."""
+    """Mean loss in nats over `tokens` scored tokens or classes of `examples`; `accuracy`, for classification."""
 
     loss: float
     tokens: int
     accuracy: float | None = None
+    examples: int = 0
 
     @property
     def perplexity(self) -> float:
@@ -47,7 +48,7 @@ class Losses:
         accuracy = None
         if self.logits is not None:
             accuracy = float(np.mean(self.logits.argmax(axis=1) == [item.label for item in data.items]))
-        return Score(float(self.sums.sum() / self.counts.sum()), int(self.counts.sum()), accuracy)
+        return Score(float(self.sums.sum() / self.counts.sum()), int(self.counts.sum()), accuracy, len(data))
 
 
 def evaluate(model: GPT2PreTrained, data: EncodedSet, batch_size: int, pad_id: int) -> Score:

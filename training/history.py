@@ -71,7 +71,7 @@ Points = dict[int, float]
 
 def _read_metrics(file: Path, text: str) -> tuple[Points, Points]:
     splits: dict[str, Points] = {"train": {}, "validation": {}}
-    lines = text.split("\n")
+    lines, examples = text.split("\n"), None
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -84,6 +84,10 @@ def _read_metrics(file: Path, text: str) -> tuple[Points, Points]:
         if not _is_metric(record):
             expected = '"step" (whole number), "split" ("train" or "validation") and "loss" (number)'
             raise UserError(f"{file}:{number} needs {expected}; mend or remove the line")
+        if record["split"] == "validation":
+            examples = examples or record.get("examples")
+            if record.get("examples") != examples:
+                continue  # the last one, on the whole set: no point of a curve of others
         splits[record["split"]][int(record["step"])] = record["loss"]
     return splits["train"], splits["validation"]
 

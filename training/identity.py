@@ -26,7 +26,7 @@ MENDED = {
 def identify(inputs: Inputs, trained: int, device: str) -> dict[str, Any]:
     """The data's and the base's fingerprints, how many numbers are trained, on what, and in which precision."""
     data = hashlib.sha256()
-    for split in (inputs.train, inputs.validation):
+    for split in (inputs.train, inputs.whole_validation):
         _digest(split, data)
     return {
         "data": data.hexdigest(),

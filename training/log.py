@@ -14,6 +14,7 @@ from common.files import flush, write_text
 from common.terminal import bar
 from training.checkpoint import Progress
 from training.evaluation import Score
+from training.forecast import Forecast
 from training.history import METRICS
 
 WINDOW = 20  # steps over which the bar's tokens per second are averaged
@@ -38,8 +39,8 @@ class Silence:
 class Log:
     """One run's metrics and bar. A run that is taken up again from `progress` loses the lines of what came later."""
 
-    def __init__(self, run_dir: Path, total_steps: int, progress: Progress | None = None):
-        self.path = run_dir / METRICS
+    def __init__(self, run_dir: Path, total_steps: int, forecast: Forecast, progress: Progress | None = None):
+        self.path, self.total_steps, self.forecast = run_dir / METRICS, total_steps, forecast
         reached = {"train": progress.step, "validation": progress.validated} if progress else {}
         self.started = time.perf_counter() - self._forget_after(reached)
         self.bar = bar("train", total=total_steps, initial=reached.get("train", 0), unit="step")
@@ -61,6 +62,8 @@ class Log:
             refresh=False,
         )
         self.bar.update()
+        if forecast := self.forecast.update(record["tokens"], step_seconds, self.total_steps - record["step"]):
+            self.say(forecast)
 
     def validation(self, step: int, epoch: float, score: Score) -> None:
         """Logs one validation."""
@@ -71,6 +74,7 @@ class Log:
             "loss": score.loss,
             "perplexity": score.perplexity,
             "tokens": score.tokens,
+            "examples": score.examples,
         }
         self._append(record if score.accuracy is None else {**record, "accuracy": score.accuracy})
 
@@ -99,13 +103,19 @@ class Log:
             raise UserError(f"cannot write {self.path}: {error.strerror}; free some space") from error
 
     def _forget_after(self, reached: dict[str, int]) -> float:
-        """Keeps the lines up to each split's step, drops the rest (a cut line too); the seconds passed by then."""
-        kept, seconds = [], 0.0
+        """Keeps the lines up to each split's step; the seconds passed by then.
+
+        Drops the rest: a cut line, and what was measured at the end of the run on more examples than before.
+        """
+        kept, seconds, examples = [], 0.0, None
         text = self.path.read_text(encoding="utf-8", errors="replace") if self.path.is_file() else ""
         for line in text.splitlines():
             try:
                 record = json.loads(line)
                 wanted = record["step"] <= reached.get(record["split"], -1)
+                if record["split"] == "validation":
+                    examples = record.get("examples") if examples is None else examples
+                    wanted = wanted and record.get("examples") == examples
             except (ValueError, KeyError, TypeError, RecursionError):
                 continue
             if wanted:

@@ -45,6 +45,15 @@ def summed_vars(values: Sequence) -> list:
     return [jt.array(total).stop_grad() for total in summed([value.numpy() for value in values])]
 
 
+def take_from_first(values: Sequence) -> None:
+    """Makes `values`, float32 Vars, in every process what they are in the first. All must call this together."""
+    if processes.count() == 1:
+        return
+    for value in values:
+        firsts = value.numpy() if processes.is_first() else np.zeros(value.shape, np.float32)
+        value.assign(summed([firsts])[0])
+
+
 def check_same_run(identity: dict[str, Any]) -> None:
     """Raises UserError where the processes were given different data, or differ in anything else of `identity`."""
     if not _is_alike(zlib.crc32(json.dumps(identity).encode())):

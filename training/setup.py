@@ -17,6 +17,7 @@ from gpt2_jittor.tokenizer import add_tokens, check_sizes, load_tokenizer
 from gpt2_jittor.weights import check_outline
 from lora.config import LoraConfig, projections_of
 from training.arguments import TrainingArguments
+from training.budget import Budget, count_validations, draw
 
 DEFAULT_EPOCHS = 3
 DEFAULT_LENGTH = 512
@@ -38,7 +39,8 @@ class Inputs:
     tokenizer: object
     added: tuple[int, ...]  # the ids of the tokens that were added to it
     train: EncodedSet
-    validation: EncodedSet
+    validation: EncodedSet  # of every validation: all there is, or what is drawn of it (`training/budget.py`)
+    whole_validation: EncodedSet
     samples: Dataset  # validation examples as text, for the sample reply
     reports: tuple[str, ...]  # what was said about the data
     sources: tuple[str, ...] = ()  # where each training item stands, where items are examples
@@ -53,6 +55,17 @@ class Inputs:
         if self.arguments.epochs is None:
             return self.arguments.max_steps * self.arguments.gradient_accumulation
         return max(1, math.ceil(self.arguments.epochs * self.batches_per_epoch))
+
+    @property
+    def budget(self) -> Budget:
+        """How much validation the run bears."""
+        epochs, whole = self.total_batches / self.batches_per_epoch, self.whole_validation
+        return Budget(len(whole), whole.tokens, self.train.tokens * epochs)
+
+    @property
+    def measures_whole(self) -> bool:
+        """Whether the best weights are measured on the whole validation set at the end, which nothing was before."""
+        return len(self.validation) < len(self.whole_validation) and self.budget.bears_whole
 
     @property
     def total_steps(self) -> int:
@@ -77,9 +90,9 @@ def read_inputs(arguments: TrainingArguments, say=print) -> Inputs:
             raise UserError(f"--output-dir {arguments.run_dir} is the model's own folder: choose another")
         arguments = dataclasses.replace(arguments, max_length=longest(arguments.max_length, config))
     encoded, sources, reports = {}, (), []
-    for split, limit in (("train", None), ("validation", arguments.eval_limit)):
+    for split in ("train", "validation"):
         with faults.gathered():
-            samples = read_split(task, split, arguments.data_dir, limit)
+            samples = read_split(task, split, arguments.data_dir)
             if faults.messages:  # there may be nothing to encode with, and it would be in vain
                 continue
             encoded[split] = task.encode(samples.examples, tokenizer, arguments.max_length)
@@ -89,12 +102,15 @@ def read_inputs(arguments: TrainingArguments, say=print) -> Inputs:
             reports.append(report(samples, encoded[split]))
             say(reports[-1])
     faults.tell()
-    splits = encoded["train"], encoded["validation"]
+    splits = encoded["train"], encoded["validation"], encoded["validation"]
     inputs = settle(
         Inputs(arguments, task, directory, config, tokenizer, added, *splits, samples, tuple(reports), sources)
     )
     check_sizes_of(inputs)
-    return inputs
+    if len(inputs.validation) == len(inputs.whole_validation):
+        return inputs
+    say(note := say_drawn(inputs))
+    return dataclasses.replace(inputs, reports=(*reports, note))
 
 
 def check_sizes_of(inputs: Inputs) -> None:
@@ -161,15 +177,31 @@ def settle(inputs: Inputs) -> Inputs:
         inputs = with_values(inputs, epochs=DEFAULT_EPOCHS)
     steps = inputs.total_steps
     steps_per_epoch = math.ceil(inputs.batches_per_epoch / given.gradient_accumulation)
+    often = max(1, min(steps_per_epoch, steps // LEAST_VALIDATIONS))
     inputs = with_values(
         inputs,
         output_dir=str(given.run_dir),
         learning_rate=DEFAULT_RATES[given.tuning],
         lora_targets=DEFAULT_TARGETS,
         warmup_steps=round(WARMUP * steps),
-        eval_every=max(1, min(steps_per_epoch, steps // LEAST_VALIDATIONS)),
+        eval_every=often if given.eval_limit else inputs.budget.every(steps, often),
     )
-    return with_values(inputs, save_every=inputs.arguments.eval_every)
+    every = inputs.arguments.eval_every
+    inputs = with_values(inputs, save_every=every, eval_limit=inputs.budget.limit(count_validations(steps, every)))
+    drawn = draw(inputs.whole_validation, inputs.arguments.eval_limit, given.seed)
+    return dataclasses.replace(inputs, validation=drawn)
+
+
+def say_drawn(inputs: Inputs) -> str:
+    """What is said of a run whose validations are not of the whole set."""
+    kind = "examples" if inputs.whole_validation.kept else "windows"
+    chosen = f"{len(inputs.validation):,} of {len(inputs.whole_validation):,} {kind}, the same each time"
+    last = (
+        "at the end the best weights are measured on all of them"
+        if inputs.measures_whole
+        else "all of them would take too long in so short a run: `evaluate.py --split validation` measures them"
+    )
+    return f"each validation: {chosen}, drawn with the seed (--eval-limit); {last}"
 
 
 def check_not_shorter(inputs: Inputs, before: TrainingArguments) -> None:

@@ -19,6 +19,7 @@ from common.errors import UserError
 from common.interrupt import interrupts_deferred
 from common.memory import give_back
 from datasets.batches import Batch, collate, plan
+from datasets.encode import EncodedSet
 from gpt2_jittor.backend import jt
 from gpt2_jittor.generation import stream
 from gpt2_jittor.ops.dropout import seeds
@@ -28,6 +29,7 @@ from lora.injection import adapter_config, count, trainable
 from training import checkpoint, parallel, scaling
 from training.checkpoint import Progress
 from training.evaluation import Score, evaluate
+from training.forecast import forecast_of
 from training.gradients import Told, loss_and_gradients
 from training.identity import identify
 from training.log import Log, Silence
@@ -57,16 +59,21 @@ class Trainer:
         self._plans: dict[int, list[np.ndarray]] = {}
         self.whole = True  # false while an update is being made
         self.tokens = 0  # real tokens trained on by this process
+        self.whole_score: Score | None = (
+            None  # of the best weights on the whole validation set, where it was drawn from
+        )
 
     def run(self) -> Progress:
         """Trains until the last step, or until validation has not improved for `patience` times.
 
-        Raises UserError where a loss or a gradient is not finite; on Ctrl-C or SIGTERM saves and lets it pass.
+        Where validations are of a part of the set, the best weights are measured on all of it then, and stay in the
+        model. Raises UserError where a loss or a gradient is not finite; on Ctrl-C or SIGTERM saves and lets it pass.
         """
         progress = self.progress
         self.log = Silence()
         if processes.is_first():
-            self.log = Log(self.run_dir, self.inputs.total_steps, progress if self.resumed_from else None)
+            forecast = forecast_of(self.inputs, progress.step)
+            self.log = Log(self.run_dir, self.inputs.total_steps, forecast, progress if self.resumed_from else None)
         try:
             while True:
                 # first what this step still owes: a resumed run may have been stopped in the middle of it
@@ -77,6 +84,7 @@ class Trainer:
                     with interrupts_deferred("saving"):
                         self._save()
                 if progress.step >= self.inputs.total_steps or self._out_of_patience():
+                    self._measure_whole()
                     return progress
                 with interrupts_deferred("finishing this step, then saving"):
                     self.whole = False
@@ -210,11 +218,7 @@ class Trainer:
         return done / self.inputs.batches_per_epoch
 
     def _validate(self) -> None:
-        given, inputs, progress = self.arguments, self.inputs, self.progress
-        score = evaluate(self.model, inputs.validation, given.batch_size, inputs.tokenizer.pad_token_id)
-        give_back()  # batches of all shapes leave gaps between what is in use, which else are touched one by one
-        if not math.isfinite(score.loss):
-            raise UserError(self._diverged(f"validation loss {score.loss}", progress.step))
+        progress, score = self.progress, self._score(self.inputs.validation)
         said = f"step {progress.step}: validation {score}" + self._sample()
         with interrupts_deferred():
             if progress.step == 0:
@@ -224,6 +228,29 @@ class Trainer:
             progress.validated = progress.step
             self.log.validation(progress.step, self._epoch(progress.step), score)
             self.log.say(said)
+
+    def _score(self, data: EncodedSet) -> Score:
+        """Raises UserError where the loss is not finite."""
+        score = evaluate(self.model, data, self.arguments.batch_size, self.inputs.tokenizer.pad_token_id)
+        give_back()  # batches of all shapes leave gaps between what is in use, which else are touched one by one
+        if not math.isfinite(score.loss):
+            raise UserError(self._diverged(f"validation loss {score.loss}", self.progress.step))
+        return score
+
+    def _measure_whole(self) -> None:
+        """The best weights on all that validations drew from. The run is saved before: Ctrl-C only leaves this out."""
+        progress, data = self.progress, self.inputs.whole_validation
+        if not self.inputs.measures_whole:
+            return
+        with interrupts_deferred("saving"):
+            self._save()
+        self.log.say(f"measuring the best weights, of step {progress.best_step}, on all of validation ({len(data):,})")
+        if progress.best_step != progress.step:
+            if processes.is_first():
+                checkpoint.load_trained(self.model, self.run_dir)
+            parallel.take_from_first(self.optimizer.parameters)
+        self.whole_score = self._score(data)
+        self.log.validation(progress.best_step, self._epoch(progress.best_step), self.whole_score)
 
     def _sample(self) -> str:
         """A greedy answer to the first validation example, to be read beside the number."""

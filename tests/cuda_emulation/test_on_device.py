@@ -163,3 +163,29 @@ def assert_alike(found, expected) -> None:
         assert found == pytest.approx(expected, rel=1e-4)
     else:
         assert found == expected
+
+
+CORE = """
+import sys
+from gpt2_jittor import runtime
+device = runtime.prepare(sys.argv[1])
+compiled = runtime.core_is_compiled()
+from gpt2_jittor.backend import jt
+import jittor_core
+doubled = (jt.array([1.5, 2.5]) * 2).numpy().tolist()
+print(device, jt.flags.use_cuda, hasattr(jt.flags, "cuda_archs"), compiled, doubled, jittor_core.__file__)
+"""
+
+
+def test_the_cpu_and_the_device_take_turns_in_one_home(environment):
+    """Each finds its own core, whichever was compiled before."""
+    folders = {}
+    for turn, device in enumerate(("cpu", "cuda", "cpu", "cuda")):
+        done = run(["-c", CORE, device], environment)
+        assert done.returncode == 0, done.stderr
+        said, core = done.stdout.strip().rsplit(" ", 1)
+        on_cuda = device == "cuda"
+        assert said.split()[:3] == [device, str(int(on_cuda)), str(on_cuda)] and said.endswith("[3.0, 5.0]")
+        assert turn < 2 or said.split()[3] == "True"  # and says that it is there
+        assert folders.setdefault(device, core) == core
+    assert folders["cpu"] != folders["cuda"]
