@@ -109,9 +109,9 @@ def json_text(value: object) -> str:
 
 
 def read_json(path: str | Path) -> dict:
-    """Reads a JSON object. Raises UserError where the file is missing, not JSON, or not an object."""
+    """Reads a JSON object. Raises UserError where the file is missing, not JSON or not an object, or has a key twice."""
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        value = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_once)
     except FileNotFoundError:
         raise UserError(f"{path} is missing") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -150,6 +150,15 @@ def _telling(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"cannot write {path}: {reason}; free some space or choose another folder") from error
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict:
+    """A JSON object, of whose keys none may be there twice: which value was meant, nobody knows."""
+    whole = dict(pairs)
+    if len(whole) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is there twice")
+    return whole
 
 
 def _is_deep(value: object) -> bool:

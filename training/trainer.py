@@ -237,7 +237,7 @@ class Trainer:
             prompt = inputs.task.encode_prompt(given, inputs.tokenizer, inputs.config.n_positions - length)[0]
         except UserError:  # too long for this model: the number alone, then
             return ""
-        reply = stream(self.model, prompt, make_sampler(greedy=True), length, inputs.tokenizer.eos_token_id)
+        reply = stream(self.model, prompt, make_sampler(greedy=True), length, inputs.generation.end_ids)
         asked = " ".join("".join(segment.text for segment in given.segments).split())[-SAMPLE_SHOWN:]
         return f"\n  > {asked}\n  < {inputs.tokenizer.decode(list(reply)).strip()}"
 
