@@ -109,7 +109,7 @@ def json_text(value: object) -> str:
 
 
 def read_json(path: str | Path) -> dict:
-    """Reads a JSON object. Raises UserError where the file is missing, not JSON or not an object, or has a key twice."""
+    """Reads a JSON object. Raises UserError where the file is missing, no JSON object, or has a key twice."""
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_once)
     except FileNotFoundError:
@@ -124,15 +124,20 @@ def read_json(path: str | Path) -> dict:
 
 
 def read_yaml(path: Path) -> dict:
-    """Reads `name: value` lines of YAML, which runs nothing. Raises UserError where it is anything else."""
+    """Reads `name: value` lines of YAML, which runs nothing. Raises UserError where it is anything else.
+
+    A key that is there twice is an error, too.
+    """
     import yaml  # here: the doctor reads files where no package is installed
+
+    from common import strict_yaml
 
     try:
         with path.open("rb") as file:
             data = file.read(YAML_BYTES + 1)
         if len(data) > YAML_BYTES:
             raise ValueError(f"it has more than {YAML_BYTES:,} bytes")
-        value = yaml.safe_load(data.decode("utf-8"))
+        value = strict_yaml.load(data.decode("utf-8"))
     except FileNotFoundError:
         raise UserError(f"there is no recipe {path}") from None
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
