@@ -68,6 +68,7 @@ def main() -> None:
     task = registry.task(given.task or run.get("task", "dailydialog"))
     finished.check_kind(found, task, bare=True)
     check_outputs(given, task)
+    how_to_answer = decoding(given, task, found)
     data_dir = given.data_dir or (run.get("data_dir") if task.name == run.get("task") else None)
     length = longest(run.get("max_length") if given.max_length is None else given.max_length, found.config)
     dataset = read_split(task, given.split, data_dir, given.limit)
@@ -106,14 +107,16 @@ def contestants(found, int8: bool) -> dict:
     return several | {INT8: (found, True)} if int8 else several
 
 
-def decoding(given, task: Task):
-    """How answers are generated, None where they are not."""
+def decoding(given, task: Task, found):
+    """How answers are generated, None where they are not. Of what the model's folder says its end tokens alone count:
+    figures of different models are compared.
+    """
     from inference.answers import Decoding
 
     if given.loss_only or task.kind not in NEW_TOKENS:
         return None
     new_tokens = given.max_new_tokens or NEW_TOKENS[task.kind]
-    return Decoding(max_new_tokens=new_tokens, num_beams=given.num_beams, batch_size=given.batch_size)
+    return Decoding(new_tokens, num_beams=given.num_beams, batch_size=given.batch_size, end_ids=found.ends())
 
 
 def check_outputs(given, task: Task) -> None:

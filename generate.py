@@ -8,6 +8,7 @@ python generate.py --adapter RUN --prompt "Hello !" --greedy --json     # for sc
 python generate.py --model gpt2 --prompt "The capital of France"        # no adapter: continues the text
 """
 
+import sys
 from pathlib import Path
 
 from common.command import Parser, run_command
@@ -17,12 +18,12 @@ from datasets.example import Task
 from gpt2_jittor.precisions import PRECISIONS
 from gpt2_jittor.sampling import check_length_penalty
 from inference.answers import Decoding
+from inference.options import DRAWING, choose
 from inference.requests import read_requests, typed_request
 
 # the task whose prompts a mode uses, where the run's own is not of that kind
 MODES = {"chat": "dailydialog", "qa": "squad", "text": "text", "instruct": "dolly", "classify": None}
 FIELDS = ("prompt", "context", "question", "instruction", "text", "sentence1", "sentence2")
-DRAWING = ("temperature", "top_k", "top_p", "min_p")
 
 
 def parse():
@@ -36,18 +37,16 @@ def parse():
         asked.add_argument(f"--{name}")
     asked.add_argument("--input", type=Path, metavar="FILE.jsonl", help="answer every line, its fields named as above")
     asked.add_argument("--output", type=Path, metavar="FILE.jsonl", help="where to write these answers")
-    chosen = parser.add_argument_group("how tokens are chosen")
-    chosen.add_argument("--max-new-tokens", type=int, default=80, help="longest answer (default: 80)")
+    chosen = parser.add_argument_group("how tokens are chosen; else as the model's generation_config.json says")
+    chosen.add_argument("--max-new-tokens", type=int, help="longest answer (default: 80)")
     chosen.add_argument("--greedy", action="store_true", help="always the likeliest token")
     chosen.add_argument("--temperature", type=float, help="below 1: likelier tokens gain (default: 0.7)")
     chosen.add_argument("--top-k", type=int, help="draw from the k likeliest tokens; 0: from all (default: 0)")
     chosen.add_argument("--top-p", type=float, help="draw from the likeliest tokens of this mass (default: 0.9)")
     chosen.add_argument("--min-p", type=float, help="draw from tokens of this share of the likeliest's probability")
-    chosen.add_argument("--repetition-penalty", type=float, default=1.0, help="above 1: repeat less (default: 1)")
-    chosen.add_argument(
-        "--no-repeat-ngram", type=int, default=0, help="never the same n tokens twice (default: 0, off)"
-    )
-    chosen.add_argument("--num-beams", type=int, default=1, help="beam search of this width (default: 1, none)")
+    chosen.add_argument("--repetition-penalty", type=float, help="above 1: repeat less (default: 1)")
+    chosen.add_argument("--no-repeat-ngram", type=int, help="never the same n tokens twice (default: 0, off)")
+    chosen.add_argument("--num-beams", type=int, help="beam search of this width (default: 1, none)")
     chosen.add_argument("--length-penalty", type=float, help="of the beams: above 0 longer answers gain (default: 1)")
     chosen.add_argument("--stop", nargs="+", default=[], metavar="TEXT", help="end before any of these")
     chosen.add_argument("--samples", type=int, default=1, help="answers to each prompt (default: 1)")
@@ -71,7 +70,7 @@ def check(given) -> None:
     draws = [_option(name) for name in DRAWING if getattr(given, name) is not None]
     if given.greedy and draws:
         raise UserError(f"--greedy draws nothing: leave out {', '.join(draws)}")
-    beams = given.num_beams > 1
+    beams = (given.num_beams or 1) > 1
     if beams and (clash := draws + ["--best-of"] * (given.best_of is not None) + ["--stop"] * bool(given.stop)):
         raise UserError(f"--num-beams draws nothing, and its answers end by themselves: leave out {', '.join(clash)}")
     check_length_penalty(given.length_penalty or 0.0)
@@ -98,43 +97,14 @@ def check_classifier(given, task: Task) -> None:
     if task.kind != "classify":
         return
     set_anyway = [name for name in (*DRAWING, "length_penalty", "best_of") if getattr(given, name) is not None]
-    changed = {
-        "samples": 1,
-        "num_beams": 1,
-        "no_repeat_ngram": 0,
-        "repetition_penalty": 1.0,
-        "stop": [],
-        "greedy": False,
-    }
-    set_anyway += [name for name, default in changed.items() if getattr(given, name) != default]
+    unset = {"samples": 1, **dict.fromkeys(("num_beams", "no_repeat_ngram", "repetition_penalty")), "stop": []}
+    set_anyway += [name for name, value in (unset | {"greedy": False}).items() if getattr(given, name) != value]
     if set_anyway:
         raise UserError(f"{task.name} has classes and says nothing: leave out {', '.join(map(_option, set_anyway))}")
 
 
 def _option(name: str) -> str:
     return "--" + name.replace("_", "-")
-
-
-def decoding_of(given) -> Decoding:
-    """What the options say about choosing tokens, with the defaults of a conversation."""
-    beams = given.num_beams > 1
-    return Decoding(
-        max_new_tokens=given.max_new_tokens,
-        greedy=given.greedy or beams,
-        temperature=0.7 if given.temperature is None else given.temperature,
-        top_k=given.top_k or 0,
-        top_p=0.9 if given.top_p is None else given.top_p,
-        min_p=given.min_p or 0.0,
-        repetition_penalty=given.repetition_penalty,
-        no_repeat_ngram=given.no_repeat_ngram,
-        num_beams=given.num_beams,
-        length_penalty=1.0 if given.length_penalty is None else given.length_penalty,
-        stop=tuple(given.stop),
-        samples=given.samples,
-        best_of=given.best_of or 1,
-        seed=given.seed,
-        batch_size=given.batch_size,
-    )
 
 
 def task_of(given, trained: str) -> Task:
@@ -160,12 +130,17 @@ def main() -> None:
     finished.check_kind(found, task)
     fields = typed_request({name: getattr(given, name) for name in FIELDS}, task)
     check_classifier(given, task)
-    decoding = decoding_of(given)
+    if task.kind == "classify":
+        decoding, note = Decoding(batch_size=given.batch_size), None
+    else:
+        decoding, note = choose(given, found.generation, found.ends())
     session = Session(found, task, decoding, given.json)
     requests = read_requests(given.input, task) if given.input else None
     if task.kind != "classify":
         decoding.check(found.config, min(len(requests or [None]), FILE_BATCH))
     finished.check_weights(given.int8, given.precision, runtime.prepare(given.device))
+    if note:
+        print(note, file=sys.stderr)
     session.start(finished.load(found, task, given.int8, given.precision))
     if requests is not None:
         session.answer_all(requests, given.output)

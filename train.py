@@ -117,6 +117,8 @@ def train(inputs, resume: bool) -> None:
         print(f"passed over: {reason}")
     if resume:
         print(f"resuming from {trainer.resumed_from or 'the beginning: no checkpoint was written yet'}")
+    for note in trainer.notes:
+        print(note)
     started = time.perf_counter()
     trainer.run()
     if not writes:

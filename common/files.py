@@ -150,9 +150,9 @@ def json_text(value: object) -> str:
 
 
 def read_json(path: str | Path) -> dict:
-    """Reads a JSON object. Raises UserError where the file is missing, not JSON, or not an object."""
+    """Reads a JSON object. Raises UserError where the file is missing, no JSON object, or has a key twice."""
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        value = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_once)
     except FileNotFoundError:
         raise UserError(f"{path} is missing") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -165,15 +165,20 @@ def read_json(path: str | Path) -> dict:
 
 
 def read_yaml(path: Path) -> dict:
-    """Reads `name: value` lines of YAML, which runs nothing. Raises UserError where it is anything else."""
+    """Reads `name: value` lines of YAML, which runs nothing. Raises UserError where it is anything else.
+
+    A key that is there twice is an error, too.
+    """
     import yaml  # here: the doctor reads files where no package is installed
+
+    from common import strict_yaml
 
     try:
         with path.open("rb") as file:
             data = file.read(YAML_BYTES + 1)
         if len(data) > YAML_BYTES:
             raise ValueError(f"it has more than {YAML_BYTES:,} bytes")
-        value = yaml.safe_load(data.decode("utf-8"))
+        value = strict_yaml.load(data.decode("utf-8"))
     except FileNotFoundError:
         raise UserError(f"there is no recipe {path}") from None
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
@@ -206,6 +211,15 @@ def _behind_links(path: Path) -> Path | int:
             return end
         end = end.parent / end.readlink()
     raise UserError(f"cannot write {path}: it is a link that leads to itself; name another")
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict:
+    """A JSON object, of whose keys none may be there twice: which value was meant, nobody knows."""
+    whole = dict(pairs)
+    if len(whole) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is there twice")
+    return whole
 
 
 def _is_deep(value: object) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from common.errors import UserError
 from gpt2_jittor.cache import KVCache
 from gpt2_jittor.decoding import last_logits
-from gpt2_jittor.generation import Generated, evaluating, pad_left, room
+from gpt2_jittor.generation import EndIds, Generated, end_set, evaluating, pad_left, room
 from gpt2_jittor.model import GPT2LMHeadModel
 from gpt2_jittor.sampling import (
     against_repetition,
@@ -31,7 +31,7 @@ def beam_search(
     prompts: Sequence[Sequence[int]],
     num_beams: int,
     max_new_tokens: int,
-    end_id: int | None,
+    end_id: EndIds,
     length_penalty: float = 1.0,
     no_repeat_ngram_size: int = 0,
     repetition_penalty: float = 1.0,
@@ -49,7 +49,7 @@ def beam_search(
 
     Raises UserError for options out of range and, as `stream`, for prompts.
     """
-    options = _Options(num_beams, end_id, length_penalty, early_stopping)
+    options = _Options(num_beams, end_set(end_id), length_penalty, early_stopping)
     _check(options, max_new_tokens, samples, model.config.vocab_size)
     penalties = against_repetition(repetition_penalty, no_repeat_ngram_size)
     limits = room(prompts, max_new_tokens, model.config.n_positions)
@@ -77,9 +77,16 @@ def beam_search(
 @dataclass(frozen=True)
 class _Options:
     num_beams: int
-    end_id: int | None
+    ends: frozenset[int]
     length_penalty: float
     early_stopping: bool | str
+
+    @property
+    def candidates(self) -> int:
+        """How many continuations are looked at: of each beam as many as there are end tokens may be finished, and so
+        enough of them run on.
+        """
+        return max(2, 1 + len(self.ends)) * self.num_beams
 
 
 class _Search:
@@ -101,11 +108,10 @@ class _Search:
 
         Takes log-probabilities of the next token, [beams, vocab]: after the penalties, and the model's own.
         """
-        # Twice as many candidates as beams: of each beam only one is the end token, so enough of them run on.
-        beams, parents, tokens = _best(self.scores[:, None] + scores, 2 * self.options.num_beams)
+        beams, parents, tokens = _best(self.scores[:, None] + scores, self.options.candidates)
         log_probs = self.log_probs[parents] + log_probs[parents, tokens]
         ids = np.concatenate([self.ids[parents], tokens[:, None]], axis=1)
-        finished = (tokens == self.options.end_id) | (ids.shape[1] == self.limit)
+        finished = np.isin(tokens, list(self.options.ends)) | (ids.shape[1] == self.limit)
         self._collect(ids, beams, log_probs, finished)
         running = beams + NEVER * finished
         chosen = np.argsort(-running, kind="stable")[: self.options.num_beams]
@@ -113,13 +119,15 @@ class _Search:
         return parents[chosen]
 
     def _collect(self, ids, scores, log_probs, finished) -> None:
-        """Takes the finished ones into the pool. The second half of the candidates is there only to run on."""
+        """Takes the finished ones into the pool. Those behind the first `num_beams` are there only to run on."""
         count, length = self.options.num_beams, ids.shape[1]
         for i in np.flatnonzero(finished[:count] & (scores[:count] > NEVER / 2)):
-            ended = bool(ids[i, -1] == self.options.end_id)
-            text = ids[i, : length - ended].tolist()
+            *text, last = ids[i].tolist()
+            end = last if last in self.options.ends else None
+            text = [*text, last] if end is None else text
             score = float(self._per_length(scores[i], length))
-            self.pool.append(Generated(text, ended, float(log_probs[i]), length, beam_score=score))
+            found = Generated(text, end is not None, float(log_probs[i]), length, beam_score=score, end_id=end)
+            self.pool.append(found)
         self.pool = sorted(self.pool, key=lambda found: -found.beam_score)[:count]
 
     @property
@@ -165,7 +173,7 @@ def _check(options: _Options, max_new_tokens: int, samples: int, vocab: int) -> 
     beams = options.num_beams
     if not isinstance(beams, numbers.Integral) or beams < 2:
         raise UserError(f"--num-beams must be a whole number, 2 or more (1 is --greedy), not {beams}")
-    check_num_beams(beams, vocab)
+    check_num_beams(beams, vocab, options.candidates // beams)
     if max_new_tokens < 1:
         raise UserError(f"--max-new-tokens must be at least 1, not {max_new_tokens}")
     if not isinstance(samples, numbers.Integral) or not 1 <= samples <= beams:

@@ -6,6 +6,7 @@ ids that generation needs), so that a folder written by transformers is read as 
 
 import dataclasses
 import math
+import reprlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,7 +61,7 @@ class GPT2Config:
     reorder_and_upcast_attn: bool = False  # the same scores in float32, scaled before the product
     initializer_range: float = 0.02
     bos_token_id: int | None = 50256
-    eos_token_id: int | None = 50256
+    eos_token_id: int | list[int] | None = 50256  # several: each of them ends a text
     pad_token_id: int | None = None
     labels: tuple[str, ...] | None = None  # a classifier's classes, in the order of its scores: HF's id2label
 
@@ -115,6 +116,16 @@ class GPT2Config:
         return values
 
 
+def several_ids(value: Any) -> tuple[int, ...]:
+    """One id, or a list of some, as a tuple; None is none. Raises ValueError for anything else."""
+    if value is None:
+        return ()
+    several = tuple(value) if isinstance(value, list | tuple) else (value,)
+    if not several or not all(type(each) is int for each in several):
+        raise ValueError(f"must be a token's id or a list of some, not {reprlib.repr(value)}")
+    return several
+
+
 def _labels(values: dict[str, Any], source: str | Path) -> tuple[str, ...] | None:
     """The classes that `id2label` names, or as many as `num_labels` says under transformers' default names."""
     if "id2label" in values:
@@ -133,6 +144,9 @@ def _type_problems(config: GPT2Config) -> list[str]:
     for field in dataclasses.fields(config):
         if field.name == "labels":
             continue
+        if field.name == "eos_token_id":
+            problems += _end_problems(config.eos_token_id)
+            continue
         value, kind = getattr(config, field.name), field.type
         # Python counts True as an integer; a JSON file that says so is wrong
         allowed = {int: int, float: int | float, bool: bool, str: str}.get(kind, int | None)
@@ -140,6 +154,14 @@ def _type_problems(config: GPT2Config) -> list[str]:
             name = kind.__name__ if isinstance(kind, type) else kind
             problems.append(f"{field.name} must be {name}, not {value!r}")
     return problems
+
+
+def _end_problems(value: Any) -> list[str]:
+    try:
+        several_ids(value)
+    except ValueError as error:
+        return [f"eos_token_id {error}"]
+    return []
 
 
 def _value_problems(config: GPT2Config) -> list[str]:

@@ -1,7 +1,8 @@
 """Text, one token at a time, with a cache of keys and values: one prompt as a stream, or a batch of prompts."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import numbers
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,17 +14,25 @@ from gpt2_jittor.model import GPT2LMHeadModel
 from gpt2_jittor.sampling import Sampler, log_probs_of
 from gpt2_jittor.stopping import StopStrings
 
+EndIds = int | Collection[int] | None  # what ends a text: one token, or each of several
+
 
 @dataclass(frozen=True)
 class Generated:
     """What was generated after one prompt, and how probable the model finds it."""
 
     ids: list[int]  # without the end token, with the tokens of a stop string
-    ended: bool  # by the end token or a stop string; else the tokens or the positions ran out
+    ended: bool  # by an end token or a stop string; else the tokens or the positions ran out
     log_prob: float  # of all tokens together, in nats: the model's own, whatever options chose among them
-    tokens: int  # counted in log_prob: the ids, and the end token where it was reached
+    tokens: int  # counted in log_prob: the ids, and the end token where one was reached
     text: str | None = None  # where there were stop strings: the decoded ids up to the one that was reached
     beam_score: float | None = None  # of a beam search: what it ranks by
+    end_id: int | None = None  # the end token that was reached
+
+    @property
+    def all_ids(self) -> list[int]:
+        """The ids with the end token, which may be text itself: what transformers returns."""
+        return self.ids if self.end_id is None else [*self.ids, self.end_id]
 
     @property
     def score(self) -> float:
@@ -32,18 +41,19 @@ class Generated:
 
 
 def stream(
-    model: GPT2LMHeadModel, prompt: Sequence[int], sample: Sampler, max_new_tokens: int, end_id: int | None
+    model: GPT2LMHeadModel, prompt: Sequence[int], sample: Sampler, max_new_tokens: int, end_id: EndIds
 ) -> Iterator[int]:
-    """Yields the ids that follow `prompt`, until `end_id` (not yielded), `max_new_tokens` or the last position.
+    """Yields the ids that follow `prompt`, until an end token (not yielded), `max_new_tokens` or the last position.
 
+    `end_id`: an end token, several of which each ends the text, or None.
     Raises UserError for an empty prompt and for one that leaves no position free.
     """
-    (limit,) = room([prompt], max_new_tokens, model.config.n_positions)
+    (limit,), ends = room([prompt], max_new_tokens, model.config.n_positions), end_set(end_id)
     with evaluating(model):
         cache, ids, new = KVCache(), np.asarray(prompt, np.int64), np.asarray(prompt, np.int64)
         for _ in range(limit):
             token = int(sample(last_logits(model, new[None], cache), [ids])[0])
-            if token == end_id:
+            if token in ends:
                 return
             yield token
             new = np.array([token])
@@ -55,15 +65,15 @@ def generate(
     prompts: Sequence[Sequence[int]],
     sample: Sampler,
     max_new_tokens: int,
-    end_id: int | None,
+    end_id: EndIds,
     stop: StopStrings | None = None,
 ) -> list[Generated]:
-    """Continues prompts of any lengths together: each as `stream` would, until one of its ends or a stop string.
+    """Continues prompts of any lengths together: each as `stream` would, until an end token or a stop string.
 
     A row that has ended leaves the batch. A greedy `sample` gives the ids that `stream` gives; one that draws, draws
     for the rows in turn. Errors as of `stream`.
     """
-    limits = room(prompts, max_new_tokens, model.config.n_positions)
+    limits, ends = room(prompts, max_new_tokens, model.config.n_positions), end_set(end_id)
     rows = [_Row(prompt, limit, stop) for prompt, limit in zip(prompts, limits, strict=True)]
     live = [row for row in rows if row.limit > 0]
     cache = KVCache()
@@ -74,12 +84,19 @@ def generate(
             tokens = sample(logits, [row.ids for row in live])
             log_probs = log_probs_of(tokens, logits)
             for row, token, log_prob in zip(live, tokens.tolist(), log_probs.tolist(), strict=True):
-                row.take(token, log_prob, end_id)
+                row.take(token, log_prob, ends)
             kept = np.flatnonzero([not row.finished for row in live])
             if len(kept):
                 cache.select(kept)
             live, new, mask = [live[i] for i in kept], tokens[kept, None], None
     return [row.result() for row in rows]
+
+
+def end_set(end_id: EndIds) -> frozenset[int]:
+    """The end tokens, of which there may be one, several or none."""
+    if end_id is None:
+        return frozenset()
+    return frozenset([end_id] if isinstance(end_id, numbers.Integral) else end_id)
 
 
 def room(prompts: Sequence[Sequence[int]], max_new_tokens: int, positions: int) -> list[int]:
@@ -124,21 +141,23 @@ class _Row:
         self.watch = stop.watch() if stop else None
         self.pieces: list[str] = []
         self.ended = self.finished = False
+        self.end_id: int | None = None
         self.log_prob, self.tokens = 0.0, 0
 
-    def take(self, token: int, log_prob: float, end_id: int | None) -> None:
+    def take(self, token: int, log_prob: float, ends: Collection[int]) -> None:
         """Takes up one token, which may be the last."""
         self.log_prob += log_prob
         self.tokens += 1
-        if token == end_id:
-            self.ended = True
+        if self.watch:
+            piece, self.ended = self.watch.push(token)
+            self.pieces.append(piece)
+        if token in ends:
+            self.ended, self.end_id = True, token
         else:
             self.ids = np.append(self.ids, token)
-            if self.watch:
-                piece, self.ended = self.watch.push(token)
-                self.pieces.append(piece)
         self.finished = self.ended or self.tokens == self.limit
 
     def result(self) -> Generated:
         text = "".join([*self.pieces, self.watch.flush()]) if self.watch else None
-        return Generated(self.ids[self.start :].tolist(), self.ended, self.log_prob, self.tokens, text)
+        ids = self.ids[self.start :].tolist()
+        return Generated(ids, self.ended, self.log_prob, self.tokens, text, end_id=self.end_id)

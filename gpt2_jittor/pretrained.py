@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from gpt2_jittor import weights
 from gpt2_jittor.backend import jt
 from gpt2_jittor.cache import KVCache
 from gpt2_jittor.config import GPT2Config
+from gpt2_jittor.generation_config import GenerationConfig
 from gpt2_jittor.hub import locate
 from gpt2_jittor.initial import initial_head, initial_weights
 from gpt2_jittor.layers import GPT2Model
@@ -40,6 +42,7 @@ class GPT2PreTrained(jt.nn.Module):
     """
 
     fingerprint: str | None = None  # of the checkpoint that was read
+    generation: dict[str, Any] | None = None  # what its folder says of generation, for a folder made of this model
     precision = "fp32"  # of its products: `to_precision`
 
     def __init__(self, config: GPT2Config, seed: int = 0):
@@ -80,6 +83,7 @@ class GPT2PreTrained(jt.nn.Module):
         return {name: shape for name, shape in self.shapes().items() if not name.startswith("transformer.")}
 
     def _read(self, directory: Path, shapes: dict[str, tuple[int, ...]]) -> None:
+        self.generation = GenerationConfig.from_pretrained(directory).values
         for name, array in weights.read_tensors(directory, shapes):
             self.parameter(name).assign(array)
 
@@ -95,7 +99,7 @@ class GPT2PreTrained(jt.nn.Module):
             raise UserError("the weights have become int8, which is for use only: save the model before that")
         self.check_full("save it")
         config, tensors = self._stored()
-        weights.write_model(directory, config, tensors, dtype, type(self).__name__)
+        weights.write_model(directory, config, tensors, dtype, type(self).__name__, self.generation)
 
     def _stored(self) -> tuple[GPT2Config, dict[str, np.ndarray]]:
         """The configuration and the tensors of a plain checkpoint."""

@@ -202,10 +202,11 @@ def check_drawable(logits: np.ndarray) -> None:
         )
 
 
-def check_num_beams(num_beams: int, vocab: int) -> None:
-    """Raises UserError where a vocabulary has not two candidates for each beam."""
-    if 2 * num_beams > vocab:
-        raise UserError(f"--num-beams must be at most half of the vocabulary's {vocab} tokens, not {num_beams}")
+def check_num_beams(num_beams: int, vocab: int, candidates: int = 2) -> None:
+    """Raises UserError where a vocabulary has not so many `candidates` for each beam."""
+    if candidates * num_beams > vocab:
+        share = "half" if candidates == 2 else f"1/{candidates}"
+        raise UserError(f"--num-beams must be at most {share} of the vocabulary's {vocab} tokens, not {num_beams}")
 
 
 def check_length_penalty(value: float) -> None:

@@ -12,13 +12,15 @@ import re
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors
 
 from common.errors import UserError
-from common.files import read_json, replacing, write_json
+from common.files import read_json, replacing, write_json, write_text
 from gpt2_jittor.config import GPT2Config
+from gpt2_jittor.generation_config import COPIED, FILE, IDS
 from gpt2_jittor.torch_archive import BFLOAT16, open_torch
 
 # In order of preference; an index names the files of a checkpoint in several parts
@@ -151,10 +153,12 @@ def write_model(
     tensors: dict[str, np.ndarray],
     dtype: str = "float32",
     architecture: str = "GPT2LMHeadModel",
+    generation: dict[str, Any] | None = None,
 ) -> None:
     """Writes a folder that transformers loads: model.safetensors, config.json, generation_config.json.
 
     `tensors` goes by our names; `dtype` is float32 or float16. A tied model's `lm_head.weight` is left out.
+    `generation`: what generation_config.json is to say, where it is more than the configuration's token ids.
     """
     directory = Path(directory)
     if config.tie_word_embeddings:
@@ -162,9 +166,11 @@ def write_model(
     arrays = {name: np.ascontiguousarray(array, dtype) for name, array in tensors.items()}
     write_safetensors(directory / "model.safetensors", arrays)
     write_json(directory / "config.json", config.to_dict(architecture) | {"dtype": dtype})
-    token_ids = {name: value for name, value in config.to_dict().items() if name.endswith("_token_id")}
-    generation = {name: value for name, value in token_ids.items() if value is not None}
-    write_json(directory / "generation_config.json", {"_from_model_config": True} | generation)
+    if generation is None:
+        generation = {name: getattr(config, name) for name in IDS if getattr(config, name) is not None}
+        generation = {COPIED: True} | generation
+    # escaped: what others wrote may hold half of a character
+    write_text(directory / FILE, json.dumps(generation, indent=2) + "\n")
 
 
 def check_outline(directory: str | Path, config: GPT2Config) -> None:

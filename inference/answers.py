@@ -27,11 +27,13 @@ class Decoding:
     no_repeat_ngram: int = 0
     num_beams: int = 1
     length_penalty: float = 1.0
+    early_stopping: bool | str = False  # of the beams
     stop: tuple[str, ...] = ()
     samples: int = 1
     best_of: int = 1
     seed: int | None = None
     batch_size: int = 16
+    end_ids: tuple[int, ...] | None = None  # each of them ends an answer; else the tokenizer's end token
 
     def sampler(self) -> Sampler:
         """What chooses the next token. Raises UserError for an option out of range."""
@@ -86,6 +88,7 @@ class Answers:
     def __init__(self, model, tokenizer, task: Task, decoding: Decoding, max_length: int | None = None):
         self.model, self.tokenizer, self.task, self.decoding = model, tokenizer, task, decoding
         self.sample = decoding.sampler()
+        self.end_ids = (tokenizer.eos_token_id,) if decoding.end_ids is None else decoding.end_ids
         self.room = decoding.room(min(model.config.n_positions, max_length or model.config.n_positions))
 
     def prompts(self, example: Example) -> list[np.ndarray]:
@@ -129,15 +132,15 @@ class Answers:
         from gpt2_jittor.generation import generate
         from gpt2_jittor.stopping import StopStrings
 
-        given, end = self.decoding, self.tokenizer.eos_token_id
+        given, ends = self.decoding, self.end_ids
         if given.num_beams > 1:
-            penalties = (given.length_penalty, given.no_repeat_ngram, given.repetition_penalty)
+            penalties = (given.length_penalty, given.no_repeat_ngram, given.repetition_penalty, given.early_stopping)
             return beam_search(
-                self.model, prompts, given.num_beams, given.max_new_tokens, end, *penalties, samples=given.samples
+                self.model, prompts, given.num_beams, given.max_new_tokens, ends, *penalties, samples=given.samples
             )
         stop = StopStrings(self.tokenizer, given.stop) if given.stop else None
         repeated = [ids for ids in prompts for _ in range(self._draws)]
-        drawn = generate(self.model, repeated, self.sample, given.max_new_tokens, end, stop)
+        drawn = generate(self.model, repeated, self.sample, given.max_new_tokens, ends, stop)
         return [drawn[start : start + self._draws] for start in range(0, len(drawn), self._draws)]
 
     def _kept(self, several: list) -> list[Answer]:
@@ -151,5 +154,5 @@ class Answers:
     def _text(self, generated) -> str:
         text = generated.text
         if text is None:
-            text = self.tokenizer.decode(generated.ids, skip_special_tokens=True)
+            text = self.tokenizer.decode(generated.all_ids, skip_special_tokens=True)
         return text.strip()

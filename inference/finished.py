@@ -8,12 +8,13 @@ from common.errors import UserError
 from common.files import read_json
 from datasets.example import Task
 from gpt2_jittor.config import GPT2Config
+from gpt2_jittor.generation_config import GenerationConfig
 from gpt2_jittor.hub import locate
 from gpt2_jittor.precisions import check_precision
 from gpt2_jittor.tokenizer import check_sizes, load_tokenizer
 from gpt2_jittor.weights import check_outline, fingerprint
 from lora.files import check_base, read_adapter
-from lora.merging import base_of, vocabulary_of
+from lora.merging import base_of, generation_of, vocabulary_of
 from training.arguments import read_recipe
 from training.setup import read_model
 
@@ -22,7 +23,7 @@ from training.setup import read_model
 class Finished:
     """A model to use: a folder, its tokenizer, maybe an adapter, and the arguments of its training, if known.
 
-    `classifies`: it tells classes apart; else it is a language model.
+    `classifies`: it tells classes apart; else it is a language model, and `generation` is what its folder says of that.
     """
 
     directory: Path
@@ -31,6 +32,11 @@ class Finished:
     adapter: Path | None
     arguments: dict[str, Any]
     classifies: bool
+    generation: GenerationConfig | None = None
+
+    def ends(self) -> tuple[int, ...]:
+        """The tokens that end an answer. Raises UserError for what is no token of the model's."""
+        return self.generation.ends(self.tokenizer, self.config.vocab_size)
 
 
 def find(model: str | None, adapter: Path | None) -> Finished:
@@ -46,16 +52,18 @@ def find(model: str | None, adapter: Path | None) -> Finished:
     if stored:
         directory = base_of(adapter, stored, model)
         check_base(adapter, stored, fingerprint(directory), directory)
-        config, tokenizer, _ = vocabulary_of(adapter, stored, directory)
+        config, tokenizer, own = vocabulary_of(adapter, stored, directory)
+        generation, _ = generation_of(adapter, directory, tokenizer, own)
     else:
         directory = locate(model or "nano")
         config, tokenizer = GPT2Config.from_pretrained(directory), load_tokenizer(directory)
         check_sizes(tokenizer, config)
+        generation = GenerationConfig.from_pretrained(directory)
     check_outline(directory, GPT2Config.from_pretrained(directory))
     architectures = read_json(directory / "config.json").get("architectures") or []
     classifies = any("Classification" in str(name) for name in architectures)
     classifies = classifies or (stored is not None and stored.is_classifier)
-    return Finished(directory, config, tokenizer, adapter, values, classifies)
+    return Finished(directory, config, tokenizer, adapter, values, classifies, generation)
 
 
 def check_kind(finished: Finished, task: Task, bare: bool = False) -> None:

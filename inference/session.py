@@ -165,13 +165,13 @@ class Session:
         from gpt2_jittor.stopping import StoppedText
 
         text, said = StoppedText(self.tokenizer, self.decoding.stop), ""
-        end = self.tokenizer.eos_token_id
-        for token in stream(self.model, ids, self.answers.sample, self.decoding.max_new_tokens, end):
+        # an end token may be text itself, and so is asked for and shown; special tokens are no text
+        for token in stream(self.model, ids, self.answers.sample, self.decoding.max_new_tokens, None):
             piece, stopped = text.push(token)
             piece = piece if said else piece.lstrip()
             said += piece
             yield piece
-            if stopped:
+            if stopped or token in self.answers.end_ids:
                 break
         rest = text.flush()
         yield rest if said else rest.lstrip()

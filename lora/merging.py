@@ -11,6 +11,7 @@ from common.errors import UserError
 from common.files import read_yaml
 from datasets.registry import TASKS
 from gpt2_jittor.config import GPT2Config
+from gpt2_jittor.generation_config import GenerationConfig, with_end
 from gpt2_jittor.hub import locate
 from gpt2_jittor.tokenizer import check_sizes, load_tokenizer, save_tokenizer
 from gpt2_jittor.weights import fingerprint, open_tensors
@@ -25,6 +26,7 @@ class Plan:
     adapter: Adapter
     base: Path
     config: GPT2Config  # the base's, with the vocabulary and the end token of the adapter's own tokenizer
+    generation: GenerationConfig  # the base's, with that end token
     tokenizer: object
     labels: tuple[str, ...] | None
 
@@ -35,9 +37,12 @@ def plan(directory: Path, model: str | None = None, labels: Sequence[str] | None
     base = base_of(directory, adapter, model)
     check_base(directory, adapter, fingerprint(base), base)
     config, tokenizer, own = vocabulary_of(directory, adapter, base)
+    generation, before = generation_of(directory, base, tokenizer, own)
+    generation.ends(tokenizer, config.vocab_size)  # what is wrong with them is told now
     if own:
-        config = dataclasses.replace(config, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
-    found = Plan(directory, adapter, base, config, tokenizer, None)
+        end = with_end(config.eos_token_id, tokenizer.eos_token_id, before)
+        config = dataclasses.replace(config, eos_token_id=end, pad_token_id=tokenizer.pad_token_id)
+    found = Plan(directory, adapter, base, config, generation, tokenizer, None)
     if not adapter.is_classifier:
         if labels is not None:
             raise UserError(f"--labels: {directory} is a language model's adapter, which has no classes")
@@ -60,7 +65,7 @@ def write(plan: Plan, output: Path, dtype: str = "float32") -> None:
     load_adapter(model, plan.directory)
     merge(model)
     ids = {name: getattr(plan.config, name) for name in ("eos_token_id", "pad_token_id")}
-    model.config = dataclasses.replace(model.config, **ids)
+    model.config, model.generation = dataclasses.replace(model.config, **ids), plan.generation.values
     model.save_pretrained(output, dtype)
     save_tokenizer(plan.tokenizer, output)
 
@@ -79,6 +84,23 @@ def vocabulary_of(directory: Path, adapter: Adapter, base: Path) -> tuple[GPT2Co
     check_sizes(tokenizer, config)
     check_knows_tokens(directory, adapter, tokenizer)
     return config, tokenizer, own
+
+
+def generation_of(directory: Path, base: Path, tokenizer: object, own: bool) -> tuple[GenerationConfig, int | None]:
+    """What the base says of generation, with the end token that the adapter learnt; and the base's own end token.
+
+    An adapter with a tokenizer of its own, and one that was trained here, ends its answers with its tokenizer's end
+    token. Of others nothing is known, and the base's word stands.
+    """
+    generation = GenerationConfig.from_pretrained(base)
+    before = tokenizer.eos_token_id
+    if own:
+        try:
+            before = load_tokenizer(base).eos_token_id
+        except UserError:  # it has none, or a damaged one, which nobody needs
+            before = None
+    learnt = own or "task" in run_arguments(directory)
+    return generation.ending_with(tokenizer, before) if learnt else generation, before
 
 
 def check_knows_tokens(directory: Path, adapter: Adapter, tokenizer: object) -> None:

@@ -58,6 +58,12 @@ def test_transformers_builds_the_same_configuration_from_to_dict(tmp_path):
         assert getattr(ours, field) == getattr(theirs, field), field
 
 
+def test_several_end_tokens_are_kept_and_written_back(tmp_path):
+    transformers.GPT2Config(eos_token_id=[7, 3]).save_pretrained(tmp_path)
+    ours = GPT2Config.from_pretrained(tmp_path)
+    assert ours == GPT2Config(eos_token_id=[7, 3]) and ours.to_dict()["eos_token_id"] == [7, 3]
+
+
 def test_legacy_and_indifferent_entries_are_ignored():
     values = {
         "n_ctx": 1024,
@@ -99,7 +105,11 @@ def test_all_problems_are_in_one_line():
         {"n_layer": True},
         {"n_head": 12.0},
         {"tie_word_embeddings": 1},
-        {"eos_token_id": [1, 2]},
+        {"eos_token_id": []},
+        {"eos_token_id": [1, "2"]},
+        {"eos_token_id": [True]},
+        {"eos_token_id": "1"},
+        {"bos_token_id": [1, 2]},
         {"activation_function": None},
         {"embd_pdrop": float("nan")},
         {"layer_norm_epsilon": 0},

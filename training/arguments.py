@@ -22,6 +22,9 @@ from common.files import read_yaml, write_text
 from gpt2_jittor.precisions import PRECISIONS, check_precision
 from training.schedule import SCHEDULES
 
+_SHORT = reprlib.Repr()  # of what was written instead of a value: as deep as it goes by default, it fills pages
+_SHORT.maxlevel = 2
+
 TUNINGS = ("lora", "full")
 MOST_EPOCHS = 1_000_000  # of any data: more is a slip, and beyond what steps can be counted in
 MOST = 10**15  # of anything that is counted: shares of it are exact in a float
@@ -126,7 +129,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
             if key not in FIELDS:
                 near = difflib.get_close_matches(str(key), FIELDS, n=1)
                 hint = f"did you mean {near[0]}?" if near else "`train.py --help` names all"
-                raise UserError(f"{path}: there is no setting {reprlib.repr(key)}; {hint}")
+                raise UserError(f"{path}: there is no setting {_SHORT.repr(key)}; {hint}")
             values[key] = _typed(value, FIELDS[key], path)
     faults.tell()
     return values
@@ -189,7 +192,7 @@ def _typed(value: Any, field: dataclasses.Field, path: Path) -> Any:
         if choices and value not in choices:
             raise UserError(f"{path}: {field.name} must be one of {', '.join(choices)}, not {value!r}")
         return value
-    raise UserError(f"{path}: {field.name} must be {kind.__name__}, not {reprlib.repr(value)}")
+    raise UserError(f"{path}: {field.name} must be {kind.__name__}, not {_SHORT.repr(value)}")
 
 
 def _plain_type(annotation: Any) -> type:

@@ -12,7 +12,7 @@ from gpt2_jittor.pretrained import GPT2PreTrained
 from gpt2_jittor.weights import read_safetensors, read_tensors, write_safetensors
 from lora.adapter import load_adapter, save_adapter
 from lora.injection import adapter_config
-from training.identity import check_same
+from training.identity import check_same, notes
 from training.manifest import check_manifest, write_manifest
 from training.optimizer import AdamW
 
@@ -81,9 +81,14 @@ def load(directory: Path, model: GPT2PreTrained, optimizer: AdamW) -> Progress:
     return progress
 
 
-def check_identity(directory: Path, identity: dict[str, Any]) -> None:
-    """Raises UserError where `directory` was written by another run than the one with this identity."""
-    check_same(read_json(directory / IDENTITY), identity, directory)
+def check_identity(directory: Path, identity: dict[str, Any]) -> list[str]:
+    """Raises UserError where `directory` was written by another run than the one with this identity.
+
+    Returns what is to be said of it, a line each.
+    """
+    before = read_json(directory / IDENTITY)
+    check_same(before, identity, directory)
+    return notes(before, identity, directory)
 
 
 def checkpoints(run_dir: Path) -> list[Path]:

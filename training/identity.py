@@ -1,7 +1,13 @@
-"""What a run is made of besides its arguments. With --resume it must be what it was, or the result would not be."""
+"""What a run is made of. With --resume it must be what it was, or the result would not be.
 
+`arguments.yaml` can be edited, and so the arguments that decide the result stand here, too.
+"""
+
+import dataclasses
 import hashlib
+import math
 import os
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +15,7 @@ from common import processes
 from common.errors import UserError
 from datasets.encode import EncodedSet
 from gpt2_jittor.weights import fingerprint
+from training.arguments import RESUMABLE, option_name
 from training.setup import Inputs
 
 # what differs -> what to do about it
@@ -21,21 +28,35 @@ MENDED = {
     "processes": "it ran in {before} processes, this in {now}: sums would round otherwise; use mpirun -np {before}",
     "trained": "it trained {before:,} numbers, this would train {now:,}: give the model and the code of the run",
 }
+INSTRUCTIONS = "instructions"  # what may differ, and is only said: another machine must be able to go on
+# what compilers and oneDNN choose their kernels by
+SIMD = ("fma", "avx", "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "asimd", "sve")
+CAPS = (("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"), ("ONEDNN_CPU_ISA_HINTS", "DNNL_CPU_ISA_HINTS"))
 
 
 def identify(inputs: Inputs, trained: int, device: str) -> dict[str, Any]:
-    """The data's and the base's fingerprints, how many numbers are trained, on what, and in which precision."""
-    data = hashlib.sha256()
+    """The data's and the base's fingerprints, how many numbers are trained, on what, in which precision; and the
+    arguments that decide the result, but for where things lie.
+    """
+    given, data = inputs.arguments, hashlib.sha256()
     for split in (inputs.train, inputs.whole_validation):
         _digest(split, data)
     return {
         "data": data.hexdigest(),
         "base": fingerprint(inputs.directory),
         "device": device,
-        "precision": inputs.arguments.precision,
+        "precision": given.precision,
         "threads": _threads() if device == "cpu" else 0,  # of the kernels; on a GPU no sum depends on them
         "processes": processes.count(),
         "trained": trained,
+        "arguments": {
+            name: value
+            for name, value in dataclasses.asdict(given).items()
+            if name not in RESUMABLE and name != "precision"
+        },
+        "steps": inputs.total_steps,
+        "patience": given.patience,
+        INSTRUCTIONS: instructions() if device == "cpu" else "",
     }
 
 
@@ -46,8 +67,61 @@ def check_same(before: dict[str, Any], now: dict[str, Any], checkpoint: Path) ->
         for name, words in MENDED.items()
         if before.get(name) != now[name]
     ]
+    changed += _other_arguments(before, now)
     if changed:
         raise UserError(f"{checkpoint} is not of this run: {'; '.join(changed)}")
+
+
+def _other_arguments(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What differs between the arguments of a checkpoint and those of now: what was typed was compared already."""
+    old, changed = before.get("arguments", {}), []
+    for name, value in now["arguments"].items():
+        if name in old and old[name] != value:
+            changed.append(f"{option_name(name)} was {_shown(old[name])} and is {_shown(value)} now")
+    if now["steps"] < before.get("steps", 0):
+        changed.append(f"it was to make {before['steps']:,} steps and would make {now['steps']:,} now, fewer")
+    if (now["patience"] or math.inf) < (before.get("patience") or math.inf) and "patience" in before:
+        changed.append(f"--patience was {_shown(before['patience'])} and is {now['patience']} now, less")
+    if changed:
+        changed[-1] += ": put arguments.yaml back as it was"
+    return changed
+
+
+def notes(before: dict[str, Any], now: dict[str, Any], checkpoint: Path) -> list[str]:
+    """What someone who goes on from a checkpoint should know, a line each."""
+    said = []
+    if "arguments" not in before:
+        said.append(f"note: {checkpoint} does not say with which arguments it was made: arguments.yaml is believed")
+    if before.get(INSTRUCTIONS, now[INSTRUCTIONS]) != now[INSTRUCTIONS]:
+        said.append(
+            f"note: {checkpoint} was made on {before[INSTRUCTIONS]}, this is {now[INSTRUCTIONS]}: sums may round "
+            "otherwise, and the result differ in its last digits from that of one machine"
+        )
+    return said
+
+
+def instructions() -> str:
+    """The CPU in words, with the instructions that products are computed with, as far as they decide how they round."""
+    name, flags = platform.processor() or platform.machine(), set()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # not on Linux
+        lines = []
+    for key, _, value in (line.partition(":") for line in lines):
+        if key.strip() == "model name":
+            name = value.strip()
+        elif key.strip().lower() in ("flags", "features"):
+            flags.update(value.split())
+    words = [f"{name} ({' '.join(flag for flag in SIMD if flag in flags)})"]
+    for variables in CAPS:
+        variable = next((variable for variable in variables if os.environ.get(variable)), None)
+        if variable and os.environ[variable].upper() not in ("ALL", "DEFAULT", "NO_HINTS"):
+            words.append(f"{variable.partition('_')[2]} {os.environ[variable].upper()}")
+    return ", ".join(words)
+
+
+def _shown(value: Any) -> str:
+    return "unset" if value is None else " ".join(value) if isinstance(value, list) else str(value)
 
 
 def _threads() -> int:
@@ -55,7 +129,7 @@ def _threads() -> int:
     given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     if given.isdecimal():
         return int(given)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return processes.cores()
 
 
 def _digest(split: EncodedSet, digest) -> None:

@@ -12,6 +12,7 @@ from datasets.encode import EncodedSet, report
 from datasets.example import Dataset, Task
 from gpt2_jittor.config import GPT2Config
 from gpt2_jittor.demand import check_training
+from gpt2_jittor.generation_config import GenerationConfig, with_end
 from gpt2_jittor.hub import is_local, locate
 from gpt2_jittor.tokenizer import add_tokens, check_sizes, load_tokenizer
 from gpt2_jittor.weights import check_outline
@@ -36,6 +37,7 @@ class Inputs:
     task: Task
     directory: Path
     config: GPT2Config
+    generation: GenerationConfig  # the base's, with the end token that the run teaches
     tokenizer: object
     added: tuple[int, ...]  # the ids of the tokens that were added to it
     train: EncodedSet
@@ -85,7 +87,8 @@ def read_inputs(arguments: TrainingArguments, say=print) -> Inputs:
         if task.kind == "classify" and arguments.head_dropout:
             raise UserError(f"--head-dropout is for a language model's head, {task.name} has classes: leave it out")
     with faults.gathered():
-        directory, config, tokenizer, added = read_base(arguments)
+        base = read_base(arguments)
+        directory, config, _, tokenizer, _ = base
         if directory.resolve() == arguments.run_dir.resolve():
             raise UserError(f"--output-dir {arguments.run_dir} is the model's own folder: choose another")
         arguments = dataclasses.replace(arguments, max_length=longest(arguments.max_length, config))
@@ -103,9 +106,7 @@ def read_inputs(arguments: TrainingArguments, say=print) -> Inputs:
             say(reports[-1])
     faults.tell()
     splits = encoded["train"], encoded["validation"], encoded["validation"]
-    inputs = settle(
-        Inputs(arguments, task, directory, config, tokenizer, added, *splits, samples, tuple(reports), sources)
-    )
+    inputs = settle(Inputs(arguments, task, *base, *splits, samples, tuple(reports), sources))
     check_sizes_of(inputs)
     if len(inputs.validation) == len(inputs.whole_validation):
         return inputs
@@ -128,8 +129,12 @@ def check_sizes_of(inputs: Inputs) -> None:
     check_training(inputs.config, rows, max(inputs.train.lengths), "--batch-size or --max-length")
 
 
-def read_base(arguments: TrainingArguments) -> tuple[Path, GPT2Config, object, tuple[int, ...]]:
-    """The base model's folder, configuration and tokenizer, with the ids of the tokens that were added to it.
+def read_base(
+    arguments: TrainingArguments,
+) -> tuple[Path, GPT2Config, GenerationConfig, object, tuple[int, ...]]:
+    """The base model's folder, its configurations and tokenizer, and the ids of the tokens that were added to that.
+
+    Both configurations have the tokenizer's end token among theirs; the first has its padding token, too.
 
     Raises UserError for what is missing or damaged, the weights' files included, whose tensors are not read yet.
     """
@@ -147,7 +152,13 @@ def read_base(arguments: TrainingArguments) -> tuple[Path, GPT2Config, object, t
         tokenizer = load_tokenizer(directory)
     faults.tell()
     check_sizes(tokenizer, config)
-    return directory, config, tokenizer, tuple(add_tokens(tokenizer, arguments.added_tokens or ()))
+    before = tokenizer.eos_token_id
+    added = tuple(add_tokens(tokenizer, arguments.added_tokens or ()))
+    end = with_end(config.eos_token_id, tokenizer.eos_token_id, before)
+    config = dataclasses.replace(config, eos_token_id=end, pad_token_id=tokenizer.pad_token_id)
+    generation = GenerationConfig.from_pretrained(directory).ending_with(tokenizer, before)
+    generation.ends(tokenizer, max(config.vocab_size, len(tokenizer)))  # what is wrong with them is told now
+    return directory, config, generation, tokenizer, added
 
 
 def read_split(task: Task, split: str, data_dir: str | None, limit: int | None = None) -> Dataset:
@@ -234,7 +245,9 @@ def build_model(inputs: Inputs):
 
     given = inputs.arguments
     model = read_model(inputs.task, inputs.directory, len(inputs.tokenizer), given.seed)
-    model.config = with_ends_of(inputs.tokenizer, model.config)
+    ids = {name: getattr(inputs.config, name) for name in ("eos_token_id", "pad_token_id")}
+    model.config = dataclasses.replace(model.config, **ids)  # transformers generates and pools by them
+    model.generation = inputs.generation.values
     if given.head_dropout:
         model.head_dropout = given.head_dropout
     if given.tuning == "lora":
@@ -266,8 +279,3 @@ def read_model(task: Task, directory: Path, tokens: int, seed: int = 0):
     if tokens > model.config.vocab_size:
         model.resize_token_embeddings(tokens)
     return model
-
-
-def with_ends_of(tokenizer, config: GPT2Config) -> GPT2Config:
-    """The configuration with the tokenizer's end and padding tokens: transformers generates and pools by them."""
-    return dataclasses.replace(config, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)

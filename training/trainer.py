@@ -31,7 +31,7 @@ from training.checkpoint import Progress
 from training.evaluation import Score, evaluate
 from training.forecast import forecast_of
 from training.gradients import Told, loss_and_gradients
-from training.identity import identify
+from training.identity import INSTRUCTIONS, identify
 from training.log import Log, Silence
 from training.optimizer import AdamW, clip_factor, global_norm
 from training.schedule import learning_rate
@@ -51,8 +51,9 @@ class Trainer:
         self.optimizer = AdamW(trainable(model), self.arguments.weight_decay)
         self.progress = Progress(loss_scale=scaling.START if self.arguments.precision == "fp16" else None)
         self.identity = identify(inputs, count(model)[0], "cuda" if jt.flags.use_cuda else "cpu")
-        parallel.check_same_run(self.identity)
+        parallel.check_same_run({name: value for name, value in self.identity.items() if name != INSTRUCTIONS})
         self.resumed_from, self.damaged = checkpoint.newest(self.run_dir) if resume else (None, [])
+        self.notes: list[str] = []  # on the checkpoint that it goes on from
         if self.resumed_from:
             self._take_up(self.resumed_from)
         self.saved = self.resumed_from  # the checkpoint of the step that was made last, where there is one
@@ -102,7 +103,7 @@ class Trainer:
 
     def _take_up(self, directory: Path) -> None:
         """Goes on from a checkpoint. Raises UserError where this is not the run that wrote it."""
-        checkpoint.check_identity(directory, self.identity)
+        self.notes = checkpoint.check_identity(directory, self.identity)
         self.progress = checkpoint.load(directory, self.model, self.optimizer)
         if count(self.model)[0] != self.identity["trained"]:
             raise RuntimeError(f"loading {directory} has changed which parameters are trained")
@@ -264,7 +265,7 @@ class Trainer:
             prompt = inputs.task.encode_prompt(given, inputs.tokenizer, inputs.config.n_positions - length)[0]
         except UserError:  # too long for this model: the number alone, then
             return ""
-        reply = stream(self.model, prompt, make_sampler(greedy=True), length, inputs.tokenizer.eos_token_id)
+        reply = stream(self.model, prompt, make_sampler(greedy=True), length, inputs.generation.end_ids)
         asked = " ".join("".join(segment.text for segment in given.segments).split())[-SAMPLE_SHOWN:]
         return f"\n  > {asked}\n  < {inputs.tokenizer.decode(list(reply)).strip()}"
 

@@ -96,4 +96,17 @@ def test_a_changed_argument_data_or_base_is_named_and_nothing_is_touched(world, 
     )
     threads = ground.command([*resume, "--max-steps", 15], OMP_NUM_THREADS="2")
     ground.assert_told(threads, 2, "it ran on 1 threads, this on 2", "OMP_NUM_THREADS=1")
+    edited = (run_dir / "arguments.yaml").read_text().replace("seed: 0", "seed: 6")
+    (run_dir / "arguments.yaml").write_text(edited)
+    ground.assert_told(ground.command(resume), 2, "--seed was 0 and is 6 now", "arguments.yaml")
+    (run_dir / "arguments.yaml").write_bytes(before["arguments.yaml"])
     assert ground.contents(run_dir) == before
+
+
+def test_other_instructions_are_said_and_the_run_goes_on(undisturbed, tmp_path):
+    run_dir = shutil.copytree(undisturbed, tmp_path / "run")
+    resume = ["train.py", "--output-dir", run_dir, "--resume", "--max-steps", 13]
+    result = ground.command(resume, ONEDNN_MAX_CPU_ISA="SSE41")
+    assert result.returncode == 0, result.stderr
+    (note,) = [line for line in result.stdout.splitlines() if line.startswith("note: ")]
+    assert f"{run_dir / 'checkpoint-12'} was made on " in note and "MAX_CPU_ISA SSE41" in note
