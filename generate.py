@@ -1,10 +1,10 @@
 """Talks with a model, asks it, lets it classify, or lets it continue a text.
 
 python generate.py --adapter runs/dailydialog-nano-lora                 # chat; `exit` ends it
-python generate.py --adapter RUN --prompt "Do you like coffee ?"        # one answer
+python generate.py --adapter RUN --prompt "Do you like coffee?"         # one answer
 python generate.py --adapter RUN --context "…" --question "…"           # one answer about a text
 python generate.py --adapter RUN --input prompts.jsonl --output answers.jsonl
-python generate.py --adapter RUN --prompt "Hello !" --greedy --json     # for scripts
+python generate.py --adapter RUN --prompt "Hello!" --greedy --json      # for scripts
 python generate.py --model gpt2 --prompt "The capital of France"        # no adapter: continues the text
 """
 

@@ -80,7 +80,7 @@ def type_in(monkeypatch, *lines) -> list[str]:
 def test_a_chat_shows_the_model_all_that_was_said(folder, model, shown, monkeypatch, capsys, as_json):
     asked = type_in(monkeypatch, "Hello .", "", "  How are you ?  ", "exit", "never read")
     session(folder, model, "dailydialog", as_json).interact()
-    assert shown == [f"Hello.{END}", f"Hello.{END}reply 1.{END}How are you?{END}"]
+    assert shown == [f"Hello .{END}", f"Hello .{END}reply 1.{END}How are you ?{END}"]
     assert asked == ["" if as_json else "> "] * 4  # an empty line is asked again
     told = capsys.readouterr().out.splitlines()
     if as_json:
