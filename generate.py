@@ -22,6 +22,9 @@ from inference.requests import read_requests, typed_request
 # the task whose prompts a mode uses, where the run's own is not of that kind
 MODES = {"chat": "dailydialog", "qa": "squad", "text": "text", "instruct": "dolly", "classify": None}
 FIELDS = ("prompt", "context", "question", "instruction", "text", "sentence1", "sentence2")
+TRIMMED = """A text to be continued is read, and its continuation shown, to the last character of either. In every other
+mode what is asked, typed or in a file, loses the space around it, and so does the answer; a chat's turns are else kept
+as they were typed."""
 DRAWING = ("temperature", "top_k", "top_p", "min_p")
 
 
@@ -31,7 +34,7 @@ def parse():
     parser.add_argument("--model", help="base model: a name or a folder; else the adapter's own, else nano")
     parser.add_argument("--mode", choices=tuple(MODES), help="else what the run was trained for, else text")
     parser.add_argument("--task", help="whose prompts to use, instead of --mode")
-    asked = parser.add_argument_group("what is asked; else an interactive session")
+    asked = parser.add_argument_group("what is asked; else an interactive session", description=TRIMMED)
     for name in FIELDS:
         asked.add_argument(f"--{name}")
     asked.add_argument("--input", type=Path, metavar="FILE.jsonl", help="answer every line, its fields named as above")

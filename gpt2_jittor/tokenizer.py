@@ -93,10 +93,15 @@ def check_sizes(tokenizer: "PreTrainedTokenizerFast", config: GPT2Config) -> Non
         )
 
 
+def text_of(ids: Sequence[int], tokenizer: "PreTrainedTokenizerFast") -> str:
+    """The text that the ids spell, every space of it; special tokens are no text."""
+    return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
 class TextStream:
     """Turns token ids into text as they come, whole characters only: a token may end inside of one.
 
-    The pieces, joined, are `tokenizer.decode` of all the ids; special tokens are no text.
+    The pieces, joined, are `text_of` all the ids.
     """
 
     def __init__(self, tokenizer: "PreTrainedTokenizerFast"):
@@ -124,7 +129,7 @@ class TextStream:
         return text
 
     def _decode(self, ids: list[int]) -> str:
-        return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text_of(ids, self.tokenizer)
 
 
 def _is_gpt2(content: dict) -> bool:

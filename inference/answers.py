@@ -9,6 +9,7 @@ from tqdm import tqdm
 from common.errors import UserError
 from datasets.example import Example, Task
 from gpt2_jittor.sampling import Sampler, make_sampler
+from gpt2_jittor.tokenizer import text_of
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,10 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer; `score` is the mean log-probability of its tokens, `tokens` counts them, end token included."""
+    """One answer; `score` is the mean log-probability of its tokens, `tokens` counts them, end token included.
+
+    Its text goes on where the prompt ends where the task continues text; else it has no space around it.
+    """
 
     text: str
     score: float
@@ -136,5 +140,5 @@ class Answers:
     def _text(self, generated) -> str:
         text = generated.text
         if text is None:
-            text = self.tokenizer.decode(generated.ids, skip_special_tokens=True)
-        return text.strip()
+            text = text_of(generated.ids, self.tokenizer)
+        return text if self.task.kind == "text" else text.strip()

@@ -24,7 +24,8 @@ class Request:
 def read_requests(path: Path, task: Task) -> list[Request]:
     """The task's fields of each line; where there is one field, it may also be called `prompt`.
 
-    Raises UserError, with file and line, for what is missing, empty or no text.
+    They are as they stand there: what a task trims, it trims itself. Raises UserError, with file and line, for what
+    is missing, empty or no text.
     """
     if Path(path.name.removesuffix(".gz")).suffix != ".jsonl":
         raise UserError(f"{path}: --input reads JSON lines, a file called .jsonl or .jsonl.gz")
@@ -38,8 +39,9 @@ def read_requests(path: Path, task: Task) -> list[Request]:
             record[needed[0]] = record.pop("prompt")
         if missing := [name for name in needed if name not in record]:
             raise UserError(f"{where}: the field {missing[0]!r} is missing: {task.name} needs {', '.join(needed)}")
-        present = [name for name in task.fields if name in record]
-        fields = {name: records.text(record, name, where, name in needed) for name in present}
+        fields = {name: record[name] for name in task.fields if name in record}
+        for name in fields:
+            records.text(record, name, where, name in needed)
         more = {name: value for name, value in record.items() if name not in fields}
         if half := records.SURROGATE.search(json.dumps(more, ensure_ascii=False)):  # it could not be written again
             raise UserError(f"{where}: a field holds half of a character ({half[0]!r}): mend or remove the line")

@@ -62,7 +62,7 @@ def test_a_file_of_inputs_is_read_with_the_fields_of_its_task(tmp_path, name):
     content = "\n\n".join(json.dumps(line) for line in lines).encode()
     path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
     assert read_requests(path, registry.task("dolly")) == [
-        Request({"instruction": "Count."}, {"id": 7, "seen": [None, {"ü": 1.5}]}, f"{path}:1"),
+        Request({"instruction": " Count. "}, {"id": 7, "seen": [None, {"ü": 1.5}]}, f"{path}:1"),
         Request({"instruction": "Name it.", "context": ""}, {}, f"{path}:3"),
     ]
 

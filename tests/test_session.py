@@ -120,6 +120,14 @@ def test_a_context_serves_many_questions_and_an_empty_one_asks_for_another(folde
     assert asked == [CONTEXT, CONTEXT, "", *[QUESTION] * 3, CONTEXT, "", "", *[QUESTION] * 2]
 
 
+def test_thousands_of_empty_lines_are_waited_through(folder, model, shown, monkeypatch):
+    for task, first in (("dailydialog", []), ("text", []), ("squad", []), ("rte", ["A."]), ("dolly", [])):
+        asked = type_in(monkeypatch, *first, *["", " "] * 2000, "exit")
+        session(folder, model, task).interact()
+        assert len(asked) == len(first) + 4001
+    assert not shown
+
+
 def test_the_input_may_end_in_the_midst_of_a_context(folder, model, shown, monkeypatch):
     for typed in (["Tea."], ["Tea.", "exit", "", "What?"], ["exit"]):
         type_in(monkeypatch, *typed)
@@ -178,7 +186,7 @@ def test_what_is_streamed_is_the_answer(folder, model, capsys, options):
     talk = session(folder, model, "text", **options)
     (told,) = talk.results([fields])
     talk.say(fields)
-    assert capsys.readouterr().out.rstrip() == told["answer"] and told["tokens"] <= 20
+    assert capsys.readouterr().out == told["answer"] + "\n" and told["tokens"] <= 20
 
 
 @pytest.mark.parametrize(
@@ -207,9 +215,9 @@ def test_several_answers_are_numbered_and_in_json_a_list(folder, model, shown, c
         talk = session(folder, model, "text", as_json, samples=2, greedy=False)
         talk.say({"prompt": "The"})
     *numbered, line = capsys.readouterr().out.splitlines()
-    assert numbered == ["1. reply 1.", "2. reply 2."]
+    assert numbered == ["1.  reply 1. ", "2.  reply 2. "]
     told = json.loads(line)
-    assert (told["answer"], told["answers"], told["tokens"]) == ("reply 3.", ["reply 3.", "reply 4."], 24)
+    assert (told["answer"], told["answers"], told["tokens"]) == (" reply 3. ", [" reply 3. ", " reply 4. "], 24)
 
 
 def requests(*inputs: dict, **more) -> list[Request]:
@@ -234,8 +242,8 @@ def test_what_else_a_line_holds_is_copied_beside_its_answer(folder, model, shown
     lines = output.read_text(encoding="utf-8").splitlines()
     score = {"score": -0.25, "tokens": 12}
     assert [json.loads(line) for line in lines] == [
-        more | {"prompt": "a", "answer": "reply 1."} | score,
-        more | {"prompt": "bb", "answer": "reply 2."} | score,
+        more | {"prompt": "a", "answer": " reply 1. "} | score,
+        more | {"prompt": "bb", "answer": " reply 2. "} | score,
     ]
     assert all(line.startswith('{"id": [7, null], "ü": "Ü", "prompt": ') for line in lines)
 
@@ -246,7 +254,7 @@ def test_what_a_line_has_under_an_answers_name_is_kept_below_given(folder, model
     assert json.loads(output.read_text(encoding="utf-8")) == {
         "prompt": "a",
         "label": "joy",
-        "answer": "reply 1.",
+        "answer": " reply 1. ",
         "score": -0.25,
         "tokens": 12,
         "given": {"answer": "gold", "score": 5},
