@@ -17,7 +17,7 @@ from datasets.example import Task
 from gpt2_jittor.precisions import PRECISIONS
 from gpt2_jittor.sampling import check_length_penalty
 from inference.answers import Decoding
-from inference.requests import read_requests, typed_request
+from inference.requests import read_requests, typed_request, typed_text
 
 # the task whose prompts a mode uses, where the run's own is not of that kind
 MODES = {"chat": "dailydialog", "qa": "squad", "text": "text", "instruct": "dolly", "classify": None}
@@ -36,7 +36,7 @@ def parse():
     parser.add_argument("--task", help="whose prompts to use, instead of --mode")
     asked = parser.add_argument_group("what is asked; else an interactive session", description=TRIMMED)
     for name in FIELDS:
-        asked.add_argument(f"--{name}")
+        asked.add_argument(f"--{name}", type=typed_text)
     asked.add_argument("--input", type=Path, metavar="FILE.jsonl", help="answer every line, its fields named as above")
     asked.add_argument("--output", type=Path, metavar="FILE.jsonl", help="where to write these answers")
     chosen = parser.add_argument_group("how tokens are chosen")
@@ -52,7 +52,9 @@ def parse():
     )
     chosen.add_argument("--num-beams", type=int, default=1, help="beam search of this width (default: 1, none)")
     chosen.add_argument("--length-penalty", type=float, help="of the beams: above 0 longer answers gain (default: 1)")
-    chosen.add_argument("--stop", nargs="+", default=[], metavar="TEXT", help="end before any of these")
+    chosen.add_argument(
+        "--stop", nargs="+", type=typed_text, default=[], metavar="TEXT", help="end before any of these"
+    )
     chosen.add_argument("--samples", type=int, default=1, help="answers to each prompt (default: 1)")
     chosen.add_argument("--best-of", type=int, help="draw this many answers and keep the likeliest")
     chosen.add_argument("--batch-size", type=int, default=16, help="prompts answered together (default: 16)")

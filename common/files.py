@@ -1,12 +1,15 @@
 """Files and folders that are whole or absent: written under a temporary name beside the target, flushed, renamed."""
 
 import contextlib
+import errno
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from common.errors import UserError
 
@@ -108,13 +111,29 @@ def json_text(value: object) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
+def open_regular(path: str | Path) -> BinaryIO:
+    """Opens a file to be read. Raises OSError for what is none: a pipe or a device would be waited for, for ever."""
+    opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    kind = os.fstat(opened).st_mode
+    if stat.S_ISREG(kind):
+        return os.fdopen(opened, "rb")
+    os.close(opened)
+    number = errno.EISDIR if stat.S_ISDIR(kind) else errno.EINVAL
+    raise OSError(
+        number, os.strerror(number) if stat.S_ISDIR(kind) else "it is a pipe or a device, not a file", str(path)
+    )
+
+
 def read_json(path: str | Path) -> dict:
     """Reads a JSON object. Raises UserError where the file is missing, not JSON, or not an object."""
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        with open_regular(path) as file:
+            value = json.loads(file.read().decode("utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"{path} is missing") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(value, dict):
         raise UserError(f"{path} holds a JSON {type(value).__name__}, not an object")
@@ -128,11 +147,11 @@ def read_yaml(path: Path) -> dict:
     import yaml  # here: the doctor reads files where no package is installed
 
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(YAML_BYTES + 1)
         if len(data) > YAML_BYTES:
             raise ValueError(f"it has more than {YAML_BYTES:,} bytes")
-        value = yaml.safe_load(data.decode("utf-8"))
+        value = yaml.safe_load(data.decode("utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"there is no recipe {path}") from None
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:

@@ -1,6 +1,7 @@
 """What to answer, from the command line or from a file of JSON lines."""
 
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,16 @@ def read_requests(path: Path, task: Task) -> list[Request]:
             raise UserError(f"{where}: a field holds half of a character ({half[0]!r}): mend or remove the line")
         found.append(Request(fields, more, where))
     return found
+
+
+def typed_text(text: str) -> str:
+    """What was typed, read as UTF-8 where the locale has no such characters. Raises UserError where it is none."""
+    if not records.SURROGATE.search(text):
+        return text
+    try:
+        return os.fsencode(text).decode("utf-8")
+    except UnicodeError:
+        raise UserError("what was typed is not UTF-8 text; check the terminal's encoding") from None
 
 
 def typed_request(given: dict[str, str | None], task: Task) -> dict[str, str] | None:

@@ -14,7 +14,7 @@ from common.files import replacing
 from datasets.example import Example, Task
 from gpt2_jittor.stopping import Stopper
 from inference.answers import Answers, Decoding
-from inference.requests import Request
+from inference.requests import Request, typed_text
 
 GIVEN = "given"
 FILE_BATCH = 64  # inputs of a file that are answered together: lengths can be sorted, and the bar moves
@@ -98,6 +98,8 @@ class Session:
         """
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  (arrow keys at the prompt)
+        with contextlib.suppress(AttributeError):
+            sys.stdin.reconfigure(errors="surrogateescape")  # bytes that the locale does not know are kept
         *first, last = self.task.fields
         with contextlib.suppress(EOFError):
             while True:
@@ -205,6 +207,8 @@ class Session:
             text = input("" if self.as_json else sign)
         except UnicodeDecodeError:
             raise UserError("what was typed is not UTF-8 text; check the terminal's encoding") from None
+        with contextlib.suppress(UserError):  # it is told once the turn is whole, and the session goes on
+            text = typed_text(text)
         if text.strip() == "exit":
             raise EOFError
         return text if self.task.kind == "text" and text.strip() else text.strip()

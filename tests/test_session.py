@@ -1,5 +1,6 @@
 """Conversations and inputs: what is asked at the terminal, what the model is shown, what is printed and written."""
 
+import io
 import json
 from types import SimpleNamespace
 
@@ -312,6 +313,16 @@ def test_a_text_that_would_be_cut_is_not_classified(tmp_path, capsys, max_length
 def test_options_out_of_range_are_told_before_there_is_a_model(folder, option, value):
     with pytest.raises(UserError, match=f"--{option.replace('_', '-')}"):
         Session(finished(folder), registry.task("text"), Decoding(**{option: value}), as_json=False)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "errors"), [("ascii", "strict"), ("ascii", "surrogateescape"), ("utf-8", "strict")]
+)
+def test_an_input_in_utf8_is_read_under_any_locale(folder, model, shown, monkeypatch, encoding, errors):
+    typed = io.TextIOWrapper(io.BytesIO("Grüße, 你好\nexit\n".encode()), encoding=encoding, errors=errors)
+    monkeypatch.setattr("sys.stdin", typed)
+    session(folder, model, "text").interact()
+    assert shown == ["Grüße, 你好"]
 
 
 def test_what_the_terminal_cannot_decode_is_told_in_one_line(folder, model, monkeypatch):
