@@ -25,8 +25,8 @@ demo: .venv/runtime
 		--epochs 8 --learning-rate 3e-3
 	$(STATUS) "drawing the loss curves"
 	$(BIN)/python plot_loss.py runs/demo
-	$(STATUS) "asking: Do you like coffee ?"
-	$(BIN)/python generate.py --adapter runs/demo --prompt "Do you like coffee ?" --greedy
+	$(STATUS) "asking: Do you like coffee?"
+	$(BIN)/python generate.py --adapter runs/demo --prompt "Do you like coffee?" --greedy
 
 test: .venv/dev
 	$(STATUS) "running the test suite"

@@ -1,10 +1,10 @@
 """Talks with a model, asks it, lets it classify, or lets it continue a text.
 
 python generate.py --adapter runs/dailydialog-nano-lora                 # chat; `exit` ends it
-python generate.py --adapter RUN --prompt "Do you like coffee ?"        # one answer
+python generate.py --adapter RUN --prompt "Do you like coffee?"         # one answer
 python generate.py --adapter RUN --context "…" --question "…"           # one answer about a text
 python generate.py --adapter RUN --input prompts.jsonl --output answers.jsonl
-python generate.py --adapter RUN --prompt "Hello !" --greedy --json     # for scripts
+python generate.py --adapter RUN --prompt "Hello!" --greedy --json      # for scripts
 python generate.py --model gpt2 --prompt "The capital of France"        # no adapter: continues the text
 """
 
@@ -19,11 +19,14 @@ from gpt2_jittor.precisions import PRECISIONS
 from gpt2_jittor.sampling import check_length_penalty
 from inference.answers import Decoding
 from inference.options import DRAWING, choose
-from inference.requests import read_requests, typed_request
+from inference.requests import read_requests, typed_request, typed_text
 
 # the task whose prompts a mode uses, where the run's own is not of that kind
 MODES = {"chat": "dailydialog", "qa": "squad", "text": "text", "instruct": "dolly", "classify": None}
 FIELDS = ("prompt", "context", "question", "instruction", "text", "sentence1", "sentence2")
+TRIMMED = """A text to be continued is read, and its continuation shown, to the last character of either. In every other
+ mode what is asked, typed or in a file, loses the space around it, and so does the answer; a chat's turns are else kept
+ as they were typed."""
 
 
 def parse():
@@ -32,9 +35,9 @@ def parse():
     parser.add_argument("--model", help="base model: a name or a folder; else the adapter's own, else nano")
     parser.add_argument("--mode", choices=tuple(MODES), help="else what the run was trained for, else text")
     parser.add_argument("--task", help="whose prompts to use, instead of --mode")
-    asked = parser.add_argument_group("what is asked; else an interactive session")
+    asked = parser.add_argument_group("what is asked; else an interactive session", description=TRIMMED)
     for name in FIELDS:
-        asked.add_argument(f"--{name}")
+        asked.add_argument(f"--{name}", type=typed_text)
     asked.add_argument("--input", type=Path, metavar="FILE.jsonl", help="answer every line, its fields named as above")
     asked.add_argument("--output", type=Path, metavar="FILE.jsonl", help="where to write these answers")
     chosen = parser.add_argument_group("how tokens are chosen; else as the model's generation_config.json says")
@@ -48,7 +51,9 @@ def parse():
     chosen.add_argument("--no-repeat-ngram", type=int, help="never the same n tokens twice (default: 0, off)")
     chosen.add_argument("--num-beams", type=int, help="beam search of this width (default: 1, none)")
     chosen.add_argument("--length-penalty", type=float, help="of the beams: above 0 longer answers gain (default: 1)")
-    chosen.add_argument("--stop", nargs="+", default=[], metavar="TEXT", help="end before any of these")
+    chosen.add_argument(
+        "--stop", nargs="+", type=typed_text, default=[], metavar="TEXT", help="end before any of these"
+    )
     chosen.add_argument("--samples", type=int, default=1, help="answers to each prompt (default: 1)")
     chosen.add_argument("--best-of", type=int, help="draw this many answers and keep the likeliest")
     chosen.add_argument("--batch-size", type=int, default=16, help="prompts answered together (default: 16)")

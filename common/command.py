@@ -8,6 +8,7 @@ import signal
 import sys
 import typing
 from collections.abc import Callable
+from pathlib import Path
 
 from common import unexpected
 from common.errors import UserError
@@ -24,10 +25,18 @@ LONGEST = 2000  # characters of an error that is told
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line, as every error of the user's making."""
+    """argparse whose errors are one line, as every error of the user's making, and so is a folder that is gone."""
 
     def __init__(self, **settings: typing.Any):
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **settings)
+
+    def parse_args(self, *given: typing.Any) -> argparse.Namespace:
+        parsed = super().parse_args(*given)
+        try:
+            Path.cwd()
+        except FileNotFoundError:  # half of the libraries ask for it when they are imported
+            raise UserError("the folder in which you are has been deleted: cd to another") from None
+        return parsed
 
     def error(self, message: str) -> typing.NoReturn:
         raise UserError(f"{message}; see --help")

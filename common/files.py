@@ -5,6 +5,7 @@ may be a link, which stays, or a device or a pipe, which is written into (`writi
 """
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from common.errors import UserError
 from common.terminal import SPELLED
@@ -149,13 +151,29 @@ def json_text(value: object) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
+def open_regular(path: str | Path) -> BinaryIO:
+    """Opens a file to be read. Raises OSError for what is none: a pipe or a device would be waited for, for ever."""
+    opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    kind = os.fstat(opened).st_mode
+    if stat.S_ISREG(kind):
+        return os.fdopen(opened, "rb")
+    os.close(opened)
+    number = errno.EISDIR if stat.S_ISDIR(kind) else errno.EINVAL
+    raise OSError(
+        number, os.strerror(number) if stat.S_ISDIR(kind) else "it is a pipe or a device, not a file", str(path)
+    )
+
+
 def read_json(path: str | Path) -> dict:
     """Reads a JSON object. Raises UserError where the file is missing, no JSON object, or has a key twice."""
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_once)
+        with open_regular(path) as file:
+            value = json.loads(file.read().decode("utf-8-sig"), object_pairs_hook=_once)
     except FileNotFoundError:
         raise UserError(f"{path} is missing") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(value, dict):
         raise UserError(f"{path} holds a JSON {type(value).__name__}, not an object")
@@ -174,11 +192,11 @@ def read_yaml(path: Path) -> dict:
     from common import strict_yaml
 
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(YAML_BYTES + 1)
         if len(data) > YAML_BYTES:
             raise ValueError(f"it has more than {YAML_BYTES:,} bytes")
-        value = strict_yaml.load(data.decode("utf-8"))
+        value = strict_yaml.load(data.decode("utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"there is no recipe {path}") from None
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.hub import fetch
-from datasets.detokenise import detokenise
+from datasets.detokenise import detokenise, is_pretokenised
 from datasets.encode import dialogue as encode
 from datasets.encode import dialogue_prompt
 from datasets.example import Dataset, Example, Segment, Task
@@ -27,10 +27,14 @@ def load(split: str, data_dir: Path | None) -> Dataset:
     Raises UserError where the split is missing, is not UTF-8, or has no dialogue in it.
     """
     path, text = _read(split, data_dir)
-    examples, dropped = [], []
+    pretokenised = is_pretokenised(text)
+    examples, dropped, respelt = [], [], 0
     for number, line in enumerate(text.rstrip().split("\n"), 1):
         source = f"{path}:{number}"
-        example = dialogue(_turns(line), source)
+        turns = [turn.strip() for turn in _turns(line)]
+        ordinary = [detokenise(turn) for turn in turns] if pretokenised and is_pretokenised(line, True) else turns
+        respelt += sum(turn != before for turn, before in zip(ordinary, turns, strict=True))
+        example = dialogue(ordinary, source)
         fault = _fault(example)
         if fault:
             dropped.append(f"{source}: {fault}")
@@ -39,17 +43,19 @@ def load(split: str, data_dir: Path | None) -> Dataset:
     if not examples:
         first = f"; the first line: {dropped[0]}" if dropped else ""
         raise UserError(f"{path} has no dialogue: it needs one a line, turns ended by {END_OF_TURN}{first}")
-    return Dataset("dailydialog", split, examples, dropped)
+    notes = [f"pre-tokenised English, given its ordinary spelling: {respelt:,} turns"] if respelt else []
+    return Dataset("dailydialog", split, examples, dropped, notes)
 
 
 def dialogue(turns: Sequence[str], source: str = "") -> Example:
     """The example for a dialogue: for training, and for a chat's history alike.
 
-    The first turn is given, the others are scored; each is followed by the end token. Where the tokenizer has
-    the speakers' tokens (`--added-tokens`), each turn begins with its speaker's, which is never scored.
+    The first turn is given, the others are scored; each is followed by the end token. A turn loses the space around
+    it, nothing else. Where the tokenizer has the speakers' tokens (`--added-tokens`), each turn begins with its
+    speaker's, which is never scored.
     """
     return Example(
-        tuple(Segment(detokenise(turn), scored=index > 0, speaker=index % 2) for index, turn in enumerate(turns)),
+        tuple(Segment(turn.strip(), scored=index > 0, speaker=index % 2) for index, turn in enumerate(turns)),
         source,
     )
 

@@ -1,13 +1,32 @@
-"""Pre-tokenised English back into ordinary spelling.
+"""DailyDialog's pre-tokenised English back into ordinary spelling.
 
-DailyDialog parts words and punctuation with spaces ("I ’ m" beside "I'm"), GPT-2 was trained on ordinary
-text, and people type ordinary text. So both the corpus and what people type pass through `detokenise`:
-ordinary English comes out as it went in, and what has come out once does not change again.
+The corpus parts words and punctuation with spaces ("I ’ m" beside "I'm"), GPT-2 was trained on ordinary text, and
+people type ordinary text. So the corpus passes through here when it is read, and nothing else does: not what a user
+types, and no dialogue of another kind in the same layout.
+
+What is the corpus's own is told by marks that no ordinary text bears:
+- the commas and full stops of the file stand apart, " ," and " .", and so do the dialogue's (`is_pretokenised`);
+  French parts "?" and "!" from their words, but never those two;
+- a turn is one line, its letters are English ones, and some punctuation mark or apostrophe is a word by itself.
+
+So ordinary text comes out as it went in: Chinese, French, code, addresses, curly quotation marks. What has come out
+once does not change again.
 """
 
 import re
 
-_ALIKE = str.maketrans({"’": "'", "‘": "'", "′": "'", "`": "'", "“": '"', "”": '"', "。": ".", "、": ",", "\x7f": " "})
+_APART = re.compile(r"(?<=\S) [.,](?=\s|$)")
+_ATTACHED = re.compile(r"\w[.,](?=\s|$)")
+_LONE_MARK = re.compile(r"(?<!\S)[,.?!;:'\"’‘“”′。、]+(?!\S)")
+_ALIKE = str.maketrans({"’": "'", "‘": "'", "′": "'", "“": '"', "”": '"', "。": ".", "、": ",", "\x7f": " "})
+# What a sentence begins with behind a full stop that lacks its space ("Sure.It will"). Any capital will not do:
+# there are "file.Name" and "Example.Com".
+_OPENERS = (
+    "After|Also|And|Are|Because|But|Bye|Can|Come|Could|Did|Do|Does|Don|Even|Every|Good|Goodbye|Have|He|Here|"
+    "Hey|How|I|If|Is|Isn|It|Just|Keep|Let|Look|Make|May|Maybe|Miss|Mr|Mrs|Ms|My|Nice|Not|Now|Oh|Please|"
+    "Probably|Remember|See|Shall|She|Since|So|Sometimes|Sorry|Take|Tell|Thank|Thanks|That|The|Then|There|These|"
+    "They|This|We|Well|What|When|Where|Which|Why|Will|Would|Yes|You|Your"
+)
 
 # Each rule: what a text must contain for the rule to be tried (most texts contain little), a pattern and its
 # replacement. They stand in order: a rule may rely on the ones above it.
@@ -35,15 +54,31 @@ _PUNCTUATION = [
     (". .", r"(?<=\.) (?=\.)", ""),
     (" ::", r"(?<=\S) ::(?= )", ":"),
     (" ", r"(?<=\S) ([,.?!;:%]+)(?=[\s\"']|$)", r"\1"),  # but not in " .NET" or " :)"
-    ("", r"([a-z]{2}[.?!]|\b[MD][rs]\.)(?=[A-Z][a-z' ])", r"\1 "),  # "Sure.It will", "Mr.Wang"
+    ("", rf"(?<![\w.@:/\\-])([\w'-]*[a-z]{{2}}[.?!])(?=(?:{_OPENERS})[ '.,?!])", r"\1 "),  # "Sure.It will"
+    ("", r"\b((?:[MD]r|Mr?s)\.)(?=[A-Z][a-z])", r"\1 "),  # "Mr.Wang"
     ("( ", r"(?<![:;=-])\( ", "("),
     (" )", r"(?<![:;=-]) \)", ")"),
 ]
 _ELISIONS = ("'cause", "'em", "'til", "'n'")
 
 
+def is_pretokenised(text: str, otherwise: bool = False) -> bool:
+    """Whether most commas and full stops of a file, or of a dialogue in it, stand apart from their words.
+
+    `otherwise`: what it is taken for where there are none.
+    """
+    apart, attached = len(_APART.findall(text)), len(_ATTACHED.findall(text))
+    return apart > attached if apart or attached else otherwise
+
+
 def detokenise(text: str) -> str:
-    """`text` on one line, in ordinary spelling, with plain quotation marks and apostrophes."""
+    """A turn of a pre-tokenised dialogue in ordinary spelling, with plain quotation marks and apostrophes.
+
+    One without a mark of its own, with a line's end or with letters that are not English comes out as it went in.
+    """
+    foreign = not text.isascii() and any(character.isalpha() and not character.isascii() for character in text)
+    if foreign or "\n" in text or not _LONE_MARK.search(text):
+        return text
     text = " ".join(text.translate(_ALIKE).split())
     text = _apply(_WORDS, text)
     text = _attach(_attach(text, '"'), "'")

@@ -7,6 +7,8 @@ examples apart and shortens those of their segments that may be cut.
 """
 
 import re
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -35,7 +37,8 @@ class Encoded:
 class EncodedSet:
     """Encoded examples, `dropped` ("file:line: reason"), and how many were `shortened` to fit, and `how`.
 
-    `kept`: the index of each item's example, where items are examples.
+    `kept`: the index of each item's example, where items are examples. `special`: how often which special token was
+    spelled out, where that means the token.
     """
 
     items: list[Encoded] = field(default_factory=list)
@@ -43,6 +46,7 @@ class EncodedSet:
     dropped: list[str] = field(default_factory=list)
     shortened: int = 0
     how: str = "their beginnings are left out"
+    special: Counter[str] = field(default_factory=Counter)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -99,7 +103,9 @@ def packed(examples: Sequence[Example], tokenizer, max_length: int) -> EncodedSe
     stream = np.concatenate(parts) if parts else np.zeros(0, np.int32)
     windows = [stream[start : start + max_length] for start in range(0, len(stream), max_length)]
     items = [Encoded(window, window) for window in windows if len(window) >= 2]
-    return not_empty(EncodedSet(items), len(examples))
+    spelled, own = special_tokens(tokenizer), [s.text for e in examples for s in e.segments if s.special]
+    special = Counter(token for text in own for token in spelled.findall(text)) if spelled else Counter()
+    return not_empty(EncodedSet(items, special=special), len(examples))
 
 
 def dialogue_prompt(example: Example, tokenizer, max_length: int) -> list[np.ndarray]:
@@ -129,6 +135,9 @@ def report(dataset: Dataset, encoded: EncodedSet) -> str:
     ]
     if encoded.shortened:
         lines.append(f"  {encoded.shortened:,} shortened to fit ({encoded.how})")
+    if encoded.special:
+        counts = ", ".join(f"{count:,} {token}" for token, count in encoded.special.most_common())
+        lines.append(f"  special tokens in the text: {counts}")
     lines += [f"  {note}" for note in dataset.notes]
     dropped = dataset.dropped + encoded.dropped
     lines += [f"  dropped {reason}" for reason in dropped[:REPORTED]]
@@ -138,8 +147,11 @@ def report(dataset: Dataset, encoded: EncodedSet) -> str:
 
 
 def encode_segments(examples: Sequence[Example], tokenizer) -> Iterator[list[Encoded]]:
-    """For each example, for each segment, its ids with its speaker's token before and its end token after it."""
-    ids = tokenise([segment.text for example in examples for segment in example.segments], tokenizer)
+    """For each example, for each segment, its ids with its speaker's token before and its end token after it.
+
+    No end token follows one that the text ends with already, where that means itself.
+    """
+    ids = tokenise([(segment.text, segment.special) for e in examples for segment in e.segments], tokenizer)
     speakers = speaker_ids(tokenizer)
     for example in examples:
         yield [_encode(segment, next(ids), speakers, tokenizer.eos_token_id) for segment in example.segments]
@@ -154,40 +166,63 @@ def speaker_ids(tokenizer) -> list[int] | None:
 
 def _encode(segment: Segment, ids: list[int], speakers: list[int] | None, end: int) -> Encoded:
     before = [speakers[segment.speaker]] if speakers and segment.speaker is not None else []
-    input_ids = np.array(before + ids + [end] * segment.end, dtype=np.int32)
+    ends = segment.end and not (segment.special and ids[-1:] == [end])
+    input_ids = np.array(before + ids + [end] * ends, dtype=np.int32)
     labels = input_ids.copy()
     labels[: len(before) if segment.scored else None] = IGNORED  # who speaks is given, never said
     return Encoded(input_ids, labels)
 
 
-def tokenise(texts: Sequence[str], tokenizer) -> Iterator[list[int]]:
-    """The ids of each text. Text is only text: an end token spelled out in it is not an end token."""
+def special_tokens(tokenizer) -> re.Pattern | None:
+    """Finds the tokenizer's special tokens in a text, the longest where several begin; None where it has none."""
+    tokens = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special and token.content]
+    return re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True)))) if tokens else None
+
+
+def tokenise(texts: Sequence[tuple[str, bool]], tokenizer) -> Iterator[list[int]]:
+    """The ids of each text. Special tokens that it spells out are such tokens where its flag says so, else text."""
+    spelled = special_tokens(tokenizer)
     pieces, counts = [], []
-    for text in texts:
+    for text, special in texts:
         before = len(pieces)
-        pieces.extend(_pieces(text))
+        pieces.extend((piece, special) for piece in _pieces(text, spelled if special else None))
         counts.append(len(pieces) - before)
     ids = _batches(pieces, tokenizer)
     for count in counts:
         yield [token for _ in range(count) for token in next(ids)]
 
 
-def _batches(pieces: Sequence[str], tokenizer) -> Iterator[list[int]]:
-    options = {"add_special_tokens": False, "split_special_tokens": True, "return_attention_mask": False}
+def _batches(pieces: Sequence[tuple[str, bool]], tokenizer) -> Iterator[list[int]]:
+    options = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
     for start in range(0, len(pieces), BATCH):
-        batch = pieces[start : start + BATCH]
-        distinct = list(dict.fromkeys(batch))  # a paragraph stands before each of its questions: once is enough
-        ids = dict(zip(distinct, tokenizer(distinct, verbose=False, **options)["input_ids"], strict=True))
+        batch, ids = pieces[start : start + BATCH], {}
+        for special in (False, True):
+            # a paragraph stands before each of its questions: once is enough
+            distinct = list(dict.fromkeys(text for text, own in batch if own == special))
+            if distinct:
+                found = tokenizer(distinct, split_special_tokens=not special, **options)["input_ids"]
+                ids |= {(text, special): each for text, each in zip(distinct, found, strict=True)}
         yield from (ids[piece] for piece in batch)
 
 
-def _pieces(text: str) -> Iterable[str]:
-    """Cuts a long text where that changes no token: GPT-2's never reach from a word into a space."""
+def _pieces(text: str, spelled: re.Pattern | None) -> Iterable[str]:
+    """Cuts a long text where that changes no token: GPT-2's never reach from a word into a space.
+
+    Not within what is `spelled` out in it, nor right behind: some such tokens take the space that follows.
+    """
     if len(text) <= PIECE:
         return [text]
-    cuts, border = [0], re.compile(r"(?<=\S)(?=\s)")
-    while found := border.search(text, cuts[-1] + PIECE):
-        cuts.append(found.start())
+    tokens = [found.span() for found in spelled.finditer(text)] if spelled else []
+    ends = [end for _, end in tokens]
+    cuts, begin, border = [0], PIECE, re.compile(r"(?<=\S)(?=\s)")
+    while found := border.search(text, begin):
+        cut = found.start()
+        token = bisect_left(ends, cut)  # the first that ends there or later
+        if token < len(tokens) and tokens[token][0] < cut:
+            begin = ends[token] + 1
+        else:
+            cuts.append(cut)
+            begin = cut + PIECE
     return [text[start:end] for start, end in zip(cuts, [*cuts[1:], len(text)], strict=True)]
 
 

@@ -25,7 +25,8 @@ class Segment:
     """A piece of text; `scored`: the model learns to say it; `end`: the end token follows it.
 
     `cut`: it may be shortened where its example is too long, but not the characters `keep`, [start, end).
-    `speaker`: whose turn of a dialogue it is, 0 or 1.
+    `speaker`: whose turn of a dialogue it is, 0 or 1. `special`: a special token that its text spells out is that
+    token; else it is text like any other, as it must be wherever strangers write.
     """
 
     text: str
@@ -34,6 +35,7 @@ class Segment:
     cut: bool = False
     keep: tuple[int, int] | None = None
     speaker: int | None = None
+    special: bool = False
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import zlib
 from pathlib import Path
 
 from common.errors import UserError
+from common.files import open_regular
 
 LIMIT = 1 << 28  # 256 MiB unpacked; the largest dataset here has 35 MiB
 
@@ -16,7 +17,7 @@ def read_text(path: Path) -> str:
     Raises UserError where it is missing, broken, not UTF-8, or unpacks to more than `LIMIT` bytes.
     """
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+        with open_regular(path) as file, gzip.open(file) if path.suffix == ".gz" else file as stream:
             data = stream.read(LIMIT + 1)
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise UserError(f"{path} is not a sound gzip file ({error}): get it again") from error
@@ -34,7 +35,7 @@ def read_zip_member(path: Path, member: str) -> str:
     """
     broken = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
     try:
-        with zipfile.ZipFile(path) as archive, archive.open(member) as stream:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive, archive.open(member) as stream:
             data = stream.read(LIMIT + 1)  # the sizes a zip states about itself are not to be relied on
     except KeyError:
         raise UserError(f"{path} has no member {member}: is it the publisher's file?") from None

@@ -29,6 +29,8 @@ def data_dir(task: Task, value: str | None) -> Path | None:
     path = sample_dir(task) if value == "sample" else Path(value)
     if not path.exists():
         raise UserError(f"--data-dir {path} does not exist: give a folder of {task.name} data, or `sample`")
+    if not path.is_dir() and not path.is_file():
+        raise UserError(f"--data-dir {path} is neither a folder nor a file: give one of them")
     return path
 
 

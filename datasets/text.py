@@ -1,9 +1,13 @@
 """Plain text files of the user's own: every file is a document, learnt from its first word to its last.
 
-A line that holds only <|endoftext|> parts a file into several documents. The files `validation.txt` and
-`test.txt` are set apart; without the former, validation takes the end of the training text.
+A line that holds only <|endoftext|> parts a file into several documents. Elsewhere in a file, special tokens mean
+themselves, as they do to transformers; in a prompt they are text. The files `validation.txt` and `test.txt` are set
+apart; without the former, validation takes the end of the training text.
+
+A folder's .txt files are read, whatever the case of their names; what else is in it is skipped, and named.
 """
 
+import re
 from pathlib import Path
 
 from common.errors import UserError
@@ -15,6 +19,8 @@ SEPARATOR = "<|endoftext|>"
 HELD_OUT = ("validation.txt", "test.txt")
 VALIDATION_DOCUMENTS = 0.01  # of the documents, where no validation.txt is given
 VALIDATION_TEXT = 0.05  # of the characters, where there is only one document
+NAMED = 5  # skipped files in the report
+TOKEN = re.compile(r"<[^<>\s]+>|\[[^\[\]\s]+\]")  # what a special token looks like: no text is cut within one
 
 
 def load(split: str, data_dir: Path | None) -> Dataset:
@@ -24,18 +30,19 @@ def load(split: str, data_dir: Path | None) -> Dataset:
     """
     if data_dir is None:
         raise UserError("the task text reads your own files: give a folder of .txt files with --data-dir")
-    files, held_out = _files(Path(data_dir))
-    if f"{split}.txt" in held_out:
-        return _dataset(split, [held_out[f"{split}.txt"]])
+    files, held_out, skipped = _files(Path(data_dir))
+    own = held_out.get(f"{split}.txt")
+    if own:
+        return _dataset(split, own, [])
     if split == "test":
         raise UserError(f"{data_dir} has no test.txt: give a folder with one, or use the validation split")
     if not files:
-        raise UserError(f"{data_dir} has no .txt to learn from: give a folder of text files, or a file")
-    whole = _dataset(split, files)
+        raise UserError("; ".join([f"{data_dir} has no .txt to learn from: give a folder of text files", *skipped]))
+    whole = _dataset(split, files, skipped)
     if "validation.txt" in held_out:
         return whole
     train, validation = _hold_out(whole.examples)
-    return Dataset("text", split, train if split == "train" else validation, whole.dropped)
+    return Dataset("text", split, train if split == "train" else validation, whole.dropped, whole.notes)
 
 
 def beginning(prompt: str) -> Example:
@@ -43,27 +50,47 @@ def beginning(prompt: str) -> Example:
     return Example((Segment(prompt, scored=False, end=False),))
 
 
-def _files(data_dir: Path) -> tuple[list[Path], dict[str, Path]]:
-    """The files to learn from, and those that are set apart, by name."""
+def _files(data_dir: Path) -> tuple[list[Path], dict[str, list[Path]], list[str]]:
+    """The files to learn from, those that are set apart, by name, and a note on those that are skipped, if any."""
     if data_dir.is_file():
-        return [data_dir], {}
-    found = sorted(data_dir.glob("*.txt"))
-    files = [path for path in found if path.name not in HELD_OUT]
-    return files, {path.name: path for path in found if path.name in HELD_OUT}
+        return [data_dir], {}, []
+    files, held_out, skipped = [], {}, []
+    for path in sorted(data_dir.iterdir()):
+        name = path.name.lower()
+        if name.startswith(".") or not name.endswith(".txt") or not path.is_file():
+            skipped.append(path.name + _kind(path))
+        elif name in HELD_OUT:
+            held_out.setdefault(name, []).append(path)
+        else:
+            files.append(path)
+    if not skipped:
+        return files, held_out, []
+    named = ", ".join(skipped[:NAMED]) + (", ..." if len(skipped) > NAMED else "")
+    return files, held_out, [f"skipped {len(skipped):,} that are no .txt files or hidden: {named}"]
 
 
-def _dataset(split: str, files: list[Path]) -> Dataset:
+def _kind(path: Path) -> str:
+    if path.is_dir():
+        return "/"
+    return "" if path.is_file() else " (no regular file)"
+
+
+def _dataset(split: str, files: list[Path], notes: list[str]) -> Dataset:
     examples, dropped = [], []
     for path in files:
         for line, text in _documents(read_text(path)):
             source = f"{path}:{line}"
             if text.strip():
-                examples.append(Example((Segment(text, scored=True),), source))
+                examples.append(Example((_document(text),), source))
             else:
                 dropped.append(f"{source}: an empty document")
     if not examples:
         raise UserError(f"there is no text in {files[0]}" + " and its neighbours" * (len(files) > 1))
-    return Dataset("text", split, examples, dropped)
+    return Dataset("text", split, examples, dropped, notes)
+
+
+def _document(text: str, end: bool = True) -> Segment:
+    return Segment(text, scored=True, end=end, special=True)
 
 
 def _documents(text: str) -> list[tuple[int, str]]:
@@ -93,19 +120,19 @@ def _hold_out(examples: list[Example]) -> tuple[list[Example], list[Example]]:
         raise UserError(f"{example.source}: too little text to hold some out: add a validation.txt")
     # the first part does not end here, so no end token follows it
     return (
-        [Example((Segment(first, scored=True, end=False),), example.source)],
-        [Example((Segment(last, scored=True),), source)],
+        [Example((_document(first, end=False),), example.source)],
+        [Example((_document(last),), source)],
     )
 
 
 def _border(text: str) -> int:
-    """Where the last part of a text begins: behind a paragraph, else behind a line, else a word."""
+    """Where the last part of a text begins: behind an end token, else behind a paragraph, a line, a word."""
     wanted = int(len(text) * (1 - VALIDATION_TEXT))
-    for border in ("\n\n", "\n", " "):
+    for border in (SEPARATOR, "\n\n", "\n", " "):
         found = text.rfind(border, len(text) // 2, wanted)
         if found >= 0:
             return found + len(border)
-    return wanted
+    return next((token.start() for token in TOKEN.finditer(text) if token.start() < wanted < token.end()), wanted)
 
 
 TASK = Task("text", "text", ("prompt",), load, packed, beginning, dialogue_prompt)

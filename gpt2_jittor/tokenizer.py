@@ -3,20 +3,31 @@
 transformers is imported when the first tokenizer is loaded: `--help` and errors need not wait for it.
 """
 
+import functools
 import os
 import re
 import tempfile
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.errors import UserError
-from common.files import TEMPORARY, flush, read_json
+from common.files import TEMPORARY, flush, open_regular, read_json
 from gpt2_jittor.config import GPT2Config
+from gpt2_jittor.patterns import load_guarded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+)
 SURROGATE = re.compile(r"[\ud800-\udfff]")  # half of a character, which no tokenizer takes
 END_OF_TEXT = "<|endoftext|>"
 END_OF_TURN = "<END>"  # the end token of a vocabulary to which it was added
@@ -33,16 +44,23 @@ def load_tokenizer(directory: str | Path) -> "PreTrainedTokenizerFast":
     # checked here because transformers builds an empty tokenizer out of missing files
     if not file.is_file() and not all((directory / name).is_file() for name in ("vocab.json", "merges.txt")):
         raise UserError(f"{directory} has no tokenizer: tokenizer.json, or vocab.json and merges.txt, must be there")
-    is_gpt2 = not file.is_file() or _is_gpt2(read_json(file))
+    content = read_json(file) if file.is_file() else None
+    is_gpt2 = content is None or _is_gpt2(content)
+    _check_marks(directory)
 
     # without this it tells everybody who runs Jittor that PyTorch was not found
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    # nor can anybody mend what it warns of in a tokenizer's settings; a program that imports it first has its own level
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     import transformers
 
     # The plain class takes tokenizer.json as it is, but saves a name that transformers 4 does not know
     kind = transformers.GPT2TokenizerFast if is_gpt2 else transformers.PreTrainedTokenizerFast
     try:
-        tokenizer = kind.from_pretrained(directory, local_files_only=True)
+        load = functools.partial(kind.from_pretrained, directory, local_files_only=True)
+        tokenizer = load_guarded(load, content or {}, file)
+    except UserError:
+        raise
     except Exception as error:  # the tokenizers library raises bare Exceptions over damaged files
         raise UserError(f"the tokenizer in {directory} cannot be read: {error}; get its files again") from error
     return _with_end_token(tokenizer, directory)
@@ -97,10 +115,15 @@ def check_sizes(tokenizer: "PreTrainedTokenizerFast", config: GPT2Config) -> Non
         )
 
 
+def text_of(ids: Sequence[int], tokenizer: "PreTrainedTokenizerFast") -> str:
+    """The text that the ids spell, every space of it; special tokens are no text."""
+    return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
 class TextStream:
     """Turns token ids into text as they come, whole characters only: a token may end inside of one.
 
-    The pieces, joined, are `tokenizer.decode` of all the ids; special tokens are no text.
+    The pieces, joined, are `text_of` all the ids.
     """
 
     def __init__(self, tokenizer: "PreTrainedTokenizerFast"):
@@ -128,7 +151,17 @@ class TextStream:
         return text
 
     def _decode(self, ids: list[int]) -> str:
-        return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text_of(ids, self.tokenizer)
+
+
+def _check_marks(directory: Path) -> None:
+    """Raises UserError where one of the files begins with a byte order mark, which transformers takes for text."""
+    for name in FILES:
+        path = directory / name
+        if path.is_file():
+            with open_regular(path) as file:
+                if file.read(len(BOM_UTF8)) == BOM_UTF8:
+                    raise UserError(f"{path} begins with a byte order mark: save it as UTF-8 without one")
 
 
 def _is_gpt2(content: dict) -> bool:

@@ -11,6 +11,7 @@ from datasets.example import Example, Task
 from gpt2_jittor.config import GPT2Config
 from gpt2_jittor.demand import check_decoding
 from gpt2_jittor.sampling import Sampler, check_num_beams, make_sampler
+from gpt2_jittor.tokenizer import text_of
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,10 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer; `score` is the mean log-probability of its tokens, `tokens` counts them, end token included."""
+    """One answer; `score` is the mean log-probability of its tokens, `tokens` counts them, end token included.
+
+    Its text goes on where the prompt ends where the task continues text; else it has no space around it.
+    """
 
     text: str
     score: float
@@ -154,5 +158,5 @@ class Answers:
     def _text(self, generated) -> str:
         text = generated.text
         if text is None:
-            text = self.tokenizer.decode(generated.all_ids, skip_special_tokens=True)
-        return text.strip()
+            text = text_of(generated.all_ids, self.tokenizer)
+        return text if self.task.kind == "text" else text.strip()

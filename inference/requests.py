@@ -1,6 +1,7 @@
 """What to answer, from the command line or from a file of JSON lines."""
 
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ class Request:
 def read_requests(path: Path, task: Task) -> list[Request]:
     """The task's fields of each line; where there is one field, it may also be called `prompt`.
 
-    Raises UserError, with file and line, for what is missing, empty or no text.
+    They are as they stand there: what a task trims, it trims itself. Raises UserError, with file and line, for what
+    is missing, empty or no text.
     """
     if Path(path.name.removesuffix(".gz")).suffix != ".jsonl":
         raise UserError(f"{path}: --input reads JSON lines, a file called .jsonl or .jsonl.gz")
@@ -38,13 +40,24 @@ def read_requests(path: Path, task: Task) -> list[Request]:
             record[needed[0]] = record.pop("prompt")
         if missing := [name for name in needed if name not in record]:
             raise UserError(f"{where}: the field {missing[0]!r} is missing: {task.name} needs {', '.join(needed)}")
-        present = [name for name in task.fields if name in record]
-        fields = {name: records.text(record, name, where, name in needed) for name in present}
+        fields = {name: record[name] for name in task.fields if name in record}
+        for name in fields:
+            records.text(record, name, where, name in needed)
         more = {name: value for name, value in record.items() if name not in fields}
         if half := records.SURROGATE.search(json.dumps(more, ensure_ascii=False)):  # it could not be written again
             raise UserError(f"{where}: a field holds half of a character ({half[0]!r}): mend or remove the line")
         found.append(Request(fields, more, where))
     return found
+
+
+def typed_text(text: str) -> str:
+    """What was typed, read as UTF-8 where the locale has no such characters. Raises UserError where it is none."""
+    if not records.SURROGATE.search(text):
+        return text
+    try:
+        return os.fsencode(text).decode("utf-8")
+    except UnicodeError:
+        raise UserError("what was typed is not UTF-8 text; check the terminal's encoding") from None
 
 
 def typed_request(given: dict[str, str | None], task: Task) -> dict[str, str] | None:

@@ -13,7 +13,7 @@ from common.terminal import bar, exact
 from datasets.example import Example, Task
 from gpt2_jittor.stopping import Stopper
 from inference.answers import Answers, Decoding
-from inference.requests import Request
+from inference.requests import Request, typed_text
 
 GIVEN = "given"
 FILE_BATCH = 64  # inputs of a file that are answered together: lengths can be sorted, and the bar moves
@@ -97,6 +97,8 @@ class Session:
         """
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  (arrow keys at the prompt)
+        with contextlib.suppress(AttributeError):
+            sys.stdin.reconfigure(errors="surrogateescape")  # bytes that the locale does not know are kept
         *first, last = self.task.fields
         with contextlib.suppress(EOFError):
             while True:
@@ -165,16 +167,17 @@ class Session:
         from gpt2_jittor.stopping import StoppedText
 
         text, said = StoppedText(self.tokenizer, self.decoding.stop), ""
+        keeps_space = self.task.kind == "text"
         # an end token may be text itself, and so is asked for and shown; special tokens are no text
         for token in stream(self.model, ids, self.answers.sample, self.decoding.max_new_tokens, None):
             piece, stopped = text.push(token)
-            piece = piece if said else piece.lstrip()
+            piece = piece if said or keeps_space else piece.lstrip()
             said += piece
             yield piece
             if stopped or token in self.answers.end_ids:
                 break
         rest = text.flush()
-        yield rest if said else rest.lstrip()
+        yield rest if said or keeps_space else rest.lstrip()
         said += rest
         if self.task.kind == "chat":
             self._remember(fields["prompt"], said)
@@ -187,24 +190,27 @@ class Session:
         """What is typed for a field. Raises EOFError at `exit`, and UserError for what is no text."""
         kind = (self.task.kind, name)
         sign = "> " if len(self.task.fields) == 1 else f"{name}> "
-        if kind == ("qa", "context"):  # a pasted text has several lines
-            text = self._line("context, up to an empty line> ")
-            while line := self._line("") if text else "":
-                text += f"\n{line}"
-        else:
-            text = self._line(sign)
-        if text or kind in (("qa", "question"), ("instruct", "context")):
-            return text
-        return self._ask(name)
+        may_be_empty = kind in (("qa", "question"), ("instruct", "context"))
+        while True:
+            if kind == ("qa", "context"):  # a pasted text has several lines
+                text = self._line("context, up to an empty line> ")
+                while line := self._line("") if text else "":
+                    text += f"\n{line}"
+            else:
+                text = self._line(sign)
+            if text or may_be_empty:
+                return text
 
     def _line(self, sign: str) -> str:
         try:
-            text = input("" if self.as_json else sign).strip()
+            text = input("" if self.as_json else sign)
         except UnicodeDecodeError:
             raise UserError("what was typed is not UTF-8 text; check the terminal's encoding") from None
-        if text == "exit":
+        with contextlib.suppress(UserError):  # it is told once the turn is whole, and the session goes on
+            text = typed_text(text)
+        if text.strip() == "exit":
             raise EOFError
-        return text
+        return text if self.task.kind == "text" and text.strip() else text.strip()
 
 
 def _with_answer(line: dict, told: dict) -> dict:

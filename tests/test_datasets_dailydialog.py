@@ -8,7 +8,7 @@ import pytest
 
 from common.errors import UserError
 from datasets.dailydialog import SAMPLE_DIR, dialogue, load, prompt
-from datasets.detokenise import detokenise
+from datasets.detokenise import detokenise, is_pretokenised
 from datasets.example import Segment
 
 CORPUS = Path(__file__).parents[2] / "shared" / "data" / "dailydialog"
@@ -49,28 +49,80 @@ def write_zip(file: Path, members: dict[str, str]) -> Path:
         ("It's ten minutes ' walk , isn ' t it ?", "It's ten minutes' walk, isn't it?"),
         ("Our biggest is 16 ' in diameter .", "Our biggest is 16' in diameter."),
         ("Sure.It ' s fine , Mr.Wang 。", "Sure. It's fine, Mr. Wang."),
+        (
+            "Yes , use file.Name or www.Example.Com . Not obj.Go ( x ) .",
+            "Yes, use file.Name or www.Example.Com. Not obj.Go (x).",
+        ),
     ],
 )
 def test_pretokenised_english_gets_its_ordinary_spelling(tokenised, ordinary):
     assert detokenise(tokenised) == ordinary
 
 
-@pytest.mark.parametrize(
-    "ordinary",
-    [
-        "I'm sure they're the boys' bikes, aren't they?",
-        "She said, \"I can't (and won't) go!\" and left; we stayed: all of us...",
-        "'Hello,' he said. \"'Tis late. Rock 'n' roll, 'cause it's fun.\"",
-        "It's $5.50 at 7:30 a.m. in the U.S.A., e.g. 1,000 of them, or 50%.",
-        "4 - 1 = 3 is well-known - even to R & D; see https://example.com/a?b=c&d=1.5",
-        "The word 's' is the letter 's', not 'd'.",
-        "I use .NET and like it :) but not that :( really",
-        "Mr. Smith's Ph.D., i.e. his third, took 12/24 months.",
-        "",
-    ],
-)
-def test_ordinary_english_comes_out_as_it_went_in(ordinary):
+ORDINARY = [
+    "I'm sure they're the boys' bikes, aren't they?",
+    "She said, \"I can't (and won't) go!\" and left; we stayed: all of us...",
+    "'Hello,' he said. \"'Tis late. Rock 'n' roll, 'cause it's fun.\"",
+    "It's $5.50 at 7:30 a.m. in the U.S.A., e.g. 1,000 of them, or 50%.",
+    "4 - 1 = 3 is well-known - even to R & D; see https://example.com/a?b=c&d=1.5",
+    "The word 's' is the letter 's', not 'd'.",
+    "I use .NET and like it :) but not that :( really",
+    "Mr. Smith's Ph.D., i.e. his third, took 12/24 months.",
+    "你好。今天、明天都“可以”吗？",
+    "これは「テスト」です。はい、そうです！",
+    "안녕하세요. 오늘, 내일 ‘모두’ 괜찮아요?",
+    "Ça va ? Très bien ! Où est-ce : là ; « ici » ?",
+    "L’été, c’est « trop » chaud ; n’est-ce pas ?",
+    "Use file.Name and obj.Method here.",
+    "see www.Example.Com now, or WWW.Example.Org/A.B",
+    "Write to Jean.Dupont@Example.Com, please.",
+    "Run `ls -l` in the shell, then `cd ..`.",
+    "for i in range(3): x[i] = {'a': 1.5, \"b\": [2, 3]}",
+    "It’s “fine” – ‘really’ — she said.",
+    "two  spaces,\ta tab, and a\u00a0space",
+    "🙂 👍🏽, 🇫🇷. ¿Qué? ¡Sí!",
+    "0.5, .5, 5., 1.000,50 and 10:30",
+    "",
+]
+CODE = "def f(x):\n    return x , 1\n\n\n# `x` . and '' ''"
+
+
+@pytest.mark.parametrize("ordinary", [*ORDINARY, CODE])
+def test_ordinary_text_comes_out_as_it_went_in(ordinary):
     assert detokenise(ordinary) == ordinary
+    assert not is_pretokenised(ordinary) or ordinary == CODE
+
+
+@pytest.mark.parametrize("typed", [*ORDINARY, CODE, "I ’ m fine , thanks .", "a ? b !", "Sure.It will , Mr.Wang 。"])
+def test_what_is_typed_in_a_chat_is_never_respelt_and_loses_the_space_around_it(typed):
+    asked, said, _ = prompt([f" \t{typed}\n ", typed]).segments
+    assert (asked.text, said.text) == (typed.strip(), typed.strip())
+
+
+@pytest.mark.parametrize(
+    "neighbour", ["Hi, there. __eou__ Hello. __eou__", "Well , hello . __eou__ Hi , you . __eou__"]
+)
+def test_a_file_in_the_corpuss_layout_keeps_ordinary_dialogues_as_they_are(tmp_path, neighbour):
+    """Alone, among others of their kind, and among the corpus's own."""
+    dialogues = [f"{text.strip()} __eou__ D'accord, merci. __eou__" for text in ORDINARY if text]
+    write_split(tmp_path, "\n".join([*dialogues, *[neighbour] * 200]))
+    read = [example.segments[0].text for example in load("train", tmp_path)]
+    assert read[: len(dialogues)] == [text.strip() for text in ORDINARY if text]
+    assert read[-1] == ("Hi, there." if "Hi, " in neighbour else "Well, hello.")
+
+
+def test_without_a_comma_or_full_stop_that_stands_apart_a_file_is_none_of_the_corpuss(tmp_path):
+    lines = ["你好。今天、明天都“可以”吗？ __eou__ 可以。 __eou__", "Ça va ? __eou__ Tu viens demain ? __eou__"]
+    write_split(tmp_path, "\n".join(lines))
+    dataset = load("train", tmp_path)
+    turns = [[segment.text for segment in example.segments] for example in dataset]
+    assert turns == [["你好。今天、明天都“可以”吗？", "可以。"], ["Ça va ?", "Tu viens demain ?"]]
+    assert dataset.notes == []
+
+
+def test_how_many_turns_were_respelt_stands_in_the_report(tmp_path):
+    write_split(tmp_path, "Well , yes . __eou__ Sure __eou__ Is it ? __eou__\n")
+    assert load("train", tmp_path).notes == ["pre-tokenised English, given its ordinary spelling: 2 turns"]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -85,7 +137,7 @@ def test_what_came_out_once_does_not_change_again_whatever_the_text(seed):
 
 
 def test_the_first_turn_is_given_and_every_later_one_scored_and_all_are_ended():
-    segments = dialogue([" How are you ? ", "Fine , thanks .", "Good ."]).segments
+    segments = dialogue([" How are you? ", "Fine, thanks.", "Good.\n"]).segments
     assert [segment.text for segment in segments] == ["How are you?", "Fine, thanks.", "Good."]
     assert [segment.scored for segment in segments] == [False, True, True]
     assert [segment.speaker for segment in segments] == [0, 1, 0]

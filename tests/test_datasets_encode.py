@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from common.errors import UserError
@@ -116,6 +116,71 @@ def test_a_text_long_enough_to_be_cut_for_tokenising_has_the_tokens_of_the_uncut
 def test_an_end_token_spelled_out_in_a_text_is_not_an_end_token(tokenizer):
     item = dialogue([talk("<|endoftext|>", "Fine.")], tokenizer, 100)[0]
     assert item.input_ids.tolist().count(tokenizer.eos_token_id) == 2
+
+
+def document(text: str, **more) -> Example:
+    return Example((Segment(text, scored=True, special=True, **more),))
+
+
+def strewn(random: np.random.Generator, tokens: list[str], words: int) -> str:
+    """Words, spaces of all kinds and special tokens, whole and cut off, in any order."""
+    pieces = [
+        "story",
+        "it's",
+        " ",
+        "  ",
+        "\n",
+        "\r\n",
+        "\t",
+        "é",
+        "你好",
+        "<|endof",
+        "text|>",
+        "<",
+        "|>",
+        "1",
+        *tokens * 3,
+    ]
+    return "".join(random.choice(pieces, words))
+
+
+@pytest.mark.parametrize("piece", [1, 7, 50, 1 << 16])
+def test_special_tokens_in_a_document_are_those_of_transformers_wherever_it_is_cut(rng, monkeypatch, piece):
+    tokenizer = trained()
+    add_tokens(tokenizer, ["<USER>", "<END>", "<two words>", "[x"])
+    greedy = AddedToken("<greedy>", special=True, lstrip=True, rstrip=True)  # takes the spaces beside it
+    tokenizer.add_tokens([greedy], special_tokens=True)
+    monkeypatch.setattr("datasets.encode.PIECE", piece)
+    text = strewn(rng, ["<|endoftext|>", "<USER>", "<END>", "<two words>", "[x", "<greedy>"], 900)
+    encoded = packed([document(text, end=False)], tokenizer, 100_000)
+    assert encoded[0].input_ids.tolist() == tokenizer(text, add_special_tokens=False)["input_ids"]
+    found = [token for token in encoded[0].input_ids.tolist() if token >= 295 or token == tokenizer.pad_token_id]
+    assert sum(encoded.special.values()) >= len(found) > 100
+    assert encoded.special == {name: text.count(name) for name in encoded.special}
+
+
+@pytest.mark.parametrize("text", ["one<|endoftext|>", "one", "<|endoftext|>", "one<|endoftext|> "])
+def test_a_document_that_ends_with_an_end_token_gets_no_second_one(tokenizer, text):
+    end = tokenizer.eos_token_id
+    expected = ids(tokenizer, text) + [end] * (not text.endswith("<|endoftext|>"))
+    assert packed([document(text), document("b")], tokenizer, 99)[0].input_ids.tolist() == [
+        *expected,
+        *ids(tokenizer, "b"),
+        end,
+    ]
+
+
+def test_the_report_says_which_special_tokens_were_found_and_how_often(marked):
+    examples = [document("a<|endoftext|>b<|endoftext|>"), document("<USER> c <USER> d <USER>"), document("e <BOT")]
+    said = report(Dataset("text", "train", examples), packed(examples, marked, 99))
+    assert "\n  special tokens in the text: 3 <USER>, 2 <|endoftext|>" in said
+    strangers = [Example((Segment("a<|endoftext|><USER>", scored=True),))]
+    encoded = packed(strangers, marked, 99)
+    assert "special" not in report(Dataset("imdb", "train", strangers), encoded)
+    assert encoded[0].input_ids.tolist() == [
+        *marked("a<|endoftext|><USER>", split_special_tokens=True)["input_ids"],
+        END,
+    ]
 
 
 def test_tokens_that_can_be_predicted_are_counted_as_scored():

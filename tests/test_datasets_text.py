@@ -1,9 +1,21 @@
 """Plain text: which words end up in which split."""
 
+import os
+import re
+import socket
+from pathlib import Path
+
 import pytest
+from transformers import AutoTokenizer
 
 from common.errors import UserError
+from datasets import registry
+from datasets.encode import report
 from datasets.text import beginning, load
+from gpt2_jittor.tokenizer import add_tokens, load_tokenizer
+
+NANO = Path(__file__).parent.parent / "checkpoints" / "gpt2-nano"
+END = "<|endoftext|>"
 
 
 def texts(dataset) -> list[str]:
@@ -97,3 +109,81 @@ def test_a_byte_order_mark_and_windows_line_ends_are_not_part_of_the_text(tmp_pa
 def test_a_prompt_is_given_and_not_ended():
     (segment,) = beginning("Once upon").segments
     assert (segment.text, segment.scored, segment.end) == ("Once upon", False, False)
+
+
+@pytest.mark.parametrize("added", [(), ("<USER>", "<END>")])
+def test_what_is_learnt_of_a_file_are_transformers_ids_of_it(tmp_path, rng, added):
+    pieces = ["A story", " of tea. ", END, f" {END} ", "\n", "\n\n", "\t", "<USER>", "<END>", "<|endof", "你好。"]
+    text = "Once" + "".join(rng.choice(pieces, 3000)) + " upon."
+    text = re.sub(rf"(?m)^(?=\s*{re.escape(END)}\s*$)", ".", text)  # alone on its line it parts documents
+    write(tmp_path, a=text, b=f"the end{END}", validation="v")
+    tokenizer, reference = load_tokenizer(NANO), AutoTokenizer.from_pretrained(NANO)
+    add_tokens(tokenizer, added)
+    reference.add_tokens(list(added), special_tokens=True)
+    task = registry.task("text")
+    dataset = task.load("train", tmp_path)
+    encoded = task.encode(dataset.examples, tokenizer, 1 << 20)
+    expected = [*reference(text)["input_ids"], tokenizer.eos_token_id, *reference(f"the end{END}")["input_ids"]]
+    expected += [tokenizer.eos_token_id] * (tokenizer.eos_token != END)
+    assert encoded[0].input_ids.tolist() == expected
+    counts = {name: text.count(name) + (name == END) for name in (END, *added)}
+    said = report(dataset, encoded)
+    assert all(f"{count:,} {name}" in said for name, count in counts.items()), said
+
+
+@pytest.mark.parametrize("task", ["text", "imdb"])
+def test_special_tokens_in_a_prompt_are_text(task):
+    tokenizer, task = load_tokenizer(NANO), registry.task(task)
+    (ids,) = task.encode_prompt(task.prompt(f"Hello {END} there"), tokenizer, 99)
+    assert tokenizer.eos_token_id not in ids and tokenizer.decode(ids) == f"Hello {END} there"
+
+
+@pytest.mark.parametrize("name", ["dailydialog", "squad", "imdb", "dolly", "emotion", "rte"])
+def test_special_tokens_in_the_data_of_other_tasks_are_text(name):
+    task = registry.task(name)
+    assert not any(segment.special for example in task.load("train", task.sample) for segment in example.segments)
+
+
+@pytest.mark.parametrize("between", ["\n", " ", ""])
+def test_what_is_held_out_of_a_single_document_begins_behind_an_end_token(tmp_path, between):
+    write(tmp_path, a=between.join(f"Story {number} is about tea.{END}" for number in range(60)))
+    (train,), (validation,) = texts(load("train", tmp_path)), texts(load("validation", tmp_path))
+    assert train.endswith(END) and validation.startswith("Story ") and validation.endswith(END)
+    assert (train.count(END), validation.count(END)) == (57, 3)
+
+
+@pytest.mark.parametrize("token", [END, "<USER>", "[SEP]"])
+def test_no_special_token_is_cut_where_some_text_is_held_out(tmp_path, token):
+    for length in range(200, 260):
+        write(tmp_path, a="x" * length + token + "y" * 9)
+        parts = [*texts(load("train", tmp_path)), *texts(load("validation", tmp_path))]
+        assert "".join(parts).count(token) == sum(part.count(token) for part in parts) == 1
+
+
+def test_txt_in_any_case_is_read_and_all_else_in_a_folder_is_counted_and_named(tmp_path):
+    write(tmp_path, b="two")
+    (tmp_path / "A.TXT").write_text("one")
+    (tmp_path / "Validation.Txt").write_text("v")
+    (tmp_path / "VALIDATION.TXT").write_text("w")
+    assert load("train", tmp_path).notes == []
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "c.txt").write_text("never read")
+    for name in (".hidden.txt", "notes.md", "text.txt.gz", "._b.txt"):
+        (tmp_path / name).write_bytes(b"\xff")
+    os.mkfifo(tmp_path / "pipe.txt")
+    (tmp_path / "gone.txt").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "linked.txt").symlink_to(tmp_path / "b.txt")
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(tmp_path / "z.txt"))
+    dataset = load("train", tmp_path)
+    assert texts(dataset) == ["one", "two", "two"]
+    assert texts(load("validation", tmp_path)) == ["w", "v"]
+    listed = "._b.txt, .hidden.txt, gone.txt (no regular file), notes.md, pipe.txt (no regular file), ..."
+    assert dataset.notes == [f"skipped 8 that are no .txt files or hidden: {listed}"]
+    listening.close()
+
+
+def test_where_nothing_is_read_what_was_skipped_is_named(tmp_path):
+    (tmp_path / "book.md").write_text("a")
+    with pytest.raises(UserError, match="has no .txt to learn from: .*; skipped 1 that are no .txt files .*: book.md$"):
+        load("train", tmp_path)

@@ -10,7 +10,7 @@ from test_session import type_in
 import generate
 from common.errors import UserError
 from datasets import registry
-from inference.requests import Request, read_requests, typed_request
+from inference.requests import Request, read_requests, typed_request, typed_text
 
 
 def typed(task: str, **fields):
@@ -62,7 +62,7 @@ def test_a_file_of_inputs_is_read_with_the_fields_of_its_task(tmp_path, name):
     content = "\n\n".join(json.dumps(line) for line in lines).encode()
     path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
     assert read_requests(path, registry.task("dolly")) == [
-        Request({"instruction": "Count."}, {"id": 7, "seen": [None, {"ü": 1.5}]}, f"{path}:1"),
+        Request({"instruction": " Count. "}, {"id": 7, "seen": [None, {"ü": 1.5}]}, f"{path}:1"),
         Request({"instruction": "Name it.", "context": ""}, {}, f"{path}:3"),
     ]
 
@@ -162,6 +162,24 @@ def test_answers_are_not_written_over_a_folder(monkeypatch, tmp_path):
 def test_the_likeliest_tokens_give_one_answer(monkeypatch, typed, more):
     with pytest.raises(UserError, match="--greedy has one answer"):
         options(monkeypatch, *typed, *more)
+
+
+@pytest.mark.parametrize("text", ["Ü", "你好 🙂", "plain", "a\n b "])
+def test_what_is_typed_is_read_as_utf8_whatever_the_locale(text):
+    as_an_ascii_locale_has_it = text.encode().decode("ascii", "surrogateescape")
+    assert typed_text(as_an_ascii_locale_has_it) == typed_text(text) == text
+
+
+@pytest.mark.parametrize("text", [b"caf\xe9", b"\xff"])
+def test_what_is_typed_in_another_encoding_is_told(monkeypatch, text):
+    with pytest.raises(UserError, match="^what was typed is not UTF-8 text; check the terminal's encoding$"):
+        options(monkeypatch, "--prompt", text.decode("utf-8", "surrogateescape"))
+
+
+def test_options_that_hold_text_are_read_as_utf8(monkeypatch):
+    typed = "é".encode().decode("ascii", "surrogateescape")
+    given = options(monkeypatch, "--prompt", typed, "--context", typed, "--stop", typed, "a")
+    assert (given.prompt, given.context, given.stop) == ("é", "é", ["é", "a"])
 
 
 def test_a_context_alone_on_the_command_line_opens_the_questions(monkeypatch, capsys):

@@ -1,5 +1,6 @@
 """Conversations and inputs: what is asked at the terminal, what the model is shown, what is printed and written."""
 
+import io
 import json
 from types import SimpleNamespace
 
@@ -80,7 +81,7 @@ def type_in(monkeypatch, *lines) -> list[str]:
 def test_a_chat_shows_the_model_all_that_was_said(folder, model, shown, monkeypatch, capsys, as_json):
     asked = type_in(monkeypatch, "Hello .", "", "  How are you ?  ", "exit", "never read")
     session(folder, model, "dailydialog", as_json).interact()
-    assert shown == [f"Hello.{END}", f"Hello.{END}reply 1.{END}How are you?{END}"]
+    assert shown == [f"Hello .{END}", f"Hello .{END}reply 1.{END}How are you ?{END}"]
     assert asked == ["" if as_json else "> "] * 4  # an empty line is asked again
     told = capsys.readouterr().out.splitlines()
     if as_json:
@@ -118,6 +119,14 @@ def test_a_context_serves_many_questions_and_an_empty_one_asks_for_another(folde
     said = [("Tea.", "What?"), ("Tea.", "Why?"), ("Sun:\nit is warm.", "Who?")]
     assert shown == [f"Context: {context}\nQuestion: {question}\nAnswer:" for context, question in said]
     assert asked == [CONTEXT, CONTEXT, "", *[QUESTION] * 3, CONTEXT, "", "", *[QUESTION] * 2]
+
+
+def test_thousands_of_empty_lines_are_waited_through(folder, model, shown, monkeypatch):
+    for task, first in (("dailydialog", []), ("text", []), ("squad", []), ("rte", ["A."]), ("dolly", [])):
+        asked = type_in(monkeypatch, *first, *["", " "] * 2000, "exit")
+        session(folder, model, task).interact()
+        assert len(asked) == len(first) + 4001
+    assert not shown
 
 
 def test_the_input_may_end_in_the_midst_of_a_context(folder, model, shown, monkeypatch):
@@ -178,7 +187,7 @@ def test_what_is_streamed_is_the_answer(folder, model, capsys, options):
     talk = session(folder, model, "text", **options)
     (told,) = talk.results([fields])
     talk.say(fields)
-    assert capsys.readouterr().out.rstrip() == told["answer"] and told["tokens"] <= 20
+    assert capsys.readouterr().out == told["answer"] + "\n" and told["tokens"] <= 20
 
 
 @pytest.mark.parametrize(
@@ -207,9 +216,9 @@ def test_several_answers_are_numbered_and_in_json_a_list(folder, model, shown, c
         talk = session(folder, model, "text", as_json, samples=2, greedy=False)
         talk.say({"prompt": "The"})
     *numbered, line = capsys.readouterr().out.splitlines()
-    assert numbered == ["1. reply 1.", "2. reply 2."]
+    assert numbered == ["1.  reply 1. ", "2.  reply 2. "]
     told = json.loads(line)
-    assert (told["answer"], told["answers"], told["tokens"]) == ("reply 3.", ["reply 3.", "reply 4."], 24)
+    assert (told["answer"], told["answers"], told["tokens"]) == (" reply 3. ", [" reply 3. ", " reply 4. "], 24)
 
 
 def requests(*inputs: dict, **more) -> list[Request]:
@@ -234,8 +243,8 @@ def test_what_else_a_line_holds_is_copied_beside_its_answer(folder, model, shown
     lines = output.read_text(encoding="utf-8").splitlines()
     score = {"score": -0.25, "tokens": 12}
     assert [json.loads(line) for line in lines] == [
-        more | {"prompt": "a", "answer": "reply 1."} | score,
-        more | {"prompt": "bb", "answer": "reply 2."} | score,
+        more | {"prompt": "a", "answer": " reply 1. "} | score,
+        more | {"prompt": "bb", "answer": " reply 2. "} | score,
     ]
     assert all(line.startswith('{"id": [7, null], "ü": "Ü", "prompt": ') for line in lines)
 
@@ -246,7 +255,7 @@ def test_what_a_line_has_under_an_answers_name_is_kept_below_given(folder, model
     assert json.loads(output.read_text(encoding="utf-8")) == {
         "prompt": "a",
         "label": "joy",
-        "answer": "reply 1.",
+        "answer": " reply 1. ",
         "score": -0.25,
         "tokens": 12,
         "given": {"answer": "gold", "score": 5},
@@ -304,6 +313,16 @@ def test_a_text_that_would_be_cut_is_not_classified(tmp_path, capsys, max_length
 def test_options_out_of_range_are_told_before_there_is_a_model(folder, option, value):
     with pytest.raises(UserError, match=f"--{option.replace('_', '-')}"):
         Session(finished(folder), registry.task("text"), Decoding(**{option: value}), as_json=False)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "errors"), [("ascii", "strict"), ("ascii", "surrogateescape"), ("utf-8", "strict")]
+)
+def test_an_input_in_utf8_is_read_under_any_locale(folder, model, shown, monkeypatch, encoding, errors):
+    typed = io.TextIOWrapper(io.BytesIO("Grüße, 你好\nexit\n".encode()), encoding=encoding, errors=errors)
+    monkeypatch.setattr("sys.stdin", typed)
+    session(folder, model, "text").interact()
+    assert shown == ["Grüße, 你好"]
 
 
 def test_what_the_terminal_cannot_decode_is_told_in_one_line(folder, model, monkeypatch):

@@ -24,7 +24,7 @@ from gpt2_jittor.backend import jt
 from gpt2_jittor.generation import stream
 from gpt2_jittor.ops.dropout import seeds
 from gpt2_jittor.sampling import make_sampler
-from gpt2_jittor.tokenizer import save_tokenizer
+from gpt2_jittor.tokenizer import save_tokenizer, text_of
 from lora.injection import adapter_config, count, trainable
 from training import checkpoint, parallel, scaling
 from training.checkpoint import Progress
@@ -267,7 +267,7 @@ class Trainer:
             return ""
         reply = stream(self.model, prompt, make_sampler(greedy=True), length, inputs.generation.end_ids)
         asked = " ".join("".join(segment.text for segment in given.segments).split())[-SAMPLE_SHOWN:]
-        return f"\n  > {asked}\n  < {inputs.tokenizer.decode(list(reply)).strip()}"
+        return f"\n  > {asked}\n  < {text_of(list(reply), inputs.tokenizer).strip()}"
 
     def _keep_best(self, score: Score) -> None:
         progress = self.progress

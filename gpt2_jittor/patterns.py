@@ -1,0 +1,72 @@
+"""Regular expressions that a tokenizer.json brings along: bounded in time, and told in one line.
+
+GPT-2's own tokenizer has none. One from elsewhere may hold a pattern that takes for ever on some text. The library
+gives up within a match, by a panic that prints a dump, but not within a text, where each place begins another match.
+"""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from common.errors import UserError
+from common.limit import in_time
+
+SECONDS = 60.0  # for any text, and
+CHARACTERS_A_SECOND = 20_000  # a fiftieth of what a usual pattern does on one slow core
+
+
+def load_guarded(load: Callable[[], Any], content: dict, file: Path) -> Any:
+    """The tokenizer that `load` makes of `file`, which holds `content`.
+
+    Where that has patterns, loading and using it raises UserError for one that takes too long.
+    """
+    if not _has_pattern([content.get(part) for part in ("normalizer", "pre_tokenizer", "decoder")]):
+        return load()
+    tokenizer = _bounded(load, file)()
+    # Rust's panic is no Exception, and its thread cannot be stopped: so the object's own two ways in are wrapped
+    tokenizer._encode_plus, tokenizer._decode = (
+        _bounded(way, file) for way in (tokenizer._encode_plus, tokenizer._decode)
+    )
+    return tokenizer
+
+
+def _bounded(work: Callable, file: Path) -> Callable:
+    def run(*given: Any, **options: Any) -> Any:
+        seconds = SECONDS + _characters([*given, *options.values()]) / CHARACTERS_A_SECOND
+        fault = UserError(f"{file}: a pattern in it takes too long on this text; use another tokenizer")
+        with _without_dump():
+            return in_time(lambda: work(*given, **options), seconds, fault)
+
+    return run
+
+
+def _has_pattern(part: object) -> bool:
+    if isinstance(part, dict):
+        return "Regex" in part or any(map(_has_pattern, part.values()))
+    return isinstance(part, list) and any(map(_has_pattern, part))
+
+
+def _characters(given: object) -> int:
+    if isinstance(given, str):
+        return len(given)
+    return sum(map(_characters, given)) if isinstance(given, list | tuple) else 1
+
+
+@contextlib.contextmanager
+def _without_dump() -> Iterator[None]:
+    """What a panic writes to the process's stderr, past Python, is not seen."""
+    try:
+        before = os.dup(2)
+    except OSError:  # there is no stderr
+        yield
+        return
+    with tempfile.TemporaryFile() as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
