@@ -8,6 +8,8 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import write_json
+from gpt2_jittor.fingerprint import Base
+from gpt2_jittor.outline import SCORE, StoredModel
 from gpt2_jittor.weights import read_metadata, read_safetensors, write_safetensors
 from lora.config import LoraConfig
 
@@ -19,7 +21,6 @@ ROWS = "transformer.wte.token_adapter.trainable_tokens_delta"
 # with bias "all", PEFT stores the biases of modules_to_save again, under names of its own wrapper
 DUPLICATES = (".original_module.", ".modules_to_save.")
 TIED_ROWS = f"{PREFIX}lm_head.token_adapter.trainable_tokens_delta"
-SCORE = "score.weight"
 EMBEDDING = re.compile(r"(transformer\.wte|lm_head)(\.token_adapter)?(\.base_layer)?\.weight")
 
 
@@ -72,11 +73,18 @@ def read_adapter(directory: str | Path) -> Adapter:
     return adapter
 
 
-def check_base(source: str | Path, adapter: Adapter, found: str | None, base: str | Path = "this model") -> None:
-    """Raises UserError where the adapter was trained on another model than `base`, whose fingerprint is `found`."""
-    if None not in (adapter.base, found) and adapter.base != found:
+def check_base(source: str | Path, adapter: Adapter, base: Base | StoredModel | None, ignore: bool = False) -> None:
+    """Raises UserError where the adapter was trained on another model than `base`, unless that is to be ignored.
+
+    Which model either was may be unknown: adapters from elsewhere do not tell, nor do models that were not read.
+    """
+    if adapter.base is None or base is None or ignore:
+        return
+    base = Base.of(base) if isinstance(base, StoredModel) else base
+    if difference := base.difference(adapter.base, adapter.is_classifier):
         raise UserError(
-            f"{source} was trained on another base than {base}, whose weights differ: give its own (--model)"
+            f"{source} was trained on another base than {base.directory}: {difference}; "
+            "give its own (--model), or go on with --ignore-base"
         )
 
 
