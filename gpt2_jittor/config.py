@@ -127,8 +127,7 @@ class GPT2Config:
 
 def _labels(values: dict[str, Any], source: str | Path) -> tuple[str, ...] | None:
     """The classes that `id2label` names, or as many as `num_labels` says under transformers' default names."""
-    if "id2label" in values:
-        named = values["id2label"]
+    if (named := values.get("id2label")) is not None:
         by_number = {str(key): str(name) for key, name in named.items()} if isinstance(named, dict) else {}
         numbers = [str(number) for number in range(len(by_number))]
         if not numbers or by_number.keys() != set(numbers):

@@ -1,4 +1,4 @@
-"""Adapters and runs on copies of their base, and on others: what goes on, what is refused, and what --ignore-base does."""
+"""Adapters and runs on copies of their base and on others: what goes on, what is refused, what --ignore-base does."""
 
 import json
 import sys
