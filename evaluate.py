@@ -35,6 +35,7 @@ def parse():
     parser.add_argument("--split", default="test", choices=SPLITS, help="(default: test)")
     parser.add_argument("--model", help="base model: a name or a folder; else the adapter's own, else nano")
     parser.add_argument("--adapter", type=Path, metavar="RUN", help="a run's folder; the base is measured beside it")
+    parser.add_argument("--ignore-base", action="store_true", help="measure the adapter on another base than its own")
     parser.add_argument("--max-length", type=int, help="longest example in tokens; else the run's own, else 512")
     parser.add_argument("--limit", type=int, help="measure on this many examples; else on all")
     parser.add_argument("--batch-size", type=int, default=16, help="(default: 16)")
@@ -63,7 +64,7 @@ def main() -> None:
     from training.setup import longest, read_split
 
     finished.check_weights(given.int8, given.precision, given.device)
-    found = finished.find(given.model, given.adapter)
+    found = finished.find(given.model, given.adapter, given.ignore_base)
     run = found.arguments
     task = registry.task(given.task or run.get("task", "dailydialog"))
     finished.check_kind(found, task, bare=True)

@@ -33,6 +33,7 @@ def parse():
     parser = Parser(prog="generate.py", description=__doc__)
     parser.add_argument("--adapter", type=Path, metavar="RUN", help="a run's folder, or a plain LoRA adapter of PEFT's")
     parser.add_argument("--model", help="base model: a name or a folder; else the adapter's own, else nano")
+    parser.add_argument("--ignore-base", action="store_true", help="use the adapter on another base than its own")
     parser.add_argument("--mode", choices=tuple(MODES), help="else what the run was trained for, else text")
     parser.add_argument("--task", help="whose prompts to use, instead of --mode")
     asked = parser.add_argument_group("what is asked; else an interactive session", description=TRIMMED)
@@ -130,7 +131,7 @@ def main() -> None:
     from inference.session import FILE_BATCH, Session
 
     finished.check_weights(given.int8, given.precision, given.device)
-    found = finished.find(given.model, given.adapter)
+    found = finished.find(given.model, given.adapter, given.ignore_base)
     task = task_of(given, found.arguments.get("task", "text"))
     finished.check_kind(found, task)
     fields = typed_request({name: getattr(given, name) for name in FIELDS}, task)

@@ -7,17 +7,19 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
-from gpt2_jittor import weights
 from gpt2_jittor.backend import jt
 from gpt2_jittor.config import GPT2Config
 from gpt2_jittor.hub import locate
 from gpt2_jittor.initial import initial_head
 from gpt2_jittor.layers import Head
+from gpt2_jittor.outline import HEAD, SCORE, StoredModel, open_model
 from gpt2_jittor.pretrained import GPT2PreTrained, check_ids, in_own_precision, on_host
 
 
 class GPT2ForSequenceClassification(GPT2PreTrained):
     """transformers' class of that name. `config.labels` names the classes."""
+
+    unused = (HEAD,)  # a language model's, where it has one of its own: `score` stands in its place
 
     def _add_head(self) -> None:
         if not self.config.labels:
@@ -33,18 +35,19 @@ class GPT2ForSequenceClassification(GPT2PreTrained):
         Raises UserError where a language model comes without `labels`, where a classifier has others, and as
         the language model's own `from_pretrained`.
         """
-        directory = locate(str(name_or_directory))
-        config = GPT2Config.from_pretrained(directory)
-        has_head = "score.weight" in weights.open_tensors(directory)
-        if has_head and labels is not None and tuple(labels) != config.labels:
-            raise UserError(f"{directory} tells {_listed(config.labels)} apart, not {_listed(labels)}")
-        model = cls.__new__(cls)
-        model._build(config if has_head else dataclasses.replace(config, labels=tuple(labels or ()) or None))
-        shapes = model.shapes()
-        if not has_head:
-            model.score.weight.assign(initial_head(config, shapes.pop("score.weight")[0], seed))
-        model._read(directory, shapes)
-        return model
+        return cls._from_stored(open_model(locate(str(name_or_directory))), labels=labels, seed=seed)
+
+    @classmethod
+    def _head_of(
+        cls, stored: StoredModel, labels: Sequence[str] | None, seed: int
+    ) -> tuple[GPT2Config, dict[str, np.ndarray]]:
+        config = stored.config
+        if SCORE in stored.tensors:
+            if labels is not None and tuple(labels) != config.labels:
+                raise UserError(f"{stored.directory} tells {_listed(config.labels)} apart, not {_listed(labels)}")
+            return config, {}
+        config = dataclasses.replace(config, labels=tuple(labels or ()) or None)
+        return config, {SCORE: initial_head(config, len(labels or ()), seed)}
 
     @in_own_precision
     def execute(self, input_ids, attention_mask=None):

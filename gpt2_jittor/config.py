@@ -5,7 +5,6 @@ ids that generation needs), so that a folder written by transformers is read as 
 """
 
 import dataclasses
-import math
 import reprlib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +31,11 @@ SYNONYMS = {
     "num_attention_heads": "n_head",
     "num_hidden_layers": "n_layer",
 }
+
+# more classes than this must be named: a number alone must not fill the memory with names
+MAX_UNNAMED = 1 << 16
+MAX_SIZE = 1 << 40  # what is larger than any file need not be compared with one
+MAX_FLOAT = 3e38  # of float32
 
 # entries that would change the computation in a way that this model does not have
 UNSUPPORTED = ("add_cross_attention", "is_encoder_decoder", "quantization_config", "pruned_heads")
@@ -88,10 +92,15 @@ class GPT2Config:
         another model type, for a feature that this model lacks and for impossible values.
         """
         if values.get("model_type", "gpt2") != "gpt2":
-            raise UserError(f"{source}: model_type is {values['model_type']!r}; only gpt2 models can be used")
+            raise UserError(
+                f"{source}: model_type is {reprlib.repr(values['model_type'])}; only gpt2 models can be used"
+            )
         unsupported = [name for name in UNSUPPORTED if values.get(name)]
         if unsupported:
             raise UserError(f"{source}: {', '.join(unsupported)} is not supported; use a plain GPT-2 checkpoint")
+        named = values.get("architectures")
+        if not isinstance(named, list | None) or not all(isinstance(name, str) for name in named or ()):
+            raise UserError(f"{source}: architectures must be a list of names, not {reprlib.repr(named)}")
         values = {SYNONYMS[name]: value for name, value in values.items() if name in SYNONYMS} | values
         values = values | {"labels": _labels(values, source)}
         known = {field.name for field in dataclasses.fields(cls)}
@@ -128,15 +137,19 @@ def several_ids(value: Any) -> tuple[int, ...]:
 
 def _labels(values: dict[str, Any], source: str | Path) -> tuple[str, ...] | None:
     """The classes that `id2label` names, or as many as `num_labels` says under transformers' default names."""
-    if "id2label" in values:
-        named = values["id2label"]
+    if (named := values.get("id2label")) is not None:
         by_number = {str(key): str(name) for key, name in named.items()} if isinstance(named, dict) else {}
         numbers = [str(number) for number in range(len(by_number))]
         if not numbers or by_number.keys() != set(numbers):
-            raise UserError(f"{source}: id2label must map 0, 1, … to the classes' names, not {named!r}")
+            raise UserError(f"{source}: id2label must map 0, 1, … to the classes' names, not {reprlib.repr(named)}")
         return tuple(by_number[number] for number in numbers)
     count = values.get("num_labels")
-    return tuple(f"LABEL_{index}" for index in range(count)) if isinstance(count, int) and count > 0 else None
+    if count is None:
+        return None
+    if type(count) is not int or not 0 <= count <= MAX_UNNAMED:
+        wanted = f"a whole number up to {MAX_UNNAMED:,}, or id2label name the classes"
+        raise UserError(f"{source}: num_labels must be {wanted}, not {reprlib.repr(count)}")
+    return tuple(f"LABEL_{index}" for index in range(count)) or None
 
 
 def _type_problems(config: GPT2Config) -> list[str]:
@@ -152,7 +165,7 @@ def _type_problems(config: GPT2Config) -> list[str]:
         allowed = {int: int, float: int | float, bool: bool, str: str}.get(kind, int | None)
         if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
             name = kind.__name__ if isinstance(kind, type) else kind
-            problems.append(f"{field.name} must be {name}, not {value!r}")
+            problems.append(f"{field.name} must be {name}, not {reprlib.repr(value)}")
     return problems
 
 
@@ -167,23 +180,29 @@ def _end_problems(value: Any) -> list[str]:
 def _value_problems(config: GPT2Config) -> list[str]:
     problems = []
     for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
-        if getattr(config, name) <= 0:
-            problems.append(f"{name} must be positive, not {getattr(config, name)}")
-    if config.n_inner is not None and config.n_inner <= 0:
-        problems.append(f"n_inner must be positive, not {config.n_inner}")
-    if config.n_head > 0 and config.n_embd % config.n_head:
+        problems += _size_problems(name, getattr(config, name))
+    if config.n_inner is not None:
+        problems += _size_problems("n_inner", config.n_inner)
+    if 0 < config.n_head <= MAX_SIZE >= config.n_embd and config.n_embd % config.n_head:
         problems.append(f"n_embd {config.n_embd} must be a multiple of n_head {config.n_head}")
     for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop"):
         if not 0 <= getattr(config, name) < 1:
-            problems.append(f"{name} must be at least 0 and below 1, not {getattr(config, name)}")
-    if not 0 < config.layer_norm_epsilon < math.inf:
-        problems.append(f"layer_norm_epsilon must be positive, not {config.layer_norm_epsilon}")
-    if not 0 <= config.initializer_range < math.inf:
-        problems.append(f"initializer_range must not be negative, not {config.initializer_range}")
+            problems.append(f"{name} must be at least 0 and below 1, not {reprlib.repr(getattr(config, name))}")
+    # JSON's integers have no end: more than a float32 holds is as wrong as infinity
+    if not 0 < config.layer_norm_epsilon < MAX_FLOAT:
+        problems.append(f"layer_norm_epsilon must be positive, not {reprlib.repr(config.layer_norm_epsilon)}")
+    if not 0 <= config.initializer_range < MAX_FLOAT:
+        problems.append(f"initializer_range must not be negative, not {reprlib.repr(config.initializer_range)}")
     if config.activation_function not in ACTIVATIONS:
         known = ", ".join(ACTIVATIONS)
-        problems.append(f"activation_function {config.activation_function!r} is not one of {known}")
+        problems.append(f"activation_function {reprlib.repr(config.activation_function)} is not one of {known}")
     return problems
+
+
+def _size_problems(name: str, size: int) -> list[str]:
+    if size <= 0:
+        return [f"{name} must be positive, not {reprlib.repr(size)}"]
+    return [f"{name} is impossibly large: {reprlib.repr(size)}"] if size > MAX_SIZE else []
 
 
 class Preset(NamedTuple):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ from gpt2_jittor import weights
 from gpt2_jittor.backend import jt
 from gpt2_jittor.cache import KVCache
 from gpt2_jittor.config import GPT2Config
+from gpt2_jittor.fingerprint import Base
 from gpt2_jittor.generation_config import GenerationConfig
 from gpt2_jittor.hub import locate
 from gpt2_jittor.initial import initial_head, initial_weights
 from gpt2_jittor.layers import GPT2Model
 from gpt2_jittor.ops.precision import products_in, to_half
+from gpt2_jittor.outline import StoredModel, open_model
 from gpt2_jittor.precisions import PRECISIONS
 
 BESIDE = (".lora_", ".token_adapter.")  # in the names of what an adapter adds
@@ -41,8 +44,9 @@ class GPT2PreTrained(jt.nn.Module):
     transformers' does after loading: call `train()` for dropout.
     """
 
-    fingerprint: str | None = None  # of the checkpoint that was read
+    base: Base | None = None  # the checkpoint that was read
     generation: dict[str, Any] | None = None  # what its folder says of generation, for a folder made of this model
+    unused: tuple[str, ...] = ()  # tensors of a checkpoint that this kind of model has no use for
     precision = "fp32"  # of its products: `to_precision`
 
     def __init__(self, config: GPT2Config, seed: int = 0):
@@ -67,12 +71,27 @@ class GPT2PreTrained(jt.nn.Module):
 
         Raises UserError where there is none, or where its tensors are not exactly the configuration's.
         """
-        directory = locate(str(name_or_directory))
+        return cls._from_stored(open_model(locate(str(name_or_directory))))
+
+    @classmethod
+    def _from_stored(cls, stored: StoredModel, **head) -> "GPT2PreTrained":
+        """Builds the model of a checkpoint and reads it. `head`: what else its kind of head depends on."""
+        config, new = cls._head_of(stored, **head)
         model = cls.__new__(cls)
-        model._build(GPT2Config.from_pretrained(directory))
-        model._read(directory, model.shapes())
-        model.fingerprint = weights.fingerprint(directory)
+        model._build(config)
+        shapes = {name: shape for name, shape in model.shapes().items() if name not in new}
+        tensors = {name: view for name, view in stored.tensors.items() if name not in cls.unused}
+        weights.check(shapes, weights.shapes_of(tensors), stored.directory)
+        for name, array in itertools.chain(new.items(), weights.read_views(tensors, stored.directory)):
+            model.parameter(name).assign(array)
+        model.base = Base.of(stored)
+        model.generation = GenerationConfig.from_pretrained(stored.directory).values
         return model
+
+    @classmethod
+    def _head_of(cls, stored: StoredModel) -> tuple[GPT2Config, dict[str, np.ndarray]]:
+        """The configuration with this kind of head, and the head's parameters where the checkpoint has none."""
+        return stored.config, {}
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Every parameter's shape by its name."""
@@ -81,11 +100,6 @@ class GPT2PreTrained(jt.nn.Module):
     def head_shapes(self) -> dict[str, tuple[int, ...]]:
         """The parameters that are the head's own: none where it is the token embedding."""
         return {name: shape for name, shape in self.shapes().items() if not name.startswith("transformer.")}
-
-    def _read(self, directory: Path, shapes: dict[str, tuple[int, ...]]) -> None:
-        self.generation = GenerationConfig.from_pretrained(directory).values
-        for name, array in weights.read_tensors(directory, shapes):
-            self.parameter(name).assign(array)
 
     def save_pretrained(self, directory: str | Path, dtype: str = "float32") -> None:
         """Writes a folder that transformers loads, with the same logits. `dtype`: float32 or float16.

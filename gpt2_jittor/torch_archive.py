@@ -37,6 +37,7 @@ STORAGES = {
 LEGACY_MAGIC, LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
 MAX_PICKLE_BYTES = 2 << 20  # a state dict's names and shapes; GPT-2 XL's take 0.1 MB
 MAX_DIMENSIONS = 8
+ALONE = "save the model's alone with torch, `torch.save(model.state_dict(), …)`, and give that file"
 
 # what pickle protocols 2 to 4 write of a state dict; no opcode that builds an object, none for bytes or sets
 OPCODES = {
@@ -61,7 +62,7 @@ def open_torch(path: Path) -> dict[str, np.ndarray]:
         with path.open("rb") as file:
             pickled, places = _open_zip(file, path) if file.read(4) == b"PK\3\4" else _open_stream(file, path)
         file_bytes = np.memmap(path, np.uint8, "r")
-        return {name: _view(tensor, places, file_bytes) for name, tensor in _named(pickled)}
+        return {name: _view(tensor, places, file_bytes) for name, tensor in _named(pickled, path)}
     except UserError:
         raise
     except Exception as error:  # pickle, zipfile and numpy raise nearly anything over damaged bytes
@@ -149,12 +150,17 @@ class _Unpickler(pickle._Unpickler):
 
     def load_setitem(self) -> None:
         value, key = self.stack.pop(), self.stack.pop()
-        self.stack[-1][_text(key)] = value
+        self.stack[-1][self._name(key)] = value
 
     def load_setitems(self) -> None:
         items = self.pop_mark()
         for key, value in zip(items[::2], items[1::2], strict=True):
-            self.stack[-1][_text(key)] = value
+            self.stack[-1][self._name(key)] = value
+
+    def _name(self, key: Any) -> str:
+        if type(key) is int:  # as an optimizer's state has them
+            raise UserError(f"{self.path} holds more than a model's tensors, a training's state maybe; {ALONE}")
+        return _text(key)
 
     dispatch[pickle.SETITEM[0]] = load_setitem
     dispatch[pickle.SETITEMS[0]] = load_setitems
@@ -222,12 +228,17 @@ def _open_stream(file: BinaryIO, path: Path) -> tuple[Any, dict[str, _Place]]:
     return pickled, places
 
 
-def _named(pickled: Any) -> list[tuple[str, _Tensor]]:
+def _named(pickled: Any, path: Path) -> list[tuple[str, _Tensor]]:
     if not isinstance(pickled, dict):
         raise ValueError(f"it holds a {type(pickled).__name__}, not tensors by name")
-    for name, tensor in pickled.items():
-        if not isinstance(name, str) or not isinstance(tensor, _Tensor):
-            raise ValueError(f"entry {reprlib.repr(name)} is no tensor: this is no plain state dict")
+    others = [name for name, value in pickled.items() if not isinstance(value, _Tensor)]
+    for name in others:  # {"state_dict": …}, {"model": …, "epoch": 3}: which of them is the model, its owner knows
+        if isinstance(pickled[name], dict) and any(isinstance(value, _Tensor) for value in pickled[name].values()):
+            raise UserError(
+                f"{path} is no plain state dict: tensors stand under its entry {reprlib.repr(name)}; {ALONE}"
+            )
+    if others:
+        raise UserError(f"{path} is no plain state dict: its entry {reprlib.repr(others[0])} is no tensor; {ALONE}")
     return list(pickled.items())
 
 

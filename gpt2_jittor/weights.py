@@ -5,7 +5,6 @@ is a matter of files and dtypes alone. Files are mapped and converted one tensor
 beside the model is its largest tensor's.
 """
 
-import hashlib
 import json
 import mmap
 import re
@@ -31,9 +30,12 @@ WEIGHT_FILES = (
     "pytorch_model.bin.index.json",
 )
 
-# causal masks that older versions of transformers saved among the weights
-MASK = re.compile(r"(^|\.)attn\.(bias|masked_bias)$")
+# what older versions of transformers saved among the weights: the causal mask, and what it puts in a hidden place
+MASK = re.compile(r"transformer\.h\.\d+\.attn\.(bias|masked_bias)")
+HIDDEN = -1e3  # or less, among attention's scores: its exponential is 0
 BODY = ("wte.", "wpe.", "h.", "ln_f.")
+# what stands before a model's own names, where it was saved inside of something: `module.`, `model.`, `_orig_mod.` …
+WRAPPER = re.compile(r"((?:[^.]+\.)*?)(?:transformer|wte|wpe|h|ln_f|lm_head|score)\.")
 
 SAFETENSORS_DTYPES = {
     "F64": np.dtype("<f8"),
@@ -47,7 +49,6 @@ SAFETENSORS_DTYPES = {
     "U8": np.dtype("u1"),
     "BOOL": np.dtype("?"),
 }
-SAMPLED = 2048  # numbers at either end of a tensor that enter a fingerprint
 MAX_HEADER = 1 << 24  # bytes of a safetensors file that describe it; GPT-2 XL's takes 0.06 MB
 LISTED = 10  # tensors of one kind in an error message
 
@@ -58,26 +59,35 @@ def read_tensors(
     """Yields a checkpoint's tensors one at a time: (our name, a float32 array of its own).
 
     With `expected` (name -> shape) the whole checkpoint is checked before its first tensor is read, and
-    exactly these names are yielded. Raises UserError for missing, damaged or foreign files.
+    exactly these names are yielded, in their order. Raises UserError for missing, damaged or foreign files.
     """
     stored = open_tensors(directory)
     if expected is not None:
-        check(expected, {name: view.shape for name, view in stored.items()}, directory)
+        check(expected, shapes_of(stored), directory)
         stored = {name: stored[name] for name in expected}
-    for name, view in stored.items():
-        yield name, _to_float32(name, view, directory)
-        _forget(view)
+    yield from read_views(stored, directory)
+
+
+def read_views(views: dict[str, np.ndarray], directory: str | Path) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields opened tensors of `directory` one at a time, as `read_tensors` does."""
+    for name, view in views.items():
+        yield name, to_float32(name, view, directory)
+        forget(view)
 
 
 def open_tensors(directory: str | Path) -> dict[str, np.ndarray]:
     """Maps a checkpoint: our name -> a view of the file, in the stored dtype. Nothing is read yet.
 
-    Causal masks are left out. Raises UserError for missing, damaged or foreign files.
+    Causal masks are left out: they must be what this model does without them.
+    Raises UserError for missing, damaged or foreign files.
     """
     stored: dict[str, np.ndarray] = {}
     for path in _weight_files(Path(directory)):
         opened = open_file(path)
         for key, name in canonical_names(opened).items():
+            if MASK.fullmatch(name):
+                _check_mask(name, opened[key], path)
+                continue
             if name in stored:
                 raise UserError(f"{path}: tensor {name} is there twice; get the checkpoint again")
             stored[name] = opened[key]
@@ -98,7 +108,7 @@ def in_float32(views: dict[str, np.ndarray], path: str | Path) -> dict[str, np.n
     total, stored = sum(view.nbytes for view in views.values()), Path(path).stat().st_size
     if total > 2 * stored:
         raise UserError(f"{path}: {stored:,} bytes stand for tensors of {total:,}; get the file again")
-    return {name: _to_float32(name, view, path) for name, view in views.items()}
+    return {name: to_float32(name, view, path) for name, view in views.items()}
 
 
 def open_file(path: Path) -> dict[str, np.ndarray]:
@@ -113,21 +123,28 @@ def open_file(path: Path) -> dict[str, np.ndarray]:
 
 
 def canonical_names(keys: Iterable[str]) -> dict[str, str]:
-    """The checkpoint's key -> our attribute path, for every key but the causal masks.
+    """The checkpoint's key -> our attribute path.
 
-    Checkpoints of the bare `GPT2Model` leave out the leading `transformer.`. Foreign keys stay as they are.
+    Checkpoints of the bare `GPT2Model` leave out the leading `transformer.`. Where every key begins with a wrapper's
+    name, as `module.` of torch's DataParallel, it is left out. Foreign keys stay as they are.
     """
-    return {key: f"transformer.{key}" if key.startswith(BODY) else key for key in keys if not MASK.search(key)}
+    keys = list(keys)
+    matches = [WRAPPER.match(key) for key in keys]
+    wrappers = {match and match[1] for match in matches}
+    wrapper = (wrappers.pop() if len(wrappers) == 1 else None) or ""
+    names = {key: key.removeprefix(wrapper) for key in keys}
+    return {key: f"transformer.{name}" if name.startswith(BODY) else name for key, name in names.items()}
 
 
 def check(expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]], source: str | Path) -> None:
-    """Raises one UserError that lists every tensor of a checkpoint that is not as the configuration says.
-
-    A found `lm_head.weight` that is not expected is no fault: tied checkpoints may carry the copy.
-    """
-    found = {name: shape for name, shape in found.items() if name in expected or name != "lm_head.weight"}
+    """Raises one UserError that lists every tensor of a checkpoint that is not as the configuration says."""
     if problems := differences(expected, found):
         raise UserError(f"{source}: weights and config.json disagree; tensors {problems}")
+
+
+def shapes_of(tensors: dict[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
+    """Each tensor's shape by its name."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def differences(expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]) -> str:
@@ -159,10 +176,13 @@ def write_model(
 
     `tensors` goes by our names; `dtype` is float32 or float16. A tied model's `lm_head.weight` is left out.
     `generation`: what generation_config.json is to say, where it is more than the configuration's token ids.
+    Raises ValueError where a tied model's head is another tensor than its embedding.
     """
     directory = Path(directory)
-    if config.tie_word_embeddings:
-        tensors = {name: array for name, array in tensors.items() if name != "lm_head.weight"}
+    if config.tie_word_embeddings and "lm_head.weight" in tensors:
+        tensors = dict(tensors)
+        if not np.array_equal(tensors.pop("lm_head.weight"), tensors["transformer.wte.weight"]):
+            raise ValueError("lm_head.weight is not the token embedding, to which the configuration ties it")
     arrays = {name: np.ascontiguousarray(array, dtype) for name, array in tensors.items()}
     write_safetensors(directory / "model.safetensors", arrays)
     write_json(directory / "config.json", config.to_dict(architecture) | {"dtype": dtype})
@@ -171,40 +191,6 @@ def write_model(
         generation = {COPIED: True} | generation
     # escaped: what others wrote may hold half of a character
     write_text(directory / FILE, json.dumps(generation, indent=2) + "\n")
-
-
-def check_outline(directory: str | Path, config: GPT2Config) -> None:
-    """Raises UserError where a checkpoint's embeddings or blocks are not the configuration's; reads no tensor.
-
-    A model of the configuration's size is then no larger than its files.
-    """
-    found = {name: view.shape for name, view in open_tensors(directory).items()}
-    expected = {
-        "transformer.wte.weight": (config.vocab_size, config.n_embd),
-        "transformer.wpe.weight": (config.n_positions, config.n_embd),
-    }
-    problems = differences(expected, {name: shape for name, shape in found.items() if name in expected})
-    blocks = len({name.split(".")[2] for name in found if name.startswith("transformer.h.")})
-    if problems or blocks != config.n_layer:
-        problems = problems or f"of {blocks} blocks instead of {config.n_layer}"
-        raise UserError(f"{directory}: weights and config.json disagree; tensors {problems}")
-
-
-def fingerprint(directory: str | Path) -> str:
-    """What tells a base model from another: a digest of its names, shapes and some of each tensor's numbers.
-
-    The same for a folder in safetensors and in PyTorch's format, in float32 and in float16, with a head or
-    without. Raises UserError for missing or damaged files.
-    """
-    digest = hashlib.sha256()
-    stored = open_tensors(directory)
-    for name in sorted(name for name in stored if name.startswith("transformer.")):
-        flat = stored[name].reshape(-1)
-        digest.update(f"{name} {stored[name].shape} ".encode())
-        for some in (flat[:SAMPLED], flat[-SAMPLED:]):
-            with np.errstate(over="ignore"):
-                digest.update(_to_float32(name, some, directory).astype("<f2").tobytes())
-    return digest.hexdigest()
 
 
 def write_safetensors(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
@@ -290,7 +276,20 @@ def _safetensors_view(data: np.ndarray, name: str, entry: dict) -> np.ndarray:
     return data[start:end].view(SAFETENSORS_DTYPES[entry["dtype"]]).reshape(entry["shape"])
 
 
-def _forget(view: np.ndarray) -> None:
+def _check_mask(name: str, view: np.ndarray, path: Path) -> None:
+    """Raises UserError where a stored mask is not causal attention's, with which alone this model computes."""
+    array = view if view.dtype.kind in "iub" else to_float32(name, view, path)
+    if name.endswith("masked_bias"):
+        sound = array.size == 1 and array.item() <= HIDDEN
+    else:
+        size = array.shape[-1] if array.ndim else 0
+        sound = array.size == size * size and np.array_equal(array.reshape(size, size), np.tri(size, dtype=array.dtype))
+    forget(view)
+    if not sound:
+        raise UserError(f"{path}: {name} is no causal mask: that model attends otherwise than a GPT-2; use another")
+
+
+def forget(view: np.ndarray) -> None:
     """Gives back the mapped pages behind a view: they would count as this process's memory."""
     while isinstance(view, np.ndarray):
         view = view.base
@@ -298,7 +297,8 @@ def _forget(view: np.ndarray) -> None:
         view.madvise(mmap.MADV_DONTNEED)
 
 
-def _to_float32(name: str, view: np.ndarray, directory: str | Path) -> np.ndarray:
+def to_float32(name: str, view: np.ndarray, directory: str | Path) -> np.ndarray:
+    """A tensor, or a part of it, as a float32 array of its own. Raises UserError for what is no finite float."""
     if view.dtype == BFLOAT16:  # the upper half of a float32's bits
         array = (view["bfloat16"].astype(np.uint32, order="C") << 16).view(np.float32)
     elif view.dtype.kind == "f":

@@ -10,9 +10,9 @@ from datasets.example import Task
 from gpt2_jittor.config import GPT2Config
 from gpt2_jittor.generation_config import GenerationConfig
 from gpt2_jittor.hub import locate
+from gpt2_jittor.outline import open_model
 from gpt2_jittor.precisions import check_precision
 from gpt2_jittor.tokenizer import check_sizes, load_tokenizer
-from gpt2_jittor.weights import check_outline, fingerprint
 from lora.files import check_base, read_adapter
 from lora.merging import base_of, generation_of, vocabulary_of
 from training.arguments import read_recipe
@@ -39,10 +39,11 @@ class Finished:
         return self.generation.ends(self.tokenizer, self.config.vocab_size)
 
 
-def find(model: str | None, adapter: Path | None) -> Finished:
+def find(model: str | None, adapter: Path | None, ignore_base: bool = False) -> Finished:
     """Settles what `--model` and `--adapter` mean together, without importing Jittor.
 
-    An adapter names its base model; `--model` overrides that. A tokenizer in the adapter's folder, where tokens were
+    An adapter names its base model; `--model` overrides that, with a copy of what it was trained on, or, with
+    `ignore_base`, with any model that its tensors fit. A tokenizer in the adapter's folder, where tokens were
     added to it, comes before the model's. Raises UserError for what is missing.
     """
     folder = adapter or (Path(model) if model else None)
@@ -51,15 +52,14 @@ def find(model: str | None, adapter: Path | None) -> Finished:
     stored = read_adapter(adapter) if adapter else None
     if stored:
         directory = base_of(adapter, stored, model)
-        check_base(adapter, stored, fingerprint(directory), directory)
+        check_base(adapter, stored, open_model(directory), ignore_base)
         config, tokenizer, own = vocabulary_of(adapter, stored, directory)
         generation, _ = generation_of(adapter, directory, tokenizer, own)
     else:
         directory = locate(model or "nano")
-        config, tokenizer = GPT2Config.from_pretrained(directory), load_tokenizer(directory)
+        config, tokenizer = open_model(directory).config, load_tokenizer(directory)
         check_sizes(tokenizer, config)
         generation = GenerationConfig.from_pretrained(directory)
-    check_outline(directory, GPT2Config.from_pretrained(directory))
     architectures = read_json(directory / "config.json").get("architectures") or []
     classifies = any("Classification" in str(name) for name in architectures)
     classifies = classifies or (stored is not None and stored.is_classifier)
@@ -108,7 +108,7 @@ def load(finished: Finished, task: Task, int8: bool = False, precision: str = "f
     check_int8(int8, "cuda" if jt.flags.use_cuda else "cpu")
     model = read_model(task, finished.directory, finished.config.vocab_size)
     if finished.adapter is not None:
-        load_adapter(model, finished.adapter)
+        load_adapter(model, finished.adapter, ignore_base=True)  # `find` has compared it, or was not to
         merge(model)
     if int8:
         from gpt2_jittor.quantized import quantize

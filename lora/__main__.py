@@ -19,10 +19,12 @@ def parse() -> argparse.Namespace:
     parser = Parser(prog="python -m lora", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="merge | inspect | combine")
     model_help = "the base model, instead of the one that the adapter names"
+    ignore = {"action": "store_true", "help": "go on where the base is another than the adapter was trained on"}
 
     merge = commands.add_parser("merge", help="write base and adapter as one model for transformers")
     merge.add_argument("--adapter", type=Path, required=True, metavar="FOLDER")
     merge.add_argument("--model", metavar="BASE", help=model_help)
+    merge.add_argument("--ignore-base", **ignore)
     merge.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="new, or empty")
     merge.add_argument("--dtype", choices=("float32", "float16"), default="float32")
     merge.add_argument("--labels", metavar="A,B,C", help="a classifier's classes (LABEL_0, LABEL_1 …)")
@@ -31,11 +33,13 @@ def parse() -> argparse.Namespace:
     inspect = commands.add_parser("inspect", help="show settings, sizes and norms")
     inspect.add_argument("--adapter", type=Path, required=True, metavar="FOLDER")
     inspect.add_argument("--model", metavar="BASE", help=model_help)
+    inspect.add_argument("--ignore-base", **ignore)
     inspect.add_argument("--json", action="store_true", help="as JSON")
 
     combine = commands.add_parser("combine", help="write a weighted sum of adapters as one adapter")
     combine.add_argument("--adapter", type=Path, nargs="+", required=True, metavar="FOLDER")
     combine.add_argument("--weights", type=float, nargs="+", required=True, metavar="W", help="one for each adapter")
+    combine.add_argument("--ignore-base", **ignore)
     combine.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="new, or empty")
     return parser.parse_args()
 
@@ -46,14 +50,15 @@ def merge(arguments: argparse.Namespace) -> None:
 
     merging.check_empty(arguments.output)
     labels = None if arguments.labels is None else [label.strip() for label in arguments.labels.split(",")]
-    plan = merging.plan(arguments.adapter, arguments.model, labels)
+    plan = merging.plan(arguments.adapter, arguments.model, labels, arguments.ignore_base)
     runtime.prepare(arguments.device)
     merging.write(plan, arguments.output, arguments.dtype)
     print(f"{arguments.output}: {plan.base} with {arguments.adapter} merged into it, {arguments.dtype}")
 
 
 def inspect(arguments: argparse.Namespace) -> None:
-    from lora.files import read_adapter
+    from gpt2_jittor.outline import open_model
+    from lora.files import check_base, read_adapter
     from lora.inspection import describe
     from lora.inspection import inspect as look
     from lora.merging import base_of
@@ -63,6 +68,7 @@ def inspect(arguments: argparse.Namespace) -> None:
         os.environ["HF_HUB_OFFLINE"] = "1"  # a look at an adapter downloads nothing
     try:
         base = base_of(arguments.adapter, adapter, arguments.model)
+        check_base(arguments.adapter, adapter, open_model(base), arguments.ignore_base)
     except UserError as error:
         if arguments.model:
             raise
@@ -84,7 +90,7 @@ def combine(arguments: argparse.Namespace) -> None:
         raise UserError(f"--weights: {len(names)} adapters need {len(names)} weights, not {len(arguments.weights)}")
     check_empty(arguments.output)
     adapters = {name: read_adapter(name) for name in names}
-    together = combination.combine(adapters, dict(zip(names, arguments.weights, strict=True)))
+    together = combination.combine(adapters, dict(zip(names, arguments.weights, strict=True)), arguments.ignore_base)
     if together.config.base_model_name_or_path is None:
         print("note: the adapters name no common base model; give it with --model", file=sys.stderr)
     write_adapter(arguments.output, together.config, together.tensors, together.base)

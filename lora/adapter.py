@@ -24,7 +24,7 @@ def save_adapter(model: GPT2PreTrained, directory: str | Path) -> None:
     if config is None:
         raise UserError("this model has no LoRA to save; inject it first")
     model.check_full("save the adapter", adapter_names(model))
-    write_adapter(directory, config, adapter_tensors(model), model.fingerprint)
+    write_adapter(directory, config, adapter_tensors(model), model.base and model.base.fingerprint)
 
 
 def adapter_tensors(model: GPT2PreTrained) -> dict[str, np.ndarray]:
@@ -33,19 +33,21 @@ def adapter_tensors(model: GPT2PreTrained) -> dict[str, np.ndarray]:
     return {keys[name]: model.parameter(name).numpy() for name in keys}
 
 
-def load_adapter(model: GPT2PreTrained, directory: str | Path, trained: bool = False) -> LoraConfig:
+def load_adapter(
+    model: GPT2PreTrained, directory: str | Path, trained: bool = False, ignore_base: bool = False
+) -> LoraConfig:
     """Injects the adapter in `directory` (unless it was injected already) and reads its weights.
 
     With `trained` its parameters can be trained on; else they are frozen too. Returns its configuration.
-    Raises UserError where files are missing or damaged, where it was trained on another model's weights, and where a
-    tensor does not fit this one.
+    Raises UserError where files are missing or damaged, where it was trained on another base, unless `ignore_base`
+    says that this does not matter, and where a tensor does not fit this one.
     """
     adapter = read_adapter(directory)
     check_vocabulary(model, adapter, directory)
     originals = _make_room(model, adapter, directory)
     try:
         check_tensors(model, adapter, directory)
-        check_base(directory, adapter, model.fingerprint)
+        check_base(directory, adapter, model.base, ignore_base)
     except UserError:
         if originals is not None:
             eject(model, originals)  # what was refused leaves the model as it was

@@ -13,16 +13,17 @@ from collections.abc import Mapping
 import numpy as np
 
 from common.errors import UserError
+from gpt2_jittor.fingerprint import disagreement
 from lora.files import PREFIX, A, Adapter, B
 
 
-def combine(adapters: Mapping[str, Adapter], weights: Mapping[str, float]) -> Adapter:
+def combine(adapters: Mapping[str, Adapter], weights: Mapping[str, float], ignore_base: bool = False) -> Adapter:
     """One adapter for the weighted sum of those that `weights` names. Ranks, alphas and targets may differ.
 
     Raises UserError for weights that are no numbers, for adapters that train more than LoRA's factors, and
-    where they are not of one model.
+    where they are not of one model. With `ignore_base`, its shapes alone must be the same.
     """
-    _check(adapters, weights)
+    _check(adapters, weights, ignore_base)
     parts = [(adapters[name], weight) for name, weight in weights.items()]
     rank = sum(adapter.config.r for adapter, _ in parts)
     tensors: dict[str, np.ndarray] = {}
@@ -59,7 +60,7 @@ def combine(adapters: Mapping[str, Adapter], weights: Mapping[str, float]) -> Ad
     return Adapter(config, tensors, base=next((adapter.base for adapter, _ in parts if adapter.base), None))
 
 
-def _check(adapters: Mapping[str, Adapter], weights: Mapping[str, float]) -> None:
+def _check(adapters: Mapping[str, Adapter], weights: Mapping[str, float], ignore_base: bool) -> None:
     if not weights:
         raise UserError("a combination needs at least one adapter and its weight")
     for name, weight in weights.items():
@@ -70,10 +71,14 @@ def _check(adapters: Mapping[str, Adapter], weights: Mapping[str, float]) -> Non
         more = [kind for kind, there in _more(adapters[name]) if there]
         if more:
             raise UserError(f"adapter {name!r} trains {' and '.join(more)} besides its factors: it cannot be combined")
-    known = [name for name in weights if adapters[name].base]
-    other = [name for name in known if adapters[name].base != adapters[known[0]].base]
-    if other:
-        raise UserError(f"adapters {known[0]!r} and {other[0]!r} were trained on different bases: no sum fits either")
+    known = [] if ignore_base else [name for name in weights if adapters[name].base]
+    for name in known[1:]:
+        first, second = adapters[known[0]], adapters[name]
+        if difference := disagreement(first.base, second.base, second.is_classifier):
+            raise UserError(
+                f"adapters {known[0]!r} and {name!r} were trained on different bases, so that no sum fits either: "
+                f"{difference}; --ignore-base goes on"
+            )
     tasks = {adapters[name].config.task_type for name in weights}
     if len(tasks) > 1:
         raise UserError(f"these adapters are for different tasks: {', '.join(sorted(map(str, tasks)))}")

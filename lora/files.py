@@ -8,6 +8,8 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import write_json
+from gpt2_jittor.fingerprint import Base
+from gpt2_jittor.outline import SCORE, StoredModel
 from gpt2_jittor.weights import in_float32, open_file, read_metadata, write_safetensors
 from lora.config import LARGEST_FLOAT, LoraConfig
 
@@ -21,7 +23,6 @@ ROWS = "transformer.wte.token_adapter.trainable_tokens_delta"
 # with bias "all", PEFT stores the biases of modules_to_save again, under names of its own wrapper
 DUPLICATES = (".original_module.", ".modules_to_save.")
 TIED_ROWS = f"{PREFIX}lm_head.token_adapter.trainable_tokens_delta"
-SCORE = "score.weight"
 WITH_NAME = re.compile(r"(.+\.lora_[AB])\.[^.]+(\.weight)")  # a factor's key in a model's own state_dict
 BESIDE_PROJECTIONS = ("lm_head", "score", "transformer.wte", "transformer.wpe")  # where PEFT has LoRA as well
 EMBEDDING = re.compile(r"(transformer\.wte|lm_head)(\.token_adapter)?(\.base_layer)?\.weight")
@@ -87,11 +88,18 @@ def weights_of(directory: str | Path) -> Path:
     raise UserError(f"{Path(directory) / WEIGHTS} is missing, and {ARCHIVE} too; get the adapter again")
 
 
-def check_base(source: str | Path, adapter: Adapter, found: str | None, base: str | Path = "this model") -> None:
-    """Raises UserError where the adapter was trained on another model than `base`, whose fingerprint is `found`."""
-    if None not in (adapter.base, found) and adapter.base != found:
+def check_base(source: str | Path, adapter: Adapter, base: Base | StoredModel | None, ignore: bool = False) -> None:
+    """Raises UserError where the adapter was trained on another model than `base`, unless that is to be ignored.
+
+    Which model either was may be unknown: adapters from elsewhere do not tell, nor do models that were not read.
+    """
+    if adapter.base is None or base is None or ignore:
+        return
+    base = Base.of(base) if isinstance(base, StoredModel) else base
+    if difference := base.difference(adapter.base, adapter.is_classifier):
         raise UserError(
-            f"{source} was trained on another base than {base}, whose weights differ: give its own (--model)"
+            f"{source} was trained on another base than {base.directory}: {difference}; "
+            "give its own (--model), or go on with --ignore-base"
         )
 
 

@@ -13,8 +13,8 @@ from datasets.registry import TASKS
 from gpt2_jittor.config import GPT2Config
 from gpt2_jittor.generation_config import GenerationConfig, with_end
 from gpt2_jittor.hub import locate
+from gpt2_jittor.outline import open_model
 from gpt2_jittor.tokenizer import check_sizes, load_tokenizer, save_tokenizer
-from gpt2_jittor.weights import fingerprint, open_tensors
 from lora.files import PREFIX, SCORE, Adapter, check_base, read_adapter
 
 
@@ -31,11 +31,16 @@ class Plan:
     labels: tuple[str, ...] | None
 
 
-def plan(directory: Path, model: str | None = None, labels: Sequence[str] | None = None) -> Plan:
-    """Settles base, tokenizer, vocabulary and classes. Raises UserError for what is missing or does not fit."""
+def plan(
+    directory: Path, model: str | None = None, labels: Sequence[str] | None = None, ignore_base: bool = False
+) -> Plan:
+    """Settles base, tokenizer, vocabulary and classes. Raises UserError for what is missing or does not fit.
+
+    With `ignore_base` the base may be another than the adapter was trained on, if its tensors fit.
+    """
     adapter = read_adapter(directory)
     base = base_of(directory, adapter, model)
-    check_base(directory, adapter, fingerprint(base), base)
+    check_base(directory, adapter, open_model(base), ignore_base)
     config, tokenizer, own = vocabulary_of(directory, adapter, base)
     generation, before = generation_of(directory, base, tokenizer, own)
     generation.ends(tokenizer, config.vocab_size)  # what is wrong with them is told now
@@ -62,7 +67,7 @@ def write(plan: Plan, output: Path, dtype: str = "float32") -> None:
     else:
         model = GPT2LMHeadModel.from_pretrained(plan.base)
     model.resize_token_embeddings(plan.config.vocab_size)
-    load_adapter(model, plan.directory)
+    load_adapter(model, plan.directory, ignore_base=True)  # `plan` has compared it, or was not to
     merge(model)
     ids = {name: getattr(plan.config, name) for name in ("eos_token_id", "pad_token_id")}
     model.config, model.generation = dataclasses.replace(model.config, **ids), plan.generation.values
@@ -160,6 +165,6 @@ def _labels(found: Plan, labels: Sequence[str] | None) -> tuple[str, ...] | None
     task = TASKS.get(run_arguments(found.directory).get("task"))
     if task is not None and len(task.labels) == len(score):
         return task.labels
-    if SCORE in open_tensors(found.base):
+    if SCORE in open_model(found.base).tensors:
         return None
     return tuple(f"LABEL_{index}" for index in range(len(score)))

@@ -34,11 +34,11 @@ class Adapters:
         """What was loaded, in that order."""
         return list(self._stored)
 
-    def load(self, directory: str | Path, name: str) -> None:
+    def load(self, directory: str | Path, name: str, ignore_base: bool = False) -> None:
         """Reads an adapter under a name of your choice; a name that is taken gets the new one. None becomes active.
 
-        Raises UserError where files are missing or damaged, where it was trained on another model's weights, and
-        where a tensor does not fit this one.
+        Raises UserError where files are missing or damaged, where it was trained on another base, unless
+        `ignore_base` says that this does not matter, and where a tensor does not fit this one.
         """
         if name == self.active or (isinstance(self.active, dict) and name in self.active):
             raise UserError(f"adapter {name!r} is in use; use another one, or none, before it is replaced")
@@ -50,6 +50,7 @@ class Adapters:
         self._take_out()
         try:
             self._put_in(adapter, directory)
+            check_base(directory, adapter, self.model.base, ignore_base)
             self._take_out()
             self._stored[name] = adapter
         finally:
@@ -70,12 +71,13 @@ class Adapters:
 
     def save(self, directory: str | Path, weights: Mapping[str, float]) -> None:
         """Writes a weighted sum as one adapter, for `load_adapter` and for PEFT."""
-        adapter = combine(self._stored, weights)
+        adapter = self._find(weights)
         write_adapter(directory, adapter.config, adapter.tensors, adapter.base)
 
     def _find(self, which: str | Mapping[str, float]) -> Adapter:
         if isinstance(which, Mapping):
-            return combine(self._stored, which)
+            # each was compared with the model's own base, where that is known, or was not to be
+            return combine(self._stored, which, ignore_base=self.model.base is not None)
         if which not in self._stored:
             raise UserError(f"there is no adapter {which!r}; loaded are {', '.join(self._stored) or 'none'}")
         return self._stored[which]
@@ -87,7 +89,6 @@ class Adapters:
         self._modules = exchange(self.model, adapter.config)
         try:
             check_tensors(self.model, adapter, source)
-            check_base(source, adapter, self.model.fingerprint)
         except UserError:
             self._take_out()
             raise

@@ -122,6 +122,28 @@ def test_a_wrong_value_is_refused_with_the_file_and_the_name(values):
         GPT2Config.from_dict(values, "some/config.json")
 
 
+@pytest.mark.parametrize("count", [10**9, 1e9, 2.0, -1, True, "3", [2], 10**5])
+def test_a_number_of_classes_is_a_small_whole_number(count):
+    with pytest.raises(UserError, match="^some/config.json: num_labels must be a whole number up to 65,536"):
+        GPT2Config.from_dict({"num_labels": count}, "some/config.json")
+    named = {str(index): f"class {index}" for index in range(10**5)}
+    assert len(GPT2Config.from_dict({"id2label": named, "num_labels": 10**5}, "x").labels) == 10**5
+
+
+@pytest.mark.parametrize("named", [5, "GPT2LMHeadModel", [5], {"a": 1}, [None], 1.5, True])
+def test_architectures_are_names(named):
+    with pytest.raises(UserError, match="^some/config.json: architectures must be a list of names"):
+        GPT2Config.from_dict({"architectures": named}, "some/config.json")
+    assert GPT2Config.from_dict({"architectures": None}, "x") == GPT2Config.from_dict({"architectures": []}, "x")
+
+
+@pytest.mark.parametrize("name", ["resid_pdrop", "layer_norm_epsilon", "initializer_range", "n_embd", "n_inner"])
+def test_a_number_without_end_is_told_in_a_short_line(name):
+    with pytest.raises(UserError, match=name) as caught:
+        GPT2Config.from_dict({name: int("9" * 4300)}, "x")
+    assert len(str(caught.value)) < 300
+
+
 @pytest.mark.parametrize(
     "values",
     [{"model_type": "llama"}, {"add_cross_attention": True}, {"quantization_config": {"bits": 4}}],

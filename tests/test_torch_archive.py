@@ -167,6 +167,29 @@ def test_anything_but_tensors_by_name_is_refused(tmp_path, state):
     refusal(save(tmp_path / "a.bin", state))
 
 
+TRAINED = {"a": torch.ones(2), "b": torch.zeros(1)}
+MOMENTS = {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": [{"lr": 0.1, "betas": (0.9, 0.99), "params": [0]}]}
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "stream"])
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ({"state_dict": TRAINED}, "tensors stand under its entry 'state_dict'"),
+        ({"state_dict": collections.OrderedDict(TRAINED), "epoch": 3, "best": 0.5}, "under its entry 'state_dict'"),
+        ({"epoch": 3, "model": TRAINED}, "tensors stand under its entry 'model'"),
+        ({"model": TRAINED, "optimizer": MOMENTS}, "holds more than a model's tensors"),
+        ({"optimizer": MOMENTS, "model": TRAINED}, "holds more than a model's tensors"),
+        (TRAINED | {"epoch": 3}, "its entry 'epoch' is no tensor"),
+        (TRAINED | {"names": ["a", "b"]}, "its entry 'names' is no tensor"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else ",".join(value),
+)
+def test_what_a_training_wrote_is_told_for_what_it_is(tmp_path, zipped, state, words):
+    told = refusal(save(tmp_path / "a.bin", state, zipped))
+    assert words in told and "torch.save(model.state_dict(), …)" in told and "get it again" not in told
+
+
 def test_a_compressed_archive_is_refused(tmp_path):
     path = save(tmp_path / "a.bin", {"a": torch.ones(200)})
     with zipfile.ZipFile(path) as archive:

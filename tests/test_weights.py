@@ -130,9 +130,12 @@ def test_every_float_of_a_safetensors_file_becomes_float32(tmp_path, dtype):
 @pytest.mark.parametrize("form", ["safetensors", "bin"])
 def test_causal_masks_are_left_out_whatever_their_dtype(tmp_path, form):
     state = {
-        "h.0.attn.bias": torch.ones(1, 1, 4, 4, dtype=torch.uint8),
-        "transformer.h.1.attn.bias": torch.ones(1, 1, 4, 4),
+        "h.0.attn.bias": torch.ones(1, 1, 4, 4, dtype=torch.uint8).tril(),
+        "h.2.attn.bias": torch.ones(1, 1, 5, 5, dtype=torch.bool).tril(),
+        "h.3.attn.bias": torch.ones(1, 1, 4, 4, dtype=torch.bfloat16).tril(),
+        "transformer.h.1.attn.bias": torch.ones(1, 1, 4, 4).tril(),
         "h.1.attn.masked_bias": torch.tensor(-1e4),
+        "h.0.attn.masked_bias": torch.tensor(-1e4).half(),
         "h.0.attn.c_attn.bias": torch.ones(3),
     }
     if form == "bin":
@@ -140,6 +143,33 @@ def test_causal_masks_are_left_out_whatever_their_dtype(tmp_path, form):
     else:
         safetensors.torch.save_file(state, tmp_path / "model.safetensors")
     assert [name for name, _ in read_tensors(tmp_path)] == ["transformer.h.0.attn.c_attn.bias"]
+
+
+NO_MASKS = {
+    "all to all": ("attn.bias", torch.ones(1, 1, 4, 4)),
+    "forwards": ("attn.bias", torch.ones(1, 1, 4, 4, dtype=torch.uint8).triu()),
+    "a window": ("attn.bias", torch.ones(1, 1, 4, 4).tril().triu(-2)),
+    "a part of it": ("attn.bias", torch.ones(1, 1, 3, 4).tril()),
+    "a weight": ("attn.bias", torch.ones(1, 1, 4, 4).tril() / 2),
+    "a scalar": ("attn.bias", torch.tensor(1.0)),
+    "hides nothing": ("attn.masked_bias", torch.tensor(0.0)),
+    "hides several ways": ("attn.masked_bias", torch.tensor([-1e4, -1e4])),
+}
+
+
+@pytest.mark.parametrize("what", NO_MASKS)
+@pytest.mark.parametrize("form", ["safetensors", "bin"])
+def test_a_mask_that_is_not_causal_is_refused(tmp_path, form, what):
+    kind, tensor = NO_MASKS[what]
+    state = {f"h.1.{kind}": tensor, "h.0.attn.c_attn.bias": torch.ones(3)}
+    if form == "bin":
+        torch.save(state, tmp_path / "pytorch_model.bin")
+    else:
+        safetensors.torch.save_file(
+            {key: value.contiguous() for key, value in state.items()}, tmp_path / "model.safetensors"
+        )
+    with pytest.raises(UserError, match=rf"h\.1\.{kind} is no causal mask"):
+        open_tensors(tmp_path)
 
 
 def test_integers_among_the_weights_are_refused_by_name(tmp_path):
@@ -155,9 +185,28 @@ def test_safetensors_are_preferred_to_pickles(model, weights, tmp_path):
 
 
 def test_names_get_their_prefix_and_foreign_names_stay():
-    keys = ["wte.weight", "transformer.ln_f.bias", "lm_head.weight", "score.weight", "h.1.attn.bias"]
-    names = ["transformer.wte.weight", "transformer.ln_f.bias", "lm_head.weight", "score.weight"]
-    assert canonical_names(keys) == dict(zip(keys[:-1], names, strict=True))
+    keys = ["wte.weight", "transformer.ln_f.bias", "lm_head.weight", "score.weight", "classifier.h.0.bias"]
+    names = ["transformer.wte.weight", "transformer.ln_f.bias", "lm_head.weight", "score.weight", "classifier.h.0.bias"]
+    assert canonical_names(keys) == dict(zip(keys, names, strict=True))
+
+
+@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "model.", "module._orig_mod.", "state_dict."])
+@pytest.mark.parametrize("part", ["whole", "body"])
+@pytest.mark.parametrize("form", ["safetensors", "bin"])
+def test_what_was_saved_inside_of_a_wrapper_is_read(model, weights, tmp_path, wrapper, part, form):
+    state = (model if part == "whole" else model.transformer).state_dict()
+    state.pop("lm_head.weight", None)
+    state = {wrapper + key: value for key, value in state.items()}
+    if form == "bin":
+        torch.save(state, tmp_path / "pytorch_model.bin")
+    else:
+        safetensors.torch.save_file(state, tmp_path / "model.safetensors")
+    assert_reads(tmp_path, weights)
+
+
+def test_a_wrapper_that_not_every_key_has_is_none():
+    keys = ["module.wte.weight", "wpe.weight"]
+    assert canonical_names(keys) == {"module.wte.weight": "module.wte.weight", "wpe.weight": "transformer.wpe.weight"}
 
 
 def test_a_tensor_given_twice_is_refused(tmp_path):
@@ -175,7 +224,7 @@ def test_every_mismatch_is_in_one_line():
     text = str(error.value)
     assert text.startswith("some/folder: ") and "\n" not in text
     assert "31 missing (c, m0, " in text and "…" in text and "m20" not in text
-    assert "1 unexpected (score.weight)" in text
+    assert "2 unexpected (score.weight, lm_head.weight)" in text
     assert "1 of another shape (b [4, 3] instead of [3, 4])" in text
 
 
@@ -185,13 +234,6 @@ def test_a_checkpoint_is_checked_before_its_first_tensor_is_read(model, weights,
     assert [name for name, _ in read_tensors(tmp_path, shapes)] == list(shapes)
     with pytest.raises(UserError, match="1 missing .*another.weight"):
         next(read_tensors(tmp_path, shapes | {"another.weight": (1,)}))
-
-
-@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "stream"])
-def test_the_copy_of_a_tied_head_is_left_out(model, weights, tmp_path, zipped):
-    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
-    shapes = {name: array.shape for name, array in weights.items()}
-    assert "lm_head.weight" not in dict(read_tensors(tmp_path, shapes))
 
 
 @pytest.mark.parametrize(
@@ -220,6 +262,14 @@ def test_what_we_write_we_read(weights, tmp_path):
         "generation_config.json",
         "model.safetensors",
     ]
+
+
+def test_a_head_that_a_configuration_does_not_speak_of_is_not_left_out(weights, tmp_path):
+    tied = weights | {"lm_head.weight": weights["transformer.wte.weight"]}
+    write_model(tmp_path, GPT2Config(**SIZES), tied)
+    assert "lm_head.weight" not in open_tensors(tmp_path)
+    with pytest.raises(ValueError, match="lm_head.weight"):
+        write_model(tmp_path, GPT2Config(**SIZES), tied | {"lm_head.weight": tied["lm_head.weight"] + 1})
 
 
 def test_half_precision_is_written_on_request(weights, tmp_path):

@@ -14,14 +14,15 @@ from typing import Any
 from common import processes
 from common.errors import UserError
 from datasets.encode import EncodedSet
-from gpt2_jittor.weights import fingerprint
+from gpt2_jittor.fingerprint import digest
+from gpt2_jittor.outline import open_model
 from training.arguments import RESUMABLE, option_name
 from training.setup import Inputs
 
 # what differs -> what to do about it
 MENDED = {
     "data": "the data are others: give those of the run with --data-dir",
-    "base": "the base model's weights are others: give those of the run",
+    "base": "the base model's weights or its config.json are others: give those of the run",
     "device": "it ran on {before}, this is {now}: numbers would round otherwise; give --device {before}",
     "precision": "it computed in {before}, this would in {now}: give --precision {before}",
     "threads": "it ran on {before} threads, this on {now}: sums would round otherwise; set OMP_NUM_THREADS={before}",
@@ -43,7 +44,7 @@ def identify(inputs: Inputs, trained: int, device: str) -> dict[str, Any]:
         _digest(split, data)
     return {
         "data": data.hexdigest(),
-        "base": fingerprint(inputs.directory),
+        "base": digest(open_model(inputs.directory)),
         "device": device,
         "precision": given.precision,
         "threads": _threads() if device == "cpu" else 0,  # of the kernels; on a GPU no sum depends on them

@@ -14,8 +14,8 @@ from gpt2_jittor.config import GPT2Config
 from gpt2_jittor.demand import check_training
 from gpt2_jittor.generation_config import GenerationConfig, with_end
 from gpt2_jittor.hub import is_local, locate
+from gpt2_jittor.outline import open_model
 from gpt2_jittor.tokenizer import add_tokens, check_sizes, load_tokenizer
-from gpt2_jittor.weights import check_outline
 from lora.config import LoraConfig, projections_of
 from training.arguments import TrainingArguments
 from training.budget import Budget, count_validations, draw
@@ -141,8 +141,7 @@ def read_base(
     faults = Faults()
     directory = locate(arguments.model)
     with faults.gathered():
-        config = GPT2Config.from_pretrained(directory)
-        check_outline(directory, config)
+        config = open_model(directory).config
         if arguments.tuning == "lora" and arguments.lora_r > config.n_embd:
             raise UserError(f"--lora-r {arguments.lora_r} is larger than the model's width, {config.n_embd}: lower it")
         if arguments.tuning == "lora" and arguments.lora_targets:

@@ -66,6 +66,9 @@ CONFIGS = JSONS | {
     "an embedding of terabytes": changed(n_embd=3 << 30, vocab_size=1 << 40),
     "sizes that are not numbers": changed(n_embd=float("nan")),
     "another model": changed(model_type="llama"),
+    "a billion classes": changed(num_labels=10**9, id2label=None),
+    "a billion classes and a half": changed(num_labels=1e9 + 0.5),
+    "architectures that are a number": changed(architectures=5),
     "ends of another vocabulary": changed(n_positions=1 << 30),
 }
 

@@ -1,5 +1,6 @@
 """Checkpoints that were cut or changed on the disk: found out before they are used, and the next older one taken."""
 
+import json
 import shutil
 
 import ground
@@ -94,6 +95,16 @@ def test_a_changed_argument_data_or_base_is_named_and_nothing_is_touched(world, 
     ground.assert_told(
         ground.command([*resume, "--data-dir", other, "--epochs", 50]), 2, "--data-dir", "data are others"
     )
+    settings = world / "model" / "config.json"
+    sound = settings.read_text()
+    try:
+        for change in ({"activation_function": "relu"}, {"layer_norm_epsilon": 1e-6}, {"resid_pdrop": 0.2}):
+            settings.write_text(json.dumps(json.loads(sound) | change))
+            ground.assert_told(
+                ground.command([*resume, "--max-steps", 15]), 2, "the base model's weights or its config.json"
+            )
+    finally:
+        settings.write_text(sound)
     threads = ground.command([*resume, "--max-steps", 15], OMP_NUM_THREADS="2")
     ground.assert_told(threads, 2, "it ran on 1 threads, this on 2", "OMP_NUM_THREADS=1")
     edited = (run_dir / "arguments.yaml").read_text().replace("seed: 0", "seed: 6")
