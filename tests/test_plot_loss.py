@@ -142,6 +142,14 @@ def test_metrics_are_read_as_written(tmp_path):
     assert run.validation.best == (2, 3.4)
 
 
+def test_a_validation_of_more_examples_than_the_others_is_no_point_of_their_curve(tmp_path):
+    counted = [(0, 5.0, 50), (10, 4.0, 50), (20, 4.5, 50), (10, 3.0, 900)]
+    lines = [line(step, "validation", loss)[:-1] + f', "examples": {count}}}' for step, loss, count in counted]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    curve = read_run(tmp_path).validation
+    assert curve.steps.tolist() == [0, 10, 20] and curve.losses.tolist() == [5.0, 4.0, 4.5]
+
+
 def test_a_last_line_that_was_cut_is_left_out(tmp_path):
     whole = line(1, "train", 3.5) + "\n"
     for cut in ('{"step": 2, "spl', '{"step": 2, "name": "\udcc3', "\0\0\0"):

@@ -18,8 +18,8 @@ from training.setup import read_inputs
     [
         # the demo: 24 dialogues, 8 epochs of 160; fewer than FEWEST are never parted
         (24, 1_105, 8 * 8_357, 160, 16, (16, 24, False)),
-        # SQuAD, 3 epochs of 85,972 questions: 32,768 tokens of 184.6 each; all of it once is 0.3 of 11.8 million
-        (1_627, 300_382, 3 * 15_667_949, 32_241, 3_224, (3_224, 177, True)),
+        # SQuAD, 3 epochs of 85,972 questions: 25,000 tokens, 184.6 each; all of it once is 0.3 of 11.8 million
+        (1_627, 300_382, 3 * 15_667_949, 32_241, 3_224, (3_224, 135, True)),
         # the same, 20 updates of 8 × 182 tokens: 7,280 may be validated, less than 50 examples. Once before, once after
         (1_627, 300_382, 20 * 1_456, 20, 2, (20, 50, False)),
         # 400 updates: 145,600 tokens, 9,231 for 50 examples: 14 more validations; 11 of 71 examples

@@ -52,6 +52,19 @@ def test_a_single_bit_in_the_last_parameter_is_seen(other, monkeypatch):
     assert seen[0] != seen[1]
 
 
+def test_every_process_takes_the_firsts_values(rng, monkeypatch):
+    firsts = [rng.standard_normal((3, 2)).astype(np.float32), rng.standard_normal(5).astype(np.float32)]
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    for rank in (0, 1):
+        others = iter([np.zeros_like(array) if rank == 0 else array for array in firsts])
+        monkeypatch.setattr(processes, "is_first", lambda rank=rank: rank == 0)
+        monkeypatch.setattr(parallel, "summed", lambda arrays, others=others: [arrays[0] + next(others)])
+        values = [jt.array(array if rank == 0 else -7 * array) for array in firsts]
+        parallel.take_from_first(values)
+        for value, first in zip(values, firsts, strict=True):
+            np.testing.assert_array_equal(value.numpy(), first)
+
+
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_the_parts_of_several_processes_add_up_to_the_whole(rng, monkeypatch, count):
     model, parameters = adapted()
