@@ -43,21 +43,24 @@ def prompts_and_end(model, rng, lengths=(3, 11, 1)):
 
 
 def transformers_beams(theirs, prompts, end, samples, max_new_tokens=NEW, **options):
-    """For each prompt, `samples` pairs of ids and score."""
+    """For each prompt, `samples` pairs of ids and score. `end`: an end token, a list of some, or None."""
     ids, mask = map(torch.tensor, pad_left(prompts))
+    ends = end if isinstance(end, list) else [end]
+    pad = ends[0] or 0
     out = theirs.generate(
-        ids.masked_fill(mask == 0, end or 0),
+        ids.masked_fill(mask == 0, pad),
         attention_mask=mask,
         do_sample=False,
         max_new_tokens=max_new_tokens,
         eos_token_id=end,
-        pad_token_id=end or 0,
+        pad_token_id=pad,
         num_return_sequences=samples,
         return_dict_in_generate=True,
         output_scores=True,
         **options,
     )
-    rows = [row[: row.index(end)] if end in row else row for row in out.sequences[:, ids.shape[1] :].tolist()]
+    rows = out.sequences[:, ids.shape[1] :].tolist()
+    rows = [row[: next((place for place, token in enumerate(row) if token in ends), len(row))] for row in rows]
     found = list(zip(rows, out.sequences_scores.tolist(), strict=True))
     return [found[i : i + samples] for i in range(0, len(found), samples)]
 
@@ -86,6 +89,24 @@ def test_beams_are_transformers_with_every_length_penalty_and_way_to_stop(tmp_pa
         assert_same(found, transformers_beams(theirs, prompts, end, num_beams, **options))
         ended |= {beam.ended for beams in found for beam in beams}
     assert True in ended
+
+
+@pytest.mark.parametrize("early_stopping", STOPPING)
+@pytest.mark.parametrize("count", [2, 5])
+def test_beams_end_at_each_of_several_end_tokens(tmp_path, seed, rng, count, early_stopping):
+    theirs, ours = pair(tmp_path, seed)
+    prompts, end = prompts_and_end(ours, rng)
+    others = [id for id in rng.permutation(VOCAB).tolist() if id != end and id not in sum(prompts, [])]
+    ends = [end, *others[: count - 1]]
+    found = beam_search(ours, prompts, 3, NEW, ends, samples=3, early_stopping=early_stopping)
+    assert_same(found, transformers_beams(theirs, prompts, ends, 3, num_beams=3, early_stopping=early_stopping))
+    assert {beam.end_id for beams in found for beam in beams if beam.ended} <= {*ends}
+    assert all(beam.all_ids == [*beam.ids, beam.end_id] for beams in found for beam in beams if beam.ended)
+
+
+def test_more_end_tokens_leave_fewer_beams(model):
+    with pytest.raises(UserError, match="^--num-beams must be at most 1/4 of the vocabulary's 301 tokens, not 76$"):
+        beam_search(model, [[1]], 76, 2, [1, 2, 3])
 
 
 @pytest.mark.parametrize("no_repeat_ngram_size", [0, 2, 3])

@@ -53,6 +53,7 @@ JSONS = {
     "a list": lambda whole: b"[1, 2]",
     "a number of 10,000 digits": lambda whole: b'{"n_layer": ' + b"9" * 10_000 + b"}",
     "zeros": lambda whole: bytes(1000),
+    "a key that is there twice": lambda whole: b'{"n_layer": 2, "model": 1, "model": 1}',
 }
 
 
@@ -85,6 +86,12 @@ SETTINGS = [
     {"peft_type": 5},
     {"what_a_later_version_may_bring": [1]},
 ]
+
+GENERATION = JSONS | {
+    "an end token outside the vocabulary": changed(eos_token_id=[256, 1 << 40]),
+    "end tokens that are none": changed(eos_token_id=["256", True]),
+    "a list of no end tokens": changed(eos_token_id=[]),
+}
 
 
 class Runs:
@@ -147,6 +154,9 @@ YAMLS = {
     "an object of Python's": b"!!python/object/apply:os.system ['touch MARKER']\n",
     "not UTF-8": b"task: \xff\xfe\n",
     "a number of 10,000 digits": b"seed: " + b"9" * 10_000 + b"\n",
+    "a key that is there twice": b"seed: 1\nseed: 2\n",
+    "a bomb of merges": b"a: &a {k: [x]}\n"
+    + b"".join(b"%c: &%c {<<: [*%c, *%c]}\n" % (98 + n, 98 + n, 97 + n, 97 + n) for n in range(24)),
     "no date": b"seed: 2001-99-99\n",
     "a megabyte": b"# comment\n" * 120_000,
     "no mapping": b"- a\n- b\n",

@@ -49,6 +49,13 @@ def test_malformed_configurations_are_refused(door, world, tmp_path, what):
     assert_refused(knock_with(door, world, tmp_path, "config.json", malformed.CONFIGS[what](whole)), "config.json")
 
 
+@pytest.mark.parametrize("what", malformed.GENERATION)
+def test_malformed_settings_of_generation_are_refused(door, world, tmp_path, what):
+    whole = (world / "model" / "generation_config.json").read_bytes()
+    answer = knock_with(door, world, tmp_path, "generation_config.json", malformed.GENERATION[what](whole))
+    assert_refused(answer, tmp_path / "model" / "generation_config.json")
+
+
 @pytest.mark.parametrize("what", malformed.JSONS)
 def test_malformed_tokenizers_are_refused(door, world, tmp_path, what):
     whole = (world / "model" / "tokenizer.json").read_bytes()
