@@ -2,16 +2,20 @@
 
 The client asks, logs in and links; the bytes are fetched here. It checks only their size, and drops what has
 arrived where a connection is reset or a run is stopped. Here that waits as `.incomplete` and is gone on with,
-in this call or the next, and no file enters the cache before it agrees with its hash, the hub's name for it.
+in this call or the next, and no file enters the cache before it agrees with its hash, the hub's name for it. What has
+been damaged there since, by a full disk or a hand, is found out before it is used, and fetched again.
 
 `huggingface_hub` takes half a second to import, so that is done where it is needed.
 """
 
 import hashlib
+import json
 import os
 import re
+import struct
 import time
 import urllib.parse
+import zipfile
 from pathlib import Path
 
 from common.errors import UserError
@@ -19,6 +23,9 @@ from common.files import expanded
 from common.terminal import bar
 
 BLOCK = 1 << 20
+HASHED = (
+    1 << 24
+)  # bytes: reading more, each time, takes longer than it is worth where a file's ends tell that it was cut
 SECONDS = 10  # to wait for an answer, and for more of a file
 TRIES = 5  # of a download, in a row, without a byte more
 PAUSE = 1.0  # seconds between them
@@ -53,16 +60,21 @@ def fetch(
     from huggingface_hub.errors import EntryNotFoundError, HFValidationError, HTTPError, OfflineModeIsEnabled
 
     cache = expanded(cache_dir or cache_folder())
-    known = None
+    known, fault = None, ""
     try:
         known = cached(repo_id, filename, repo_type, cache)
+        if known and (wrong := damage(known)):
+            known, fault = None, f"{known} is damaged ({wrong})"
         if not offline():
             return _fetch(repo_id, filename, repo_type, cache, instead)
         if not known:
-            raise OfflineModeIsEnabled(f"it is not in the cache {cache}, and HF_HUB_OFFLINE forbids a download")
+            lacking = fault or f"it is not in the cache {cache}"
+            raise OfflineModeIsEnabled(f"{lacking}, and HF_HUB_OFFLINE forbids a download")
     except (EntryNotFoundError, HFValidationError, HTTPError, OSError) as error:
         if not known:
             reason, missing = _explain(error)
+            if fault and fault not in reason:
+                reason = f"{reason}, and {fault}"
             source = f"{hub} ({repo_type} {repo_id})"
             raise HubError(f"cannot get {filename} from {source}: {reason}; {instead}", reason, missing) from error
     return known
@@ -78,6 +90,22 @@ def cached(repo_id: str, filename: str, repo_type: str = "model", cache_dir: Pat
 
     found = try_to_load_from_cache(repo_id, filename, cache_dir=cache_dir or cache_folder(), repo_type=repo_type)
     return Path(found) if isinstance(found, str) else None
+
+
+def damage(path: Path, name: str = "") -> str:
+    """What is wrong with a file in the cache, in words; empty where nothing is.
+
+    A file's name among the cache's blobs is its hash. Of a large one of a known format only its ends are looked at:
+    that finds what was cut, as a full disk does, not what was changed. `name`: the file's, where `path` is its blob.
+    """
+    blob = path.resolve()
+    if not blob.is_file():
+        return "its content is gone"
+    if blob.parent.name != "blobs":  # a copy, of which nobody said what it must be
+        return ""
+    if blob.stat().st_size > HASHED and (cut := _is_cut(blob, Path(name or path.name).suffix)) is not None:
+        return "it was cut" if cut else ""
+    return "" if _digest(blob, blob.name) == blob.name else "its checksum is another"
 
 
 def cache_folder() -> Path:
@@ -123,11 +151,11 @@ def _fetch(repo_id: str, filename: str, repo_type: str, cache: Path, instead: st
 
     folder = f"{repo_type}s--{repo_id.replace('/', '--')}"
     blob, lock = cache / folder / "blobs" / etag, cache / ".locks" / folder / f"{etag}.lock"
-    if not blob.exists():
+    if not _is_whole(blob, filename, metadata.size):
         for path in (blob, lock):
             path.parent.mkdir(parents=True, exist_ok=True)
         with WeakFileLock(lock):
-            if not blob.exists():  # another process may have brought it meanwhile
+            if not _is_whole(blob, filename, metadata.size):  # another process may have brought it meanwhile
                 part = blob.with_name(f"{etag}.incomplete")
                 _complete(part, url, metadata.size, filename)
                 fault = _fault(part, etag, metadata.size)
@@ -138,6 +166,13 @@ def _fetch(repo_id: str, filename: str, repo_type: str, cache: Path, instead: st
                     )
                 part.replace(blob)
     return Path(hf_hub_download(repo_id, filename, repo_type=repo_type, cache_dir=cache, endpoint=endpoint()))
+
+
+def _is_whole(blob: Path, name: str, size: int | None) -> bool:
+    """Whether the cache has a file, and as it should be."""
+    if not blob.exists() or (size is not None and blob.stat().st_size != size):
+        return False
+    return not damage(blob, name)
 
 
 def _complete(part: Path, url: str, size: int | None, name: str) -> None:
@@ -192,6 +227,26 @@ def _fault(part: Path, etag: str, size: int | None) -> str:
     if size is not None and found != size:
         return f"{found} bytes, not {size}"
     return f"checksum not {etag}" if _digest(part, etag) != etag else ""
+
+
+def _is_cut(blob: Path, suffix: str) -> bool | None:
+    """Whether a file ends before its end, None where its format does not tell. It is not read as a whole."""
+    size = blob.stat().st_size
+    with blob.open("rb") as file:
+        if suffix == ".safetensors":
+            try:
+                (length,) = struct.unpack("<Q", file.read(8))
+                header = json.loads(file.read(min(length, size)))
+                ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+                return 8 + length + max(ends, default=0) != size
+            except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+                return True
+        if suffix in (".zip", ".bin") and file.read(2) == b"PK":
+            return not zipfile.is_zipfile(blob)
+        if suffix == ".parquet":
+            file.seek(-4, os.SEEK_END)
+            return file.read(4) != b"PAR1"
+    return None
 
 
 def _digest(part: Path, etag: str) -> str:

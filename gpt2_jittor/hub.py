@@ -7,6 +7,7 @@ by name, which asks of a mirror no more than serving files.
 
 import difflib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from common import hub
@@ -72,26 +73,42 @@ def _suggestion(name: str) -> str:
 
 
 def _from_hub(repo_id: str, old_id: str | None = None) -> Path:
+    damaged = []
     for known_id in filter(None, (repo_id, old_id)):  # old caches have gpt2 without its organisation
-        snapshot = _cached(known_id)
+        snapshot = _cached(known_id, damaged)
         if snapshot:
             return snapshot
     if hub.offline():
+        if damaged:
+            raise UserError(f"{damaged[0]}, and HF_HUB_OFFLINE forbids a download; unset it, or {_instead(repo_id)}")
         raise UserError(_unreachable(repo_id, "HF_HUB_OFFLINE forbids a download"))
     return _download(repo_id)
 
 
-def _cached(repo_id: str) -> Path | None:
-    """A repository's snapshot in the cache, if it is whole: a download may have ended early."""
+def _cached(repo_id: str, damaged: list[str]) -> Path | None:
+    """A repository's snapshot in the cache, if it is whole: a download may have ended early.
+
+    What was damaged since, as far as can be told before it is read, is added to `damaged`.
+    """
     config = hub.cached(repo_id, "config.json")
     if config is None:
         return None
     snapshot = config.parent
-    parts = weight_parts(snapshot)
+    faults = _damage(snapshot, ("config.json", *SMALL_FILES, *WEIGHT_FILES))
+    parts = None if faults else weight_parts(snapshot)
+    faults += _damage(snapshot, parts or ())
+    if faults:
+        damaged += faults
+        return None
     has_weights = bool(parts) and all((snapshot / part).is_file() for part in parts)
     tokenizers = (["tokenizer.json"], ["vocab.json", "merges.txt"])
     has_tokenizer = any(all((snapshot / file).is_file() for file in files) for files in tokenizers)
     return snapshot if has_weights and has_tokenizer else None
+
+
+def _damage(snapshot: Path, names: Sequence[str]) -> list[str]:
+    there = [snapshot / name for name in names if (snapshot / name).is_file()]
+    return [f"{path} is damaged ({fault})" for path in there if (fault := hub.damage(path))]
 
 
 def _download(repo_id: str) -> Path:

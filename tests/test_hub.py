@@ -127,6 +127,27 @@ def test_what_is_cached_needs_no_network(hub, monkeypatch):
     assert hub.requests == []
 
 
+@pytest.mark.parametrize("indexed", [False, True], ids=["one file of weights", "an index and parts"])
+def test_a_model_of_which_a_file_was_cut_in_the_cache_is_fetched_again_or_told_of(hub, monkeypatch, indexed):
+    files = dict(MODEL) | {"generation_config.json": b'{"eos_token_id": 0}'}
+    if indexed:
+        del files["model.safetensors"]
+        part = "model-00001-of-00001.safetensors"
+        files |= {part: b"weights", "model.safetensors.index.json": json.dumps({"weight_map": {"a": part}}).encode()}
+    hub.files["someone/small"] = files
+    folder = locate("someone/small")
+    for name, whole in files.items():
+        blob = (folder / name).resolve()
+        blob.write_bytes(whole[: len(whole) // 2])
+        hub.sent.clear()
+        with monkeypatch.context() as away:
+            away.setenv("HF_HUB_OFFLINE", "1")
+            with pytest.raises(UserError, match=f"{folder / name} is damaged .* HF_HUB_OFFLINE forbids a download"):
+                locate("someone/small")
+        assert locate("someone/small") == folder and hub.sent == [name]
+        assert blob.read_bytes() == whole
+
+
 def test_a_cache_from_before_the_organisations_is_used(hub):
     home = Path(os.environ["HF_HOME"]) / "hub" / "models--gpt2"
     (home / "refs").mkdir(parents=True)
