@@ -21,7 +21,7 @@ import numpy as np
 from gpt2_jittor.config import GPT2Config
 from gpt2_jittor.outline import EMBEDDING, HEAD, SCORE, StoredModel, body_shapes, open_model
 from gpt2_jittor.torch_archive import BFLOAT16
-from gpt2_jittor.weights import forget, open_tensors, to_float32
+from gpt2_jittor.weights import as_float32, forget, open_tensors, to_float32
 
 VERSION = 2
 FIRST_FORM = re.compile(r"[0-9a-f]{64}")  # what adapters carry that were written before: `_first_form`
@@ -44,7 +44,7 @@ CANDIDATES = 4096  # evenly spaced, of which they are chosen
 RECORD = np.dtype(
     [("checksum", "<u4"), ("type", "u1"), ("precision", "u1"), ("places", "<u4", SAMPLES), ("values", "<f4", SAMPLES)]
 )
-CHUNK = 1 << 20  # numbers that are read at a time
+CHUNK = 1 << 18  # numbers that are read at a time
 LISTED = 3  # tensors in a message
 
 
@@ -127,7 +127,7 @@ def _chunks(view: np.ndarray, name: str = "", directory: str | Path = "") -> Ite
     """A tensor's numbers in their order, float32, some at a time."""
     flat = view.reshape(-1)
     for start in range(0, flat.size, CHUNK):
-        yield to_float32(name, flat[start : start + CHUNK], directory)
+        yield as_float32(name, flat[start : start + CHUNK], directory)
 
 
 def _is_rounded(values: np.ndarray, precision: int) -> bool:
@@ -156,7 +156,7 @@ def _values_at(view: np.ndarray, places: np.ndarray) -> np.ndarray:
     """A tensor's numbers at these places, NaN where it ends before."""
     values = np.full(len(places), np.nan, np.float32)
     there = places < view.size
-    values[there] = to_float32("", view[np.unravel_index(places[there], view.shape)], "")
+    values[there] = as_float32("", view[np.unravel_index(places[there], view.shape)], "")
     return values
 
 

@@ -299,12 +299,18 @@ def forget(view: np.ndarray) -> None:
 
 def to_float32(name: str, view: np.ndarray, directory: str | Path) -> np.ndarray:
     """A tensor, or a part of it, as a float32 array of its own. Raises UserError for what is no finite float."""
-    if view.dtype == BFLOAT16:  # the upper half of a float32's bits
-        array = (view["bfloat16"].astype(np.uint32, order="C") << 16).view(np.float32)
-    elif view.dtype.kind == "f":
-        array = np.array(view, np.float32, order="C")
-    else:
-        raise UserError(f"{directory}: tensor {name} is stored as {view.dtype}; use a checkpoint in floats")
+    array = as_float32(name, view, directory)
+    if np.may_share_memory(array, view):
+        array = np.array(array)
     if not np.isfinite(array).all():
         raise UserError(f"{directory}: tensor {name} holds numbers that are not finite; get it again")
     return array
+
+
+def as_float32(name: str, view: np.ndarray, directory: str | Path) -> np.ndarray:
+    """A tensor, or a part of it, in float32, without a copy where it is stored so. Raises UserError for no float."""
+    if view.dtype == BFLOAT16:  # the upper half of a float32's bits
+        return (view["bfloat16"].astype(np.uint32, order="C") << 16).view(np.float32)
+    if view.dtype.kind != "f":
+        raise UserError(f"{directory}: tensor {name} is stored as {view.dtype}; use a checkpoint in floats")
+    return np.asarray(view, np.float32, order="C")

@@ -20,8 +20,9 @@ A, B = ".lora_A.weight", ".lora_B.weight"
 BASE = "base_fingerprint"  # in the weights' metadata, which PEFT leaves alone
 ROWS = "transformer.wte.token_adapter.trainable_tokens_delta"
 
-# with bias "all", PEFT stores the biases of modules_to_save again, under names of its own wrapper
-DUPLICATES = (".original_module.", ".modules_to_save.")
+# with bias "all", PEFT stores the biases of modules_to_save again, under names of its own wrapper: the one that is
+# trained, and the one that stood there before and that nothing uses any more
+TRAINED, REPLACED = ".modules_to_save.", ".original_module."
 TIED_ROWS = f"{PREFIX}lm_head.token_adapter.trainable_tokens_delta"
 WITH_NAME = re.compile(r"(.+\.lora_[AB])\.[^.]+(\.weight)")  # a factor's key in a model's own state_dict
 BESIDE_PROJECTIONS = ("lm_head", "score", "transformer.wte", "transformer.wpe")  # where PEFT has LoRA as well
@@ -69,7 +70,9 @@ def read_adapter(directory: str | Path) -> Adapter:
         found = EMBEDDING.fullmatch(key.removeprefix(PREFIX))
         if found and not config.saves(found[1]):
             adapter.embeddings[f"{found[1]}.weight"] = tensor
-        elif not any(part in key for part in DUPLICATES):
+        elif TRAINED in key and np.array_equal(tensor, stored.get(key.replace(TRAINED, "."))):
+            continue
+        elif REPLACED not in key:
             adapter.tensors[key] = tensor
     tied = adapter.tensors.get(TIED_ROWS)
     if tied is not None and np.array_equal(tied, adapter.tensors.get(PREFIX + ROWS)):

@@ -215,3 +215,19 @@ def test_adapters_of_different_bases_are_not_added_up(adapter, base, tmp_path):
     assert_refused(lambda: combine(both, {"ours": 0.5, "foreign": 0.5}), "'ours'", "'foreign'", "different bases")
     both["foreign"].base = None  # as PEFT writes it
     assert combine(both, {"foreign": 0.5, "ours": 0.5}).base == fingerprint(open_model(base))
+
+
+def test_a_layers_bias_that_is_stored_twice_is_the_same_or_refused(base, tmp_path):
+    """As PEFT stores it with `bias: all` beside modules_to_save; what it replaced is of no use to anybody."""
+    config = lora.LoraConfig(r=3, target_modules=["c_attn"], modules_to_save=["ln_f"], bias="all")
+    lora.save_adapter(lora.inject(GPT2LMHeadModel.from_pretrained(base), config), tmp_path)
+    tensors, norm = safetensors.numpy.load_file(tmp_path / WEIGHTS), "base_model.model.transformer.ln_f"
+    tensors[f"{norm}.original_module.bias"] = tensors[f"{norm}.bias"] + 1
+    for more, refused in ((0, False), (1, True)):
+        twice = tensors | {f"{norm}.modules_to_save.bias": tensors[f"{norm}.bias"] + more}
+        safetensors.numpy.save_file(twice, tmp_path / WEIGHTS)
+        model = GPT2LMHeadModel.from_pretrained(base)
+        if refused:
+            assert_refused(lambda m=model: lora.load_adapter(m, tmp_path), "1 unexpected", "ln_f.modules_to_save.bias")
+        else:
+            lora.load_adapter(model, tmp_path)

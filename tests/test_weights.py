@@ -216,6 +216,16 @@ def test_a_tensor_given_twice_is_refused(tmp_path):
         open_tensors(tmp_path)
 
 
+def test_a_tensor_in_two_files_is_refused(model, tmp_path):
+    state = {name: value.contiguous() for name, value in model.transformer.state_dict().items()}
+    index = {"weight_map": dict.fromkeys(state, "model-1.safetensors") | {"wpe.weight": "model-2.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    safetensors.torch.save_file(state, tmp_path / "model-1.safetensors")
+    safetensors.torch.save_file({"wpe.weight": state["wpe.weight"] + 1}, tmp_path / "model-2.safetensors")
+    with pytest.raises(UserError, match="model-2.safetensors: tensor transformer.wpe.weight is there twice"):
+        open_tensors(tmp_path)
+
+
 def test_every_mismatch_is_in_one_line():
     expected = {"a": (2,), "b": (3, 4), "c": (5,)} | {f"m{i}": (1,) for i in range(30)}
     found = {"a": (2,), "b": (4, 3), "score.weight": (1,), "lm_head.weight": (9, 9)}
