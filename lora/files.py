@@ -66,7 +66,8 @@ def read_adapter(directory: str | Path) -> Adapter:
     views = _todays_keys(open_file(path), path)
     _check_factors(views, config, path)
     adapter = Adapter(config, {}, base=None if path.name == ARCHIVE else read_metadata(path).get(BASE))
-    for key, tensor in in_float32(views, path).items():
+    stored = in_float32(views, path)
+    for key, tensor in stored.items():
         found = EMBEDDING.fullmatch(key.removeprefix(PREFIX))
         if found and not config.saves(found[1]):
             adapter.embeddings[f"{found[1]}.weight"] = tensor
