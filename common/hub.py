@@ -23,9 +23,7 @@ from common.files import expanded
 from common.terminal import bar
 
 BLOCK = 1 << 20
-HASHED = (
-    1 << 24
-)  # bytes: reading more, each time, takes longer than it is worth where a file's ends tell that it was cut
+HASHED = 1 << 24  # bytes: of larger files the ends tell that they were cut, and reading all each time takes long
 SECONDS = 10  # to wait for an answer, and for more of a file
 TRIES = 5  # of a download, in a row, without a byte more
 PAUSE = 1.0  # seconds between them

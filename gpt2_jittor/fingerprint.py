@@ -6,6 +6,7 @@ both have. Needs no Jittor.
 """
 
 import base64
+import functools
 import hashlib
 import json
 import re
@@ -19,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from gpt2_jittor.config import GPT2Config
-from gpt2_jittor.outline import EMBEDDING, HEAD, SCORE, StoredModel, body_shapes, open_model
+from gpt2_jittor.outline import EMBEDDING, HEAD, SCORE, StoredModel, body_shapes
 from gpt2_jittor.torch_archive import BFLOAT16
-from gpt2_jittor.weights import as_float32, forget, open_tensors, to_float32
+from gpt2_jittor.weights import as_float32, forget, open_tensors, to_float32, weight_files
 
 VERSION = 2
 FIRST_FORM = re.compile(r"[0-9a-f]{64}")  # what adapters carry that were written before: `_first_form`
@@ -50,15 +51,18 @@ LISTED = 3  # tensors in a message
 
 @dataclass(frozen=True)
 class Base:
-    """A base model: its folder, and its fingerprint when it was read."""
+    """A base model that `open_model` has opened. Its files stay mapped: one that is replaced on the disk is another."""
 
-    directory: Path
-    fingerprint: str
+    stored: StoredModel
 
-    @classmethod
-    def of(cls, stored: StoredModel) -> "Base":
-        """The base that `open_model` has opened."""
-        return cls(stored.directory, fingerprint(stored))
+    @property
+    def directory(self) -> Path:
+        return self.stored.directory
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Read when it is first asked for: it takes the time of reading the whole model."""
+        return fingerprint(self.stored)
 
     def difference(self, text: str, classifies: bool = False) -> str | None:
         """In which way the base with the fingerprint `text` is another, in words; None where it is this one.
@@ -69,7 +73,7 @@ class Base:
             return None if text == _first_form(self.directory) else "its weights differ"
         if text == self.fingerprint:
             return None
-        return _difference(text, self.fingerprint, classifies, open_model(self.directory).tensors)
+        return _difference(text, self.fingerprint, classifies, self.stored.tensors)
 
 
 def disagreement(text: str, other: str, classifies: bool = False) -> str | None:
@@ -104,10 +108,20 @@ def _header(stored: StoredModel) -> dict[str, Any]:
 
 
 def _records(stored: StoredModel) -> np.ndarray:
-    """A RECORD of each tensor, in the order of their names.
+    """A RECORD of each tensor, in the order of their names; of files that were read before, those from then."""
+    states = [path.stat() for path in weight_files(stored.directory)]
+    files = tuple((state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns) for state in states)
+    key = (files, *sorted(stored.tensors))
+    if key not in _known:
+        _known[key] = _read_records(stored)
+    return _known[key]
 
-    A type may be finer than its numbers, which were rounded before: all tensors of a type decide together.
-    """
+
+_known: dict[tuple, np.ndarray] = {}  # a model's own copy and its adapter's check each ask for them
+
+
+def _read_records(stored: StoredModel) -> np.ndarray:
+    """A type may be finer than its numbers, which were rounded before: all tensors of a type decide together."""
     records = np.zeros(len(stored.tensors), RECORD)
     coarser = [{1, 2}, {2}, set()]  # precisions that all numbers of a type have, as far as is known
     for index, (name, view) in enumerate(sorted(stored.tensors.items())):

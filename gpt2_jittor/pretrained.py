@@ -84,7 +84,7 @@ class GPT2PreTrained(jt.nn.Module):
         weights.check(shapes, weights.shapes_of(tensors), stored.directory)
         for name, array in itertools.chain(new.items(), weights.read_views(tensors, stored.directory)):
             model.parameter(name).assign(array)
-        model.base = Base.of(stored)
+        model.base = Base(stored)
         model.generation = GenerationConfig.from_pretrained(stored.directory).values
         return model
 

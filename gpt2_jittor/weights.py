@@ -82,7 +82,7 @@ def open_tensors(directory: str | Path) -> dict[str, np.ndarray]:
     Raises UserError for missing, damaged or foreign files.
     """
     stored: dict[str, np.ndarray] = {}
-    for path in _weight_files(Path(directory)):
+    for path in weight_files(Path(directory)):
         opened = open_file(path)
         for key, name in canonical_names(opened).items():
             if MASK.fullmatch(name):
@@ -234,7 +234,8 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
-def _weight_files(directory: Path) -> list[Path]:
+def weight_files(directory: Path) -> list[Path]:
+    """The files that hold a checkpoint's tensors. Raises UserError where one is missing."""
     parts = weight_parts(directory)
     if parts is None:
         raise UserError(f"{directory} holds no weights; put model.safetensors or pytorch_model.bin there")

@@ -99,7 +99,7 @@ def check_base(source: str | Path, adapter: Adapter, base: Base | StoredModel | 
     """
     if adapter.base is None or base is None or ignore:
         return
-    base = Base.of(base) if isinstance(base, StoredModel) else base
+    base = Base(base) if isinstance(base, StoredModel) else base
     if difference := base.difference(adapter.base, adapter.is_classifier):
         raise UserError(
             f"{source} was trained on another base than {base.directory}: {difference}; "

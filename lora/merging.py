@@ -162,7 +162,7 @@ def _labels(found: Plan, labels: Sequence[str] | None) -> tuple[str, ...] | None
                 f"--labels must name the {len(score)} classes of {found.directory}, each once, not {','.join(labels)}"
             )
         return tuple(labels)
-    task = TASKS.get(run_arguments(found.directory).get("task"))
+    task = TASKS.get(str(run_arguments(found.directory).get("task")))
     if task is not None and len(task.labels) == len(score):
         return task.labels
     if SCORE in open_model(found.base).tensors:

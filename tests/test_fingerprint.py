@@ -67,7 +67,7 @@ def folder_of(folder, state: dict, config: dict):
 
 
 def base_of(folder) -> Base:
-    return Base.of(open_model(folder))
+    return Base(open_model(folder))
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_the_files_form_changes_nothing(tmp_path, seed, form):
     else:
         theirs.save_pretrained(tmp_path / "other", max_shard_size="30KB" if form == "several files" else "1GB")
     one, other = open_model(tmp_path / "one"), open_model(tmp_path / "other")
-    assert Base.of(one).fingerprint == Base.of(other).fingerprint and digest(one) == digest(other)
+    assert Base(one).fingerprint == Base(other).fingerprint and digest(one) == digest(other)
 
 
 @pytest.mark.parametrize("first", COPIES)
@@ -223,11 +223,11 @@ def test_adapters_of_the_first_form_are_compared_as_they_were(tmp_path):
     """The value is that of the code that wrote it."""
     nano = open_model("checkpoints/gpt2-nano")
     written = NANO_FIRST_FORM
-    assert Base.of(nano).difference(written) is None
-    assert Base.of(nano).difference(written[::-1]) == "its weights differ"
+    assert Base(nano).difference(written) is None
+    assert Base(nano).difference(written[::-1]) == "its weights differ"
     tiny.hf_model(1).save_pretrained(tmp_path)
     assert base_of(tmp_path).difference(written) == "its weights differ"
-    assert disagreement(written, written[::-1]) and disagreement(written, Base.of(nano).fingerprint) is None
+    assert disagreement(written, written[::-1]) and disagreement(written, Base(nano).fingerprint) is None
 
 
 NANO_FIRST_FORM = "93f8be6ce36e0f71659e78c539789c93ac8f8cfe7f3f3e5d35c8fd25b80823bc"

@@ -12,9 +12,7 @@ import numpy as np
 from datasets.encode import EncodedSet
 
 SHARE = 0.1  # of training's time, for all validations together
-FORWARD = (
-    0.4  # of an update's time, what its forward pass takes: a third where every weight has a gradient, more in LoRA
-)
+FORWARD = 0.4  # of an update's time, what its forward pass takes: a third in full tuning, more with LoRA
 FEWEST = 50  # examples of a validation: with fewer its figure says too little
 MOST_TOKENS = 25_000  # of a validation: one stands before the first update. GPT-2 small on two cores: half a minute
 

@@ -53,7 +53,7 @@ def identify(inputs: Inputs, trained: int, device: str) -> dict[str, Any]:
         "arguments": {
             name: value
             for name, value in dataclasses.asdict(given).items()
-            if name not in RESUMABLE and name != "precision"
+            if name not in RESUMABLE | {"precision", "model"}  # the one stands above; what a base is, not where it lies
         },
         "steps": inputs.total_steps,
         "patience": given.patience,

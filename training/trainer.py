@@ -60,9 +60,7 @@ class Trainer:
         self._plans: dict[int, list[np.ndarray]] = {}
         self.whole = True  # false while an update is being made
         self.tokens = 0  # real tokens trained on by this process
-        self.whole_score: Score | None = (
-            None  # of the best weights on the whole validation set, where it was drawn from
-        )
+        self.whole_score: Score | None = None  # of the best weights on the whole validation set, if it was drawn from
 
     def run(self) -> Progress:
         """Trains until the last step, or until validation has not improved for `patience` times.
