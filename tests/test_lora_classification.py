@@ -151,5 +151,7 @@ def test_a_classifiers_adapter_is_refused_by_a_language_model_and_by_other_class
     two = GPT2ForSequenceClassification.from_pretrained(base, ["no", "yes"])
     assert_refused(lambda: lora.load_adapter(two, tmp_path), str(tmp_path), "score.weight [3, 36] instead of [2, 36]")
     three = GPT2ForSequenceClassification.from_pretrained(base, LABELS)
-    edit(tmp_path, modules_to_save=["score", "lm_head"])
-    assert_refused(lambda: lora.load_adapter(three, tmp_path), "'lm_head'")
+    edit(tmp_path, modules_to_save=["score", "ln_f"])
+    assert_refused(lambda: lora.load_adapter(three, tmp_path), "2 missing", "ln_f.weight")
+    edit(tmp_path, modules_to_save=["score", "lm_head"])  # which a classifier does not have: as in PEFT, it matters not
+    assert lora.load_adapter(three, tmp_path).modules_to_save == ["score", "lm_head"]
