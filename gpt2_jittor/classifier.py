@@ -66,7 +66,7 @@ class GPT2ForSequenceClassification(GPT2PreTrained):
             raise ValueError("a row has no token: attention_mask hides all of it")
         last = time - 1 - (mask[:, ::-1] != 0).argmax(axis=1)
         hidden = self.hidden(input_ids, attention_mask)
-        flat = (np.arange(rows) * time + last).astype(np.int32)
+        flat = (np.arange(rows) * time + last).astype(np.int32)  # [batch], places in [batch * time]
         return hidden.reshape(-1, hidden.shape[-1])[jt.array(flat)]
 
     @in_own_precision

@@ -21,7 +21,7 @@ def last_logits(model: GPT2LMHeadModel, input_ids: np.ndarray, cache: KVCache, a
         if attention_mask is None and cache.length and input_ids.shape[1] == 1 and _applies(model, cache):
             return _next_token(model, input_ids[:, 0], cache).numpy()
         hidden = model.hidden(input_ids, attention_mask, cache)
-        return model.lm_head(hidden[:, -1]).numpy()
+        return model.lm_head(hidden[:, -1]).numpy()  # [batch, width] -> [batch, vocab]
 
 
 def _applies(model: GPT2LMHeadModel, cache: KVCache) -> bool:

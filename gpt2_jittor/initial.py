@@ -24,6 +24,7 @@ def initial_weights(config: GPT2Config, seed: int) -> Iterator[tuple[str, np.nda
     width, inner = config.n_embd, config.mlp_size
 
     def normal(shape, scale=1.0):
+        """float32 of this shape, drawn next from the one generator: the order of the calls decides the weights."""
         values = generator.standard_normal(shape, dtype=np.float32)
         return values * np.float32(config.initializer_range * scale)
 

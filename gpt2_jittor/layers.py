@@ -25,24 +25,31 @@ class Conv1D(jt.nn.Module):
         self.bias = jt.zeros((outputs,))
 
     def execute(self, x, activation=None):
+        """x float32 [..., in] → [..., out]."""
         return linear(x, self.weight, self.bias, activation)
 
 
 class LayerNorm(jt.nn.Module):
+    """Layer normalisation over the last axis, with a trained weight and bias [width]."""
+
     def __init__(self, width: int, eps: float):
         self.eps = eps
         self.weight = jt.ones((width,))
         self.bias = jt.zeros((width,))
 
     def execute(self, x):
+        """x float32 [..., width] → the same shape."""
         return layer_norm(x, self.weight, self.bias, self.eps)
 
 
 class Embedding(jt.nn.Module):
+    """A table of vectors, weight [rows, width]: for token ids (`wte`) or positions (`wpe`)."""
+
     def __init__(self, rows: int, width: int):
         self.weight = jt.zeros((rows, width))
 
     def execute(self, ids):
+        """ids int32, any shape [...] → float32 [..., width]. Ids out of range read garbage: check them before."""
         return self.weight[ids].float32()  # of a weight that is kept in a half type
 
     def logits(self, x):
@@ -55,6 +62,11 @@ class Embedding(jt.nn.Module):
 
 
 class Attention(jt.nn.Module):
+    """Causal multi-head self-attention (Vaswani et al. 2017, section 3.2.2), with GPT-2's `c_attn` and `c_proj`.
+
+    `layer` counts from 0: under it stand the keys in the cache, and some models divide their scores by layer + 1.
+    """
+
     def __init__(self, config: GPT2Config, layer: int):
         self.layer = layer
         self.heads = config.n_head
@@ -67,28 +79,42 @@ class Attention(jt.nn.Module):
         self.c_proj = Conv1D(config.n_embd, config.n_embd)
 
     def execute(self, x, mask, cache: KVCache | None):
+        """x float32 [batch, time, width] → the same shape.
+
+        mask int32 [batch, all], 0 for a pad: of x's tokens, and with a `cache` of the tokens that it holds too.
+        The cache takes up x's keys and values; then there is no dropout, and no gradient.
+        """
         qkv = self.c_attn(x)  # [batch, time, 3 * width]
         if cache is None:
+            # [batch, time, width], the heads side by side
             x = attention(qkv, mask, self.heads, self.scale, self.dropout if self.is_training() else 0.0)
         else:
             width = x.shape[-1]
             new = factor(qkv[:, :, width : 2 * width]), factor(qkv[:, :, 2 * width :])
-            keys, values = cache.append(self.layer, *new)
+            keys, values = cache.append(self.layer, *new)  # [batch, all, width]
             x = cached_attention(qkv[:, :, :width], keys, values, mask, self.heads, self.scale)
         return self.c_proj(x)
 
 
 class MLP(jt.nn.Module):
+    """The two projections after attention: width → `mlp_size` → width."""
+
     def __init__(self, config: GPT2Config):
         self.c_fc = Conv1D(config.n_embd, config.mlp_size)
         self.c_proj = Conv1D(config.mlp_size, config.n_embd)
         self.activation = ACTIVATIONS[config.activation_function]
 
     def execute(self, x):
-        return self.c_proj(self.c_fc(x), self.activation)
+        """x float32 [batch, time, width] → the same shape. `c_proj` applies the activation to what it is given."""
+        return self.c_proj(self.c_fc(x), self.activation)  # between them [batch, time, mlp_size]
 
 
 class Block(jt.nn.Module):
+    """One layer of GPT-2, each part behind its layer norm (Radford et al. 2019, section 2.3):
+
+    x = x + attn(ln_1(x));  x = x + mlp(ln_2(x)), with dropout on what is added.
+    """
+
     def __init__(self, config: GPT2Config, layer: int):
         self.ln_1 = LayerNorm(config.n_embd, config.layer_norm_epsilon)
         self.attn = Attention(config, layer)
@@ -97,6 +123,7 @@ class Block(jt.nn.Module):
         self.dropout = config.resid_pdrop
 
     def execute(self, x, mask, cache):
+        """x float32 [batch, time, width] → the same shape. mask and cache as of `Attention.execute`."""
         p = self.dropout if self.is_training() else 0.0
         x = add_dropped(x, self.attn(self.ln_1(x), mask, cache), p)
         return add_dropped(x, self.mlp(self.ln_2(x)), p)
@@ -113,7 +140,11 @@ class GPT2Model(jt.nn.Module):
         self.dropout = config.embd_pdrop
 
     def execute(self, input_ids, mask, position_ids, cache):
-        x = self.wte(input_ids) + self.wpe(position_ids)
+        """input_ids and position_ids int32 [batch, time] → float32 [batch, time, width].
+
+        mask and cache as of `Attention.execute`. Checks nothing: `GPT2PreTrained.hidden` makes and checks these.
+        """
+        x = self.wte(input_ids) + self.wpe(position_ids)  # [batch, time, width]
         x = dropout(x, self.dropout if self.is_training() else 0.0)
         for block in self.h:
             x = block(x, mask, cache)
@@ -128,12 +159,15 @@ class TiedHead(jt.nn.Module):
 
     @property
     def weight(self):
+        """The token embedding's own weight, [vocab, width]. An embedding in int8 has none."""
         return self._embedding.weight
 
     def execute(self, x):
+        """Hidden states float32 [tokens, width] → logits [tokens, vocab]."""
         return self._embedding.logits(x)
 
     def losses(self, x, targets):
+        """The cross-entropy of those logits in nats, [tokens]; targets int32 [tokens]."""
         return self._embedding.losses(x, targets)
 
 
@@ -151,7 +185,9 @@ class Head(jt.nn.Module):
         return head
 
     def execute(self, x):
+        """Hidden states float32 [tokens, width] → logits [tokens, vocab]."""
         return product(x, self.weight, transposed=True)
 
     def losses(self, x, targets):
+        """The cross-entropy of those logits in nats, [tokens]; targets int32 [tokens]."""
         return head_loss(x, self.weight, targets)

@@ -36,6 +36,7 @@ class GPT2LMHeadModel(GPT2PreTrained):
         """Logits float32 [batch, time, vocab]; arguments and errors as of `hidden`."""
         hidden = self.hidden(input_ids, attention_mask, cache)
         batch, time, width = hidden.shape
+        # the head takes rows: [batch * time, width] -> [batch * time, vocab]
         return self.lm_head(hidden.reshape(-1, width)).reshape(batch, time, -1)
 
     def loss(self, input_ids, labels, attention_mask=None):
@@ -57,13 +58,13 @@ class GPT2LMHeadModel(GPT2PreTrained):
             raise ValueError(f"labels are {list(labels.shape)}, input_ids {list(np.shape(input_ids))}")
         targets = np.full_like(labels, IGNORED)
         targets[:, :-1] = labels[:, 1:]
-        targets = targets.reshape(-1)
+        targets = targets.reshape(-1)  # [batch * time]
         rows = np.flatnonzero(targets != IGNORED).astype(np.int32)
         if not len(rows):
             raise ValueError("no label is scored: every one is -100 or stands at the first position")
         targets = targets[rows]
         check_ids(targets, self.config.vocab_size, "labels")
         hidden = self.hidden(input_ids, attention_mask)
-        hidden = hidden.reshape(-1, hidden.shape[-1])[jt.array(rows)]
+        hidden = hidden.reshape(-1, hidden.shape[-1])[jt.array(rows)]  # [scored, width]
         hidden = dropout(hidden, self.head_dropout if self.is_training() else 0.0)
         return self.lm_head.losses(hidden, jt.array(targets.astype(np.int32)))

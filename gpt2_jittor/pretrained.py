@@ -135,11 +135,11 @@ class GPT2PreTrained(jt.nn.Module):
         if mask.shape != ids.shape:
             raise ValueError(f"attention_mask is {list(mask.shape)}, input_ids {list(ids.shape)}")
         if cache is not None:
-            mask = cache.extend_mask(mask)
+            mask = cache.extend_mask(mask)  # [batch, all], the cache's tokens before the new ones
         count = np.cumsum(mask, axis=1, dtype=np.int32)  # real tokens so far, in each row
         if count.size and count[:, -1].max() > self.config.n_positions:
             raise ValueError(f"{count[:, -1].max()} tokens do not fit {self.config.n_positions} positions")
-        position_ids = np.maximum(count - 1, 0)[:, -ids.shape[1] :]
+        position_ids = np.maximum(count - 1, 0)[:, -ids.shape[1] :]  # [batch, time], of the new ids alone
         return self.transformer(jt.array(ids), jt.array(mask), jt.array(position_ids), cache)
 
     def resize_token_embeddings(self, rows: int) -> None:

@@ -28,6 +28,7 @@ class Int8Linear(jt.nn.Module):
         return self._panels, self._scales, self.bias
 
     def execute(self, x, activation=None):
+        """activation(x) @ weight + bias, forward only: x float32 [..., in] → [..., out]."""
         return int8_linear(x if activation is None else activation(x), *self.parts)
 
 
@@ -55,12 +56,18 @@ class Int8Table(jt.nn.Module):
 
 
 class Int8Embedding(Int8Table):
+    """The token embedding in int8. A tied head shares it."""
+
     def execute(self, ids):
+        """ids int32, any shape [...] → float32 [..., width]. Ids out of range read garbage: check them before."""
         return self._rows[ids].float32() * self._scales[ids].unsqueeze(-1)
 
 
 class Int8Head(Int8Table):
+    """A head of its own in int8."""
+
     def execute(self, x):
+        """Hidden states float32 [tokens, width] → logits [tokens, vocab], forward only."""
         return self.logits(x)
 
 

@@ -41,6 +41,10 @@ class LoraLinear(jt.nn.Module):
         return layer
 
     def execute(self, x, activation=None):
+        """With z = activation(x): z @ weight + bias + scaling · dropout(z) @ Aᵀ @ Bᵀ, x float32 [..., in] → [..., out].
+
+        Dropout is on in training only. A merged layer costs what a plain projection does.
+        """
         if self.merged:
             return linear(x, self.weight, self.bias, activation)
         p = self.dropout if self.is_training() else 0.0
@@ -52,10 +56,12 @@ class LoraLinear(jt.nn.Module):
         return jt.matmul(self.lora_A.weight.transpose(), self.lora_B.weight.transpose()) * self.scaling
 
     def merge(self) -> None:
+        """Adds `delta` to the weight, in place. Does nothing where it is merged already."""
         if not self.merged:
             self._add(self.delta())
 
     def unmerge(self) -> None:
+        """Takes `delta` out again: the old weight, to rounding. Does nothing where it is not merged."""
         if self.merged:
             self._add(-self.delta())
 

@@ -47,10 +47,11 @@ class TrainedTokens(jt.nn.Module):
         return self.token_adapter.trainable_tokens_delta
 
     def execute(self, ids):
-        x = self.weight[ids].float32()
+        """ids int32, any shape [...] → float32 [..., width]. Ids out of range read garbage: check them before."""
+        x = self.weight[ids].float32()  # [..., width]
         if self.merged:
             return x
-        slots = self._slots[ids].unsqueeze(-1)
+        slots = self._slots[ids].unsqueeze(-1)  # [..., 1]
         trained = self.rows[jt.maximum(slots.squeeze(-1), 0)]
         return jt.ternary(slots.broadcast(x.shape) >= 0, trained, x)
 
@@ -68,11 +69,13 @@ class TrainedTokens(jt.nn.Module):
         return head_loss(x, self.weight, targets, self._tokens, self.rows)
 
     def merge(self) -> None:
+        """Writes the rows over the weight's and keeps the old ones. Does nothing where it is merged already."""
         if not self.merged:
             self._originals = self.weight[self._tokens].numpy()
             self._write(self.rows.numpy())
 
     def unmerge(self) -> None:
+        """Writes the old rows back, exactly. Does nothing where it is not merged."""
         if self.merged:
             self._write(self._originals)
 

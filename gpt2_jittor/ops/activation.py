@@ -19,6 +19,7 @@ def gelu_new(x):
 
 
 def gelu_new_composed(x):
+    """`gelu_new` in plain Jittor: the definition, for every device."""
     return 0.5 * x * (1 + tanh(_SQRT_2_OVER_PI * (x + 0.044715 * x * x * x)))
 
 
@@ -72,10 +73,12 @@ def _gelu_new_backward(x, dy):
 
 class _GeluNew(jt.Function):
     def execute(self, x):
+        """x float32 → the same shape. Only x is kept."""
         self.x = x
         return _gelu_new_forward(x)
 
     def grad(self, dy):
+        """The gradient by x, whose tanh is computed again."""
         return _gelu_new_backward(self.x, dy)
 
 

@@ -54,6 +54,11 @@ def _fused(tensors, scale, betas, eps: float, numbers: dict) -> list[tuple]:
 
 
 def composed(parameter, gradient, first, second, keep: float, scale, betas, eps: float, step_size, correction):
+    """One tensor's update in plain Jittor: its new values, first and second moment, shaped like it, float32.
+
+    The formula is that of `adamw`, with `keep` 1 − rate · decay, `step_size` rate / (1 − β₁ᵗ) and `correction`
+    1 / √(1 − β₂ᵗ).
+    """
     # numbers that change every step travel as data: some of them Jittor would compile in as constants
     keep, step_size, correction = (
         jt.array(np.array([number] * 2, np.float32))[:1] for number in (keep, step_size, correction)

@@ -56,11 +56,12 @@ def composed(q, k, v, mask, heads: int, scale: float, dropout: float = 0.0, seed
     batch, queries, width = q.shape
     keys = k.shape[1]
 
-    def split(x):  # [batch, time, width] -> [batch, heads, time, dim]
+    def split(x):
+        """[batch, time, width] → [batch, heads, time, head_dim]."""
         return x.reshape(batch, x.shape[1], heads, width // heads).permute(0, 2, 1, 3)
 
     # scaled first, as float16 ends at 65,504; transposed by the product itself: permute would do it on the CPU, always
-    scores = product(split(q) * scale, split(k), transposed=True)
+    scores = product(split(q) * scale, split(k), transposed=True)  # [batch, heads, queries, keys]
     position = jt.arange(queries).unsqueeze(1) + (keys - queries)
     visible = (jt.arange(keys).unsqueeze(0) <= position).unsqueeze(0) * mask.unsqueeze(1)
     visible = visible.unsqueeze(1).bool().float32()  # [batch, 1, queries, keys]
@@ -81,6 +82,10 @@ _SHAPE = """
 
 class _Attention(jt.Function):
     def execute(self, qkv, mask, heads, scale, dropout, seed):
+        """qkv [batch, time, 3 * width], mask [batch, time] → [batch, time, width].
+
+        Of each softmax it keeps two numbers, [batch, heads, time, 2]: the largest score, and 1 / the sum of exponentials.
+        """
         self.qkv, self.mask = qkv, mask
         self.numbers = {
             "heads": heads,
@@ -102,6 +107,7 @@ class _Attention(jt.Function):
         return self.out
 
     def grad(self, dout):
+        """dout [batch, time, width] → the gradient by qkv. The dropout's mask is drawn again from its seed."""
         (dqkv,) = fused.run(
             ["exp", "random", "sgemm", "attention"],
             _SHAPE.format(keys="in0_shape1", width="in0_shape2 / 3")

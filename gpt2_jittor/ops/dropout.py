@@ -21,6 +21,7 @@ class Seeds:
         self._generator = np.random.Generator(np.random.PCG64([seed, step, rank]))
 
     def next(self) -> int:
+        """The next seed, 0 … 2³² − 1. Each call moves the stream on, so the number of calls matters."""
         return int(self._generator.integers(2**32))
 
 
@@ -44,6 +45,7 @@ def add_dropped(x, y, p: float):
 
 
 def composed(x, p: float, seed: int):
+    """`dropout` in plain Jittor, with a given seed: the same mask as the kernel's."""
     return x * factors(x.shape, p, seed)
 
 
@@ -70,19 +72,23 @@ def _u32(value: int):
 
 class _Dropout(jt.Function):
     def execute(self, x, p, seed):
+        """x float32 → the same shape. Neither x nor the mask is kept: the seed is enough."""
         self.p, self.seed = p, seed
         return _run("dropout(in0_p, out0_p", [x], p, seed)
 
     def grad(self, dy):
+        """The gradient by x: dy under the same mask."""
         return _run("dropout(in0_p, out0_p", [dy], self.p, self.seed), None, None
 
 
 class _AddDropped(jt.Function):
     def execute(self, x, y, p, seed):
+        """x and y float32, of one shape → x + dropout(y)."""
         self.p, self.seed = p, seed
         return _run("add_dropped(in0_p, in1_p, out0_p", [x, y], p, seed)
 
     def grad(self, dz):
+        """The gradients by x, which is dz itself, and by y."""
         return dz, _run("dropout(in0_p, out0_p", [dz], self.p, self.seed), None, None
 
 

@@ -86,6 +86,7 @@ def cuda_header(kernel: str) -> str:
     included = set()
 
     def text_of(path: Path) -> str:
+        """The file's text with its includes' in their place; empty for a file that stands in the text already."""
         if path in included:
             return ""
         included.add(path)

@@ -27,7 +27,8 @@ def head_loss(hidden, weight, targets, tokens=None, rows=None):
 
 
 def composed(hidden, weight, targets, tokens=None, rows=None):
-    logits = product(hidden, weight, transposed=True)
+    """`head_loss` in plain Jittor: the definition, for every device. It stores all logits, [n, vocab]."""
+    logits = product(hidden, weight, transposed=True)  # [n, vocab]
     if rows is not None:
         logits = logits.setitem((slice(None), tokens), product(hidden, rows, transposed=True))
     shifted = logits - logits.max(-1, keepdims=True).stop_grad()
@@ -38,6 +39,10 @@ def composed(hidden, weight, targets, tokens=None, rows=None):
 
 class _HeadLoss(jt.Function):
     def execute(self, hidden, weight, targets, tokens, rows):
+        """The losses [n]. The gradient by `hidden` [n, width] is made here too, while the logits are there.
+
+        `stats` [n, 2] are each row's largest logit and sum of exponentials: from them `grad` finds the softmax again.
+        """
         self.inputs = [hidden, weight, targets]
         self.rows = rows
         count, width = hidden.shape
@@ -55,6 +60,7 @@ class _HeadLoss(jt.Function):
         return loss
 
     def grad(self, dloss):
+        """dloss [n] → the gradients by hidden [n, width], weight [vocab, width] and, where given, rows [k, width]."""
         hidden = self.inputs[0]
         by_hidden = self.by_hidden * dloss.unsqueeze(1)
         (by_weight,) = fused.run(  # never executed where the weight is frozen: Jittor is lazy

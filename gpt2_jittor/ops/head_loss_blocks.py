@@ -14,12 +14,13 @@ class HeadLossByBlocks(jt.Function):
     """Arguments as of `head_loss`: hidden [n, width], weight [vocab, width], targets [n] → [n]."""
 
     def execute(self, hidden, weight, targets):
+        """The losses [n]. Where a gradient will be asked for, the one by `hidden` [n, width] is made here too."""
         self.hidden, self.weight, self.targets = hidden, weight, targets
         self.blocks = _blocks(hidden.shape[0], weight.shape[0])
         trained = not jt.flags.no_grad  # else (evaluation) half of the work is left out
         losses, self.stats, by_hidden = [], [], []
         for block in self.blocks:
-            logits = jt.nn.matmul_transpose(hidden[block], weight)
+            logits = jt.nn.matmul_transpose(hidden[block], weight)  # [block, vocab]
             rows = logits.shape[0]
             loss, stats, *by_logits = fused.run(
                 ["cross_entropy"],
@@ -35,6 +36,7 @@ class HeadLossByBlocks(jt.Function):
         return _joined(losses)
 
     def grad(self, dloss):
+        """dloss [n] → the gradients by hidden [n, width] and weight [vocab, width]; logits are computed again."""
         by_weight = None  # never executed where the weight is frozen: Jittor is lazy
         for block, stats in zip(self.blocks, self.stats, strict=True):
             hidden = self.hidden[block]

@@ -41,6 +41,7 @@ def to_panels(rows: np.ndarray) -> np.ndarray:
 def int8_linear(x, panels, scales, bias):
     """x @ weight + bias, forward only: x [..., in], panels [panels, in, 64], scales and bias [out] → [..., out]."""
     if not fused.products():
+        # [panels, in, 64] -> [in, panels * 64] -> [in, out]
         weight = panels.float32().permute(1, 0, 2).reshape(panels.shape[1], -1)[:, : scales.shape[0]] * scales
         return linear(x, weight, bias)
     (y,) = fused.run(

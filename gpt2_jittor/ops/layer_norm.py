@@ -18,6 +18,7 @@ def layer_norm(x, weight, bias, eps: float):
 
 
 def composed(x, weight, bias, eps: float):
+    """`layer_norm` in plain Jittor: the definition, for every device."""
     centred = x - x.mean(-1, keepdims=True)
     variance = (centred * centred).mean(-1, keepdims=True)
     return centred / jt.sqrt(variance + eps) * weight + bias
@@ -25,8 +26,9 @@ def composed(x, weight, bias, eps: float):
 
 class _LayerNorm(jt.Function):
     def execute(self, x, weight, bias, eps):
+        """x [..., width] → the same shape. Keeps x, and each row's mean and 1 / √(variance + eps), [rows]."""
         self.shape, self.weight = x.shape, weight
-        self.x = x.reshape(-1, x.shape[-1])
+        self.x = x.reshape(-1, x.shape[-1])  # [rows, width]
         rows = self.x.shape[0]
         y, self.mean, self.rstd = fused.run(
             ["layer_norm"],
@@ -38,6 +40,7 @@ class _LayerNorm(jt.Function):
         return y.reshape(self.shape)
 
     def grad(self, dy):
+        """dy [..., width] → the gradients by x, and by weight and bias [width]."""
         dy = dy.reshape(self.x.shape)
         (dx,) = fused.run(
             ["layer_norm"],

@@ -12,7 +12,7 @@ def linear(x, weight, bias=None, activation=None):
     x [..., in], weight [in, out], bias [out] or None, all float32 → [..., out]. `activation` is one of
     `ops.activation`, which the backward pass computes again rather than keep its result.
     """
-    flat = x.reshape(-1, x.shape[-1])
+    flat = x.reshape(-1, x.shape[-1])  # [rows, in]
     if fused.products():
         before, recomputed = Recomputed.split(activation, flat)
         y = _Linear.apply(before, weight, bias, recomputed)
@@ -22,12 +22,14 @@ def linear(x, weight, bias=None, activation=None):
 
 
 def composed(x, weight, bias):
+    """x @ weight + bias in plain Jittor, in the current precision: x [rows, in] → [rows, out]."""
     y = product(x, weight)
     return y if bias is None else y + bias
 
 
 class _Linear(jt.Function):
     def execute(self, x, weight, bias, activation):
+        """activation(x) @ weight + bias: x [rows, in] → [rows, out]. `activation` is a `Recomputed`."""
         self.x, self.weight, self.activation = x, weight, activation
         rows, outputs = x.shape[0], weight.shape[1]
         inputs = [activation.forward(x), weight] + ([] if bias is None else [bias])
@@ -41,6 +43,7 @@ class _Linear(jt.Function):
         return y
 
     def grad(self, dy):
+        """dy [rows, out] → the gradients by x [rows, in], weight [in, out] and bias [out]."""
         (dx,) = fused.run(
             ["sgemm", "projection"],
             "projection_by_input(in0_p, in1_p, out0_p, in0_shape0, in1_shape0, in1_shape1, 0.0f);",

@@ -19,7 +19,7 @@ def lora_linear(x, weight, bias, a, b, scaling: float, dropout: float = 0.0, act
     `linear`. Neither dropout(z) nor z is kept for the backward pass.
     """
     seed = dropout_op.seeds.next() if dropout else 0
-    flat = x.reshape(-1, x.shape[-1])
+    flat = x.reshape(-1, x.shape[-1])  # [rows, in]
     if fused.products():
         before, recomputed = Recomputed.split(activation, flat)
         y = _LoraLinear.apply(before, weight, bias, a, b, recomputed, scaling, dropout, seed)
@@ -29,13 +29,15 @@ def lora_linear(x, weight, bias, a, b, scaling: float, dropout: float = 0.0, act
 
 
 def composed(x, weight, bias, a, b, scaling: float, dropout: float, seed: int):
+    """`lora_linear` in plain Jittor, without its activation: x [rows, in] → [rows, out]."""
     dropped = dropout_op.composed(x, dropout, seed) if dropout else x
-    low = product(dropped, a, transposed=True) * scaling
+    low = product(dropped, a, transposed=True) * scaling  # [rows, r]
     return linear.composed(x, weight, bias) + product(low, b, transposed=True)
 
 
 class _LoraLinear(jt.Function):
     def execute(self, x, weight, bias, a, b, activation, scaling, dropout, seed):
+        """x [rows, in] → [rows, out]. `activation` is a `Recomputed`; scaling · dropout(z) @ aᵀ is kept, [rows, r]."""
         self.x, self.weight, self.a, self.b, self.activation = x, weight, a, b, activation
         self.numbers = {
             "r": a.shape[0],
@@ -54,6 +56,7 @@ class _LoraLinear(jt.Function):
         return y
 
     def grad(self, dy):
+        """dy [rows, out] → the gradients by x, weight, bias, a and b, each shaped like it."""
         dlow, da, db = self._run(
             _LORA.format(a="in3_p", b="in4_p", weight="in5")
             + "lora_backward(lora, in0_p, in1_p, in2_p, out0_p, out1_p, out2_p);",

@@ -77,11 +77,13 @@ def to_half(array: np.ndarray, precision: str):
 
 class _Product(jt.Function):
     def execute(self, a, b, transposed, dtype):
+        """a @ b, or a @ bᵀ, float32. Both are kept in the half type, in half the memory."""
         self.transposed, self.dtype = transposed, dtype
         self.a, self.b = _rounded(a, dtype), _rounded(b, dtype)
         return _multiplied(self.a, self.b, False, transposed).float32()
 
     def grad(self, dy):
+        """dy float32 [..., n, k] → the gradients by a and b, float32, from products in the half type."""
         dy = _rounded(dy, self.dtype)
         da = _multiplied(dy, self.b, False, not self.transposed)
         db = _multiplied(dy, self.a, True, False) if self.transposed else _multiplied(self.a, dy, True, False)
