@@ -132,6 +132,7 @@ class _Search:
 
     @property
     def done(self) -> bool:
+        """Whether no running beam can, or is likely to, displace one of the pool; true too where none runs on."""
         length = self.ids.shape[1]
         if length == self.limit or self.scores[0] < NEVER / 2:  # the penalties have left none to run on
             return True

@@ -57,6 +57,7 @@ class Base:
 
     @property
     def directory(self) -> Path:
+        """The base's folder."""
         return self.stored.directory
 
     @functools.cached_property

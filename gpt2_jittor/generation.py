@@ -158,6 +158,7 @@ class _Row:
         self.finished = self.ended or self.tokens == self.limit
 
     def result(self) -> Generated:
+        """What has followed the prompt; call it once, at the end: it takes what the stop strings held back."""
         text = "".join([*self.pieces, self.watch.flush()]) if self.watch else None
         ids = self.ids[self.start :].tolist()
         return Generated(ids, self.ended, self.log_prob, self.tokens, text, end_id=self.end_id)

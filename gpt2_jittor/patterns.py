@@ -35,6 +35,7 @@ def load_guarded(load: Callable[[], Any], content: dict, file: Path) -> Any:
 
 def _bounded(work: Callable, file: Path) -> Callable:
     def run(*given: Any, **options: Any) -> Any:
+        """What `work` returns. Raises UserError after a minute, and a second more for every 20,000 characters."""
         seconds = SECONDS + _characters([*given, *options.values()]) / CHARACTERS_A_SECOND
         fault = UserError(f"{file}: a pattern in it takes too long on this text; use another tokenizer")
         with _without_dump():

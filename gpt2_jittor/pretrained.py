@@ -31,6 +31,7 @@ def in_own_precision(method: Callable) -> Callable:
 
     @functools.wraps(method)
     def within(self, *arguments, **named):
+        """The method itself, with its products in `self.precision`."""
         with products_in(self.precision):
             return method(self, *arguments, **named)
 

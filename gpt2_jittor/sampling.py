@@ -56,6 +56,7 @@ def make_sampler(
     generator = np.random.default_rng(seed)
 
     def sample(logits: np.ndarray, ids: Sequence[np.ndarray]) -> np.ndarray:
+        """logits float32 [batch, vocab], and the ids so far, one int array a row → the next ids, int64 [batch]."""
         for step in steps:
             logits = step(logits, ids)
         check_drawable(logits)

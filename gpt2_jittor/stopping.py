@@ -82,4 +82,5 @@ class StopStrings:
         self.tokenizer, self.strings = tokenizer, Stopper(strings).strings
 
     def watch(self) -> StoppedText:
+        """A new row's text, which nothing has been given yet."""
         return StoppedText(self.tokenizer, self.strings)

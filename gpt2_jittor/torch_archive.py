@@ -105,9 +105,11 @@ class _Bounded:
         self.file, self.left = file, MAX_PICKLE_BYTES
 
     def read(self, length: int) -> bytes:
+        """At most `length` bytes. Raises ValueError once more than MAX_PICKLE_BYTES were read in all."""
         return self._count(self.file.read(min(length, self.left + 1)))
 
     def readline(self) -> bytes:
+        """One line, or the bytes that are left. Raises as `read` does."""
         return self._count(self.file.readline(self.left + 1))
 
     def _count(self, data: bytes) -> bytes:
@@ -149,10 +151,12 @@ class _Unpickler(pickle._Unpickler):
         self.storages: dict[str, _Storage] = {}
 
     def load_setitem(self) -> None:
+        """The step for SETITEM. Raises UserError for a number as the key, ValueError for other keys than text."""
         value, key = self.stack.pop(), self.stack.pop()
         self.stack[-1][self._name(key)] = value
 
     def load_setitems(self) -> None:
+        """The step for SETITEMS. Raises as `load_setitem` does."""
         items = self.pop_mark()
         for key, value in zip(items[::2], items[1::2], strict=True):
             self.stack[-1][self._name(key)] = value
@@ -166,6 +170,7 @@ class _Unpickler(pickle._Unpickler):
     dispatch[pickle.SETITEMS[0]] = load_setitems
 
     def find_class(self, module: str, name: str) -> Any:
+        """The stand-in for a name of ALLOWED. Raises UserError for any other: nothing is imported."""
         try:
             return self.ALLOWED[f"{module}.{name}"]
         except KeyError:
@@ -175,6 +180,7 @@ class _Unpickler(pickle._Unpickler):
             ) from None
 
     def persistent_load(self, saved_id: tuple) -> _Storage:
+        """The storage that a tensor is a view of; its bytes stay in the file. Raises ValueError for what is none."""
         kind, name, key, _device, length, *view = saved_id
         if _text(kind) != "storage" or any(part is not None for part in view):
             raise ValueError(f"unknown storage {reprlib.repr(saved_id)}")

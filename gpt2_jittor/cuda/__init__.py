@@ -23,6 +23,7 @@ class Cuda:
 
     @property
     def usable(self) -> bool:
+        """Whether Jittor can run on the first device."""
         return self.problem is None
 
     def settings(self) -> dict[str, str]:

@@ -46,6 +46,7 @@ def verdict(rows: list[Row]) -> str:
 
 
 def main() -> int:
+    """Prints the table and the verdict; the exit status, 1 where a check has failed, else 0."""
     Parser(prog="python -m gpt2_jittor.doctor", description=doctor.__doc__).parse_args()
     rows = examine()
     width = max(len(row.name) for row in rows)

@@ -20,6 +20,7 @@ def found() -> Cuda:
 
 
 def driver() -> Row:
+    """The driver and the newest CUDA that it supports; none is fine where there is no toolkit either."""
     cuda, name = found(), "NVIDIA driver"
     problem = driver_problem(cuda.driver)
     if not problem:
@@ -30,6 +31,7 @@ def driver() -> Row:
 
 
 def device() -> Row:
+    """The devices and their memory; a warning where the first has less than SCARCE."""
     devices, name = found().driver.devices, "CUDA devices"
     if not devices:
         return Row(name, "ok", "none")
@@ -41,6 +43,7 @@ def device() -> Row:
 
 
 def toolkit() -> Row:
+    """The toolkit, judged by itself: whether its g++ is too new is the next check's."""
     cuda, name = found(), "CUDA toolkit"
     wanted, nvcc = bool(cuda.driver.devices), cuda.toolkit.nvcc
     if not nvcc and not wanted:
@@ -51,6 +54,7 @@ def toolkit() -> Row:
 
 
 def compiler() -> Row:
+    """The g++ that nvcc compiles with, and the newest one that it accepts."""
     toolkit, name = found().toolkit, "compiler for CUDA"
     if not toolkit.newest_gxx:
         return Row(name, "ok", "none chosen, for want of a toolkit")

@@ -26,6 +26,7 @@ class Row:
 
 
 def installed(package: str) -> str | None:
+    """The version of a package, from its metadata: nothing is imported. None where it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -14,6 +14,7 @@ JITTOR_TESTED = "1.3.11.0"
 
 
 def python() -> Row:
+    """3.11 is what is tested; 3.12 is a warning, every other version fails."""
     here = sys.version_info[:2]
     found = f"{platform.python_version()} at {sys.executable}"
     status = "ok" if here == PYTHON_TESTED else "warning" if PYTHON_TESTED < here < PYTHON_TOO_NEW else "failed"
@@ -21,6 +22,7 @@ def python() -> Row:
 
 
 def compiler() -> Row:
+    """The C++ compiler; fails where there is none, or where it does not run."""
     path = runtime.find_compiler()
     if path is None:
         return Row("compiler", "failed", "none, and Jittor compiles its operators", runtime.INSTALL_COMPILER)
@@ -31,6 +33,7 @@ def compiler() -> Row:
 
 
 def headers() -> Row:
+    """Python.h, and the python-config by which Jittor finds it; fails where that is another Python's."""
     name, python = "Python headers", f"python3.{sys.version_info.minor}"
     folder, config = sysconfig.get_path("include"), runtime.find_python_config()
     if not Path(folder, "Python.h").is_file():
@@ -42,6 +45,7 @@ def headers() -> Row:
 
 
 def numpy() -> Row:
+    """Fails from numpy 2 on, whose ABI Jittor does not know, and where it cannot be imported."""
     version = installed("numpy")
     if version is None or int(version.split(".")[0]) >= 2:
         return Row("numpy", "failed", f"{version or 'not installed'}; Jittor needs numpy 1", INSTALL)
@@ -52,6 +56,7 @@ def numpy() -> Row:
 
 
 def jittor() -> Row:
+    """Whether Jittor is there, and compiled. Asks a process of its own, which takes seconds."""
     version = installed("jittor")
     if version is None:
         return Row("Jittor", "failed", "not installed", INSTALL)
@@ -78,6 +83,7 @@ def packages() -> Row:
 
 
 def onednn() -> Row:
+    """The library that multiplies float32 matrices on the CPU. Never fails: Jittor may download its own."""
     if found := runtime.find_onednn():
         return Row("oneDNN", "ok", f"pip's {installed('onednn-cpu-gomp')} at {found[1]}")
     if any(path.is_file() for path in jittor_cache().glob("mkl/dnnl*/lib/libmkldnn.*")):
@@ -88,6 +94,7 @@ def onednn() -> Row:
 
 
 def mpi() -> Row:
+    """Open MPI, for several processes. Never fails: one process needs none."""
     mpirun = runtime.find_mpi("mpirun")
     if mpirun is None:
         return Row("MPI", "ok", f"none: not needed for one process; for several {runtime.INSTALL_MPI}")

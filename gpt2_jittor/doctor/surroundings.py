@@ -17,6 +17,7 @@ HUB_SECONDS = 3
 
 
 def memory() -> Row:
+    """Memory that is free, or that this process may have where that is less, in GB."""
     known = [total()]
     with contextlib.suppress(OSError, TypeError):  # Linux only
         known.append(1024 * int(re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())[1]))
@@ -25,6 +26,7 @@ def memory() -> Row:
 
 
 def disk() -> Row:
+    """Free space in GB, for Jittor's cache and in this folder. Fails too where one of them cannot be written."""
     cache = jittor_cache()
     free = {}
     for folder in (next(path for path in (cache, *cache.parents) if path.exists()), Path.cwd()):
@@ -36,6 +38,7 @@ def disk() -> Row:
 
 
 def hub() -> Row:
+    """Whether the hub answers within HUB_SECONDS and one more. Never fails: local folders need none."""
     endpoint = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
     problem = ["no answer"]
     # A name server that does not answer holds urllib beyond its timeout; a thread can be left behind.

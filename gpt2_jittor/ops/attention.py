@@ -84,7 +84,7 @@ class _Attention(jt.Function):
     def execute(self, qkv, mask, heads, scale, dropout, seed):
         """qkv [batch, time, 3 * width], mask [batch, time] → [batch, time, width].
 
-        Of each softmax it keeps two numbers, [batch, heads, time, 2]: the largest score, and 1 / the sum of exponentials.
+        Of each softmax it keeps the largest score and 1 / the sum of exponentials, [batch, heads, time, 2].
         """
         self.qkv, self.mask = qkv, mask
         self.numbers = {
