@@ -31,6 +31,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **settings)
 
     def parse_args(self, *given: typing.Any) -> argparse.Namespace:
+        """As argparse's. Raises UserError for wrong options, and where the current folder has been deleted."""
         parsed = super().parse_args(*given)
         try:
             Path.cwd()
@@ -39,6 +40,7 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
     def error(self, message: str) -> typing.NoReturn:
+        """Raises UserError, where argparse prints its usage and exits."""
         raise UserError(f"{message}; see --help")
 
 

@@ -52,6 +52,7 @@ def interrupts_deferred(saying: str = "") -> Iterator[None]:
     received = []
 
     def remember(number, frame):
+        """Notes a signal. The second one does at once what it does elsewhere."""
         received.append(number)
         if len(received) > 1:
             restore()
@@ -62,6 +63,7 @@ def interrupts_deferred(saying: str = "") -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in _heeded(SIGNALS)}
 
     def restore():
+        """Puts the handlers from before back."""
         for number, handler in before.items():
             signal.signal(number, handler)
 

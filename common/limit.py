@@ -19,6 +19,7 @@ def at_most(seconds: float, otherwise: Exception) -> Iterator[None]:
         return
 
     def over(number, frame) -> typing.NoReturn:
+        """SIGALRM's handler: the time is over."""
         raise otherwise
 
     before = signal.signal(signal.SIGALRM, over)
@@ -39,6 +40,7 @@ def in_time(work: Callable[[], typing.Any], seconds: float, otherwise: Exception
     result: list = []
 
     def run() -> None:
+        """Leaves one pair in `result`: what `work` returned, or what it raised."""
         try:
             result.append((work(), None))
         except BaseException as error:

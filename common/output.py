@@ -56,6 +56,7 @@ class LossyStream:
         self._stalled = False
 
     def write(self, text: str) -> int:
+        """Writes what the reader takes and drops the rest; the length of all of `text`, as if it were written."""
         data = text.encode(self._stream.encoding or "utf-8", self._stream.errors or "strict")
         with contextlib.suppress(OSError, ValueError):  # ValueError: it was closed
             while data and self._reads():

@@ -45,6 +45,7 @@ def rank() -> int:
 
 
 def is_first() -> bool:
+    """Whether this is the process that speaks and writes; true where there is only one."""
     return rank() == 0
 
 

@@ -55,10 +55,12 @@ class _Visible:
         self._wrapped = stream  # tqdm's name for it: by that it knows its bar's stream, and clears the bar for others
 
     def write(self, text: str) -> int:
+        """Writes `visible(text)`; the length of `text` as it was given."""
         self._wrapped.write(visible(text))
         return len(text)
 
     def writelines(self, lines: typing.Iterable[str]) -> None:
+        """`write`, for each of them: the stream's own would let everything through."""
         for line in lines:
             self.write(line)
 

@@ -56,10 +56,12 @@ class EncodedSet:
 
     @property
     def lengths(self) -> list[int]:
+        """Tokens of each item, in order."""
         return [len(item.input_ids) for item in self.items]
 
     @property
     def tokens(self) -> int:
+        """Tokens of all items, scored or not, pads not counted."""
         return sum(self.lengths)
 
     @property

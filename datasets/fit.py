@@ -89,6 +89,7 @@ def _longest_first(lengths: Sequence[int], least: Sequence[int], excess: int) ->
     """
 
     def at(level: int) -> list[int]:
+        """What is left of each when all are cut down to `level` tokens, as far as its `least` allows."""
         return [max(min(length, level), low) for length, low in zip(lengths, least, strict=True)]
 
     room = max(sum(lengths) - excess, sum(least))

@@ -150,6 +150,7 @@ class Answers:
     def _kept(self, several: list) -> list[Answer]:
         # beams have a score of their own, after the length penalty; equal ones stay in their order
         def rank(generated) -> float:
+            """Higher is better: the beam's score, else the mean log-probability of a token."""
             return generated.score if generated.beam_score is None else generated.beam_score
 
         likeliest = sorted(several, key=rank, reverse=True)[: self.decoding.samples]

@@ -85,9 +85,11 @@ def class_figures(gold: list[int], predicted: list[int], classes: int) -> dict[s
     right, guessed = np.array(gold), np.array(predicted)
 
     def accuracy(indexes: np.ndarray) -> float:
+        """Percent, of the examples at these indexes."""
         return 100 * metrics.accuracy(right[indexes], guessed[indexes])
 
     def macro_f1(indexes: np.ndarray) -> float:
+        """Percent, of the examples at these indexes."""
         return 100 * metrics.macro_f1(right[indexes], guessed[indexes], classes)
 
     return {"accuracy": _resampled(len(gold), accuracy), "macro_f1": _resampled(len(gold), macro_f1)}

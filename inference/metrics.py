@@ -189,6 +189,7 @@ def bleu_of(replies: Sequence[str], references: Sequence[str]) -> Statistic:
     matches = np.array([[score.sys_len, score.ref_len, *score.counts, *score.totals] for score in counted])
 
     def statistic(indexes: np.ndarray) -> float:
+        """Corpus BLEU, 0 to 100, of the replies at these indexes."""
         reply_length, reference_length, *of_orders = matches[indexes].sum(0).tolist()
         half = len(of_orders) // 2
         return BLEU.compute_bleu(

@@ -16,6 +16,7 @@ from common.errors import UserError
 
 
 def parse() -> argparse.Namespace:
+    """The command, as `command`, and its options."""
     parser = Parser(prog="python -m lora", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="merge | inspect | combine")
     model_help = "the base model, instead of the one that the adapter names"
@@ -45,6 +46,7 @@ def parse() -> argparse.Namespace:
 
 
 def merge(arguments: argparse.Namespace) -> None:
+    """Writes base and adapter as one model. Raises UserError for what is wrong before anything is written."""
     from gpt2_jittor import runtime
     from lora import merging
 
@@ -57,6 +59,7 @@ def merge(arguments: argparse.Namespace) -> None:
 
 
 def inspect(arguments: argparse.Namespace) -> None:
+    """Prints what an adapter holds. Without its base at hand, the norms relative to it are left out, with a note."""
     from gpt2_jittor.outline import open_model
     from lora.files import check_base, read_adapter
     from lora.inspection import describe
@@ -79,6 +82,7 @@ def inspect(arguments: argparse.Namespace) -> None:
 
 
 def combine(arguments: argparse.Namespace) -> None:
+    """Writes the weighted sum of adapters. Raises UserError where they do not go together."""
     from lora import combination
     from lora.files import read_adapter, write_adapter
     from lora.merging import check_empty
@@ -113,6 +117,7 @@ def write_common_arguments(folders: list[Path], output: Path) -> None:
 
 
 def main() -> None:
+    """Runs the command that was typed."""
     arguments = parse()
     {"merge": merge, "inspect": inspect, "combine": combine}[arguments.command](arguments)
 

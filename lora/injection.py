@@ -97,6 +97,7 @@ def adapter_names(model: GPT2PreTrained) -> list[str]:
     wrapped = {path for path, module in model.named_modules() if isinstance(module, LoraLinear)}
 
     def belongs(name: str) -> bool:
+        """Whether the adapter trains this parameter: a factor, a token's row, a saved module, or a chosen bias."""
         path, _, kind = name.rpartition(".")
         if any(part in name for part in (".lora_A.", ".lora_B.", ".token_adapter.")) or config.saves(path):
             return True

@@ -27,6 +27,7 @@ class Score:
 
     @property
     def perplexity(self) -> float:
+        """exp(loss), with 700 for any loss above it."""
         return math.exp(min(self.loss, 700.0))  # beyond that a float overflows
 
     def __str__(self) -> str:

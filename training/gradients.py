@@ -23,6 +23,7 @@ class Told:
 
     @property
     def finite(self) -> bool:
+        """Whether loss and norm are both finite: else the update must not be made."""
         return all(map(math.isfinite, self.values))
 
 

@@ -24,15 +24,19 @@ class Silence:
     """Stands where another process keeps the log."""
 
     def step(self, record: dict, step_seconds: float) -> None:
+        """Writes nothing."""
         pass
 
     def validation(self, step: int, epoch: float, score: Score) -> None:
+        """Writes nothing."""
         pass
 
     def say(self, text: str) -> None:
+        """Prints nothing."""
         pass
 
     def close(self) -> None:
+        """There is nothing to close."""
         pass
 
 
@@ -83,6 +87,7 @@ class Log:
         tqdm.write(text)
 
     def close(self) -> None:
+        """Ends the bar. The lines are written already."""
         self.bar.close()
 
     def _append(self, record: dict) -> None:

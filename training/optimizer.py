@@ -25,6 +25,7 @@ class AdamW:
 
     @property
     def parameters(self) -> list:
+        """The Vars that are trained, in the order in which `step` takes their gradients."""
         return [parameter for _, parameter in self.named_parameters]
 
     def step(self, gradients, learning_rate: float, scale=None) -> None:

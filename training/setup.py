@@ -49,6 +49,7 @@ class Inputs:
 
     @property
     def batches_per_epoch(self) -> int:
+        """How many batches all the training data make; the last one may be smaller."""
         return math.ceil(len(self.train) / self.arguments.batch_size)
 
     @property
@@ -71,6 +72,7 @@ class Inputs:
 
     @property
     def total_steps(self) -> int:
+        """Updates of the whole run, `gradient_accumulation` batches each; the last one may have fewer."""
         return -(-self.total_batches // self.arguments.gradient_accumulation)  # rounded up, exactly
 
 
@@ -179,6 +181,7 @@ def settle(inputs: Inputs) -> Inputs:
     """Fills in the defaults that depend on the data and on each other."""
 
     def with_values(inputs: Inputs, **values) -> Inputs:
+        """`inputs` with these arguments where they are still None; one that was given stays."""
         missing = {name: value for name, value in values.items() if getattr(inputs.arguments, name) is None}
         return dataclasses.replace(inputs, arguments=dataclasses.replace(inputs.arguments, **missing))
 
