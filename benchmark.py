@@ -29,6 +29,7 @@ NANO = Path(__file__).resolve().parent / "checkpoints" / "gpt2-nano"
 
 
 def parse():
+    """The options. Raises UserError for sizes below 1, or beyond the model's or this machine's."""
     parser = Parser(prog="benchmark.py", description=__doc__)
     parser.add_argument("race", choices=("train", "decode", "epoch", "scale", "start"))
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="(default: cpu)")
@@ -165,6 +166,7 @@ def races(given, folder: Path):
 
 
 def main() -> None:
+    """Runs the races of one kind, prints a table for each, and writes what was asked for."""
     given = parse()
     from benchmarks import report
     from benchmarks.race import race

@@ -29,6 +29,7 @@ NEW_TOKENS = {"qa": 32, "chat": 40, "instruct": 128}  # in a generated answer, a
 
 
 def parse():
+    """The options. Raises UserError for a number below 1."""
     parser = Parser(prog="evaluate.py", description=__doc__)
     parser.add_argument("--task", help="what to measure on; else what the run was trained on")
     parser.add_argument("--data-dir", help="local data, or `sample`; else the run's own, else the hub's copy")
@@ -58,6 +59,7 @@ def parse():
 
 
 def main() -> None:
+    """Measures, then prints the figures and writes what was asked for. The model is read last."""
     given = parse()
     from gpt2_jittor import runtime
     from inference import finished

@@ -30,6 +30,7 @@ TRIMMED = """A text to be continued is read, and its continuation shown, to the 
 
 
 def parse():
+    """The options; None where one was not given. Raises UserError for those that contradict each other."""
     parser = Parser(prog="generate.py", description=__doc__)
     parser.add_argument("--adapter", type=Path, metavar="RUN", help="a run's folder, or a plain LoRA adapter of PEFT's")
     parser.add_argument("--model", help="base model: a name or a folder; else the adapter's own, else nano")
@@ -124,6 +125,7 @@ def task_of(given, trained: str) -> Task:
 
 
 def main() -> None:
+    """Checks everything that can be wrong, then answers a file, one request, or whoever types."""
     given = parse()
     # What can be wrong is found before Jittor is imported, which takes minutes on a new machine.
     from gpt2_jittor import runtime

@@ -15,6 +15,7 @@ from training.history import METRICS
 
 
 def parse_arguments() -> argparse.Namespace:
+    """`runs`, and `output` or None."""
     parser = Parser(prog="plot_loss.py", description=__doc__)
     parser.add_argument(
         "runs",
@@ -42,6 +43,7 @@ def default_output(runs: list[Path]) -> Path:
 
 
 def main() -> None:
+    """Draws the picture and says where it is. Raises UserError for a log that cannot be read."""
     arguments = parse_arguments()
     output = arguments.output or default_output(arguments.runs)
     if not arguments.output:

@@ -50,6 +50,7 @@ def parse() -> tuple[TrainingArguments, TrainingArguments | None]:
 
 
 def main() -> None:
+    """Checks everything that can be wrong, then trains. Raises UserError with all that was found, together."""
     arguments, before = parse()
     # What can be wrong is found before Jittor is imported, which takes minutes on a new machine.
     from training.setup import check_not_shorter, is_here, read_inputs

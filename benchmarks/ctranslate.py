@@ -20,6 +20,7 @@ def prepare(settings: dict):
     options = {"max_length": settings["new"], "min_length": settings["new"], "include_prompt_in_result": False}
 
     def continuation() -> float:
+        """One unit: how many tokens were made."""
         results = generator.generate_batch(prompts, sampling_topk=1, **options)
         return float(sum(len(result.sequences_ids[0]) for result in results))
 

@@ -46,6 +46,7 @@ def works() -> dict[str, tuple[Callable, list[tuple]]]:
     from gpt2_jittor.ops.layer_norm import layer_norm
 
     def frozen(*shape):
+        """Ones, float32, that take no gradient."""
         return jt.ones(shape).stop_grad()
 
     mask, targets = jt.ones((BATCH, TIME), "int32"), jt.ones((SCORED,), "int32")
@@ -71,10 +72,12 @@ def counted(function: Callable, shapes: list[tuple]) -> float:
         """Stands for what comes behind: its gradient is there already."""
 
         def execute(self, y):
+            """y → one number, so that `jt.grad` can begin here."""
             self.dy = dy[0]
             return y.sum()
 
         def grad(self, _):
+            """The given gradient, shaped like y, in place of a computed one."""
             return self.dy
 
     inputs, dy = [jt.random(shape) for shape in shapes], [None]
@@ -95,6 +98,7 @@ def counted(function: Callable, shapes: list[tuple]) -> float:
 
 
 def main() -> None:
+    """Prints a row for each operator, in MiB."""
     runtime.prepare("cpu")
     from gpt2_jittor.ops import fused
 

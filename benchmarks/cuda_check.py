@@ -53,6 +53,7 @@ class Part:
 
 
 def parse():
+    """`size` of the races, and the `output` folder."""
     parser = Parser(prog="make cuda-check", description=__doc__)
     parser.add_argument("--size", default="gpt2", choices=tuple(WORK), help="of the races (default: gpt2)")
     parser.add_argument("--output", type=Path, default=OUTPUT, metavar="FOLDER", help=f"(default: {OUTPUT})")
@@ -173,6 +174,7 @@ def table(where: dict, parts: list[Part]) -> str:
 
 
 def main() -> int:
+    """Runs all parts and writes the report; the exit status, 1 where a part has failed."""
     given = parse()
     found = cuda.find(runtime.find_compiler())
     if not found.usable:

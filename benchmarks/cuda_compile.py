@@ -123,6 +123,7 @@ def known_architectures(nvcc: str) -> list[int]:
 
 
 def rows(kernels: dict[str, Kernel], what: str, architectures: list[int]) -> Iterator[str]:
+    """A line for each kernel of one source: registers by architecture, then bytes spilled and bytes shared."""
     for name, kernel in sorted(kernels.items()):
         registers = " ".join(f"{kernel.registers.get(arch, '-'):>4}" for arch in architectures)
         named = f"generated: {what}" if name.startswith("func_") else name
@@ -130,6 +131,7 @@ def rows(kernels: dict[str, Kernel], what: str, architectures: list[int]) -> Ite
 
 
 def print_counts(reports: dict[str, dict]) -> None:
+    """Prints how many operators, launches, products and copies each piece of work takes."""
     print(f"\n{'on the emulated device, 2 layers':34}{'operators':>12}{'launches':>10}{'products':>10}{'to host':>9}")
     for way, report in reports.items():
         for name, work in report["works"].items():
@@ -139,6 +141,7 @@ def print_counts(reports: dict[str, dict]) -> None:
 
 
 def main() -> None:
+    """Compiles every kernel and prints what it takes. Raises UserError where nvcc is missing or refuses one."""
     toolkit = find_nvcc()
     nvcc = toolkit.nvcc
     architectures = known_architectures(nvcc)

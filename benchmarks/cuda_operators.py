@@ -41,6 +41,7 @@ def works() -> dict[str, Callable]:
     batch = Batch(ids, ids, np.ones_like(ids), tokens=ids.size, scored=ids.size - BATCH)
 
     def train():
+        """One update; its loss, in nats."""
         model.train()
         seeds.restart(0, optimizer.steps)
         loss, gradients = loss_and_gradients(model, [batch], optimizer.parameters)
@@ -49,11 +50,13 @@ def works() -> dict[str, Callable]:
         return [float(loss.item())]
 
     def validate():
+        """The loss of each scored position, in nats."""
         model.eval()
         with jt.no_grad():
             return model.losses(batch.input_ids, batch.labels, batch.attention_mask).numpy().tolist()
 
     def answer():
+        """The ids of one greedy answer."""
         model.eval()
         return generate(model, [ids[0, :9]], make_sampler(greedy=True), NEW, end_id=None)[0].ids
 
@@ -83,6 +86,7 @@ def counted(work: Callable) -> dict[str, int]:
 
 
 def main() -> None:
+    """Prints the report as JSON: of each piece of work its result, its operators and its counts."""
     runtime.prepare("cuda")
     from gpt2_jittor.backend import jt
 

@@ -41,6 +41,7 @@ def train(settings: dict):
         operations += 2.0 * rows * narrow * broad * (count + backward)
 
     def update() -> float:
+        """One unit: how many floating-point operations it took."""
         for product in products:
             product()
         return operations
@@ -55,6 +56,7 @@ def _fastest(x, weight, out, transposed: bool):
         (m, k), n, flag = x.shape, out.shape[1], b"T" if transposed else b"N"
 
         def product() -> None:
+            """x @ weight, or x @ weightᵀ, into `out`, by oneDNN."""
             places = x.data_ptr(), k, weight.data_ptr(), weight.shape[1], 0.0, out.data_ptr(), n
             onednn(b"N", flag, m, n, k, 1.0, *places)
 
@@ -101,6 +103,7 @@ def decode(settings: dict):
     print(f"GB/s: {rates}", file=sys.stderr)
 
     def reading() -> float:
+        """One unit: how many tokens it stands for."""
         for _ in range(settings["new"]):
             ways[fastest]()
         return float(settings["new"] * settings["batch"])

@@ -31,6 +31,7 @@ def train(settings: dict):
     state = {"step": 0}
 
     def update() -> float:
+        """One unit, waited for: its loss, in nats."""
         step = state["step"]
         state["step"] += 1
         seeds.restart(0, step)
@@ -56,6 +57,7 @@ def decode(settings: dict):
     prompts = np.load(settings["data"])["prompts"]
 
     def continuation() -> float:
+        """One unit: how many tokens were made."""
         results = generate(model, list(prompts), make_sampler(greedy=True), settings["new"], end_id=None)
         return float(sum(result.tokens for result in results))
 

@@ -33,6 +33,7 @@ def train(settings: dict):
     state = {"step": 0}
 
     def update() -> float:
+        """One unit, waited for: its loss, in nats."""
         ids, labels, mask = batches[state["step"] % len(batches)]
         state["step"] += 1
         loss = forward(input_ids=ids, labels=labels, attention_mask=mask).loss
@@ -52,6 +53,7 @@ def decode(settings: dict):
     options = {"do_sample": False, "max_new_tokens": settings["new"], "min_new_tokens": settings["new"]}
 
     def continuation() -> float:
+        """One unit: how many tokens were made."""
         with torch.no_grad():
             out = model.generate(prompts, attention_mask=torch.ones_like(prompts), pad_token_id=0, **options)
         return float(out.cpu().shape[0] * (out.shape[1] - prompts.shape[1]))

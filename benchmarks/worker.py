@@ -25,6 +25,7 @@ def serve(prepare: Callable[[dict], Callable[[], float]]) -> None:
     os.dup2(2, 1)
 
     def say(**message) -> None:
+        """One line of JSON to the race."""
         print(json.dumps(message), file=answers, flush=True)
 
     settings = json.loads(sys.argv[1])
@@ -55,6 +56,7 @@ def parts_of_epoch(update: Callable[[], float], batches: int, parts: int) -> Cal
     counts = itertools.cycle(end - start for start, end in itertools.pairwise(ends))
 
     def part() -> float:
+        """The next part's updates; the last one's loss."""
         return [update() for _ in range(next(counts))][-1]
 
     part.first = update

@@ -88,6 +88,7 @@ def finish(run: Path, output: Path) -> None:
 
 
 def main() -> None:
+    """Builds, or finishes a run. Raises UserError where the options say neither."""
     parser = Parser(description=__doc__)
     parser.add_argument("--squad", type=Path, help="SQuAD v1.1's train-v1.1.json.gz")
     parser.add_argument("--dolly", type=Path, help="databricks-dolly-15k.jsonl.gz")
