@@ -18,7 +18,7 @@ from pathlib import Path
 from common import processes
 from common.errors import UserError
 from common.interrupt import interrupts_deferred
-from gpt2_jittor import cuda, process
+from gpt2_jittor import cuda, kernel_cache, process
 from gpt2_jittor.cuda import Cuda
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -95,11 +95,14 @@ def _prepare_mpi() -> None:
 def import_jittor():
     """Imports Jittor in the prepared environment and returns the module."""
     device = prepare()
+    kernel_cache.allow_handles()
     with process.settings_kept():
-        import jittor_utils
+        with kernel_cache.found():
+            import jittor_utils
 
+            lend_onednn(Path(jittor_utils.home()))
+        kernel_cache.check(Path(jittor_utils.cache_path))
         jittor_utils.run_cmds = process.compile_apart
-        lend_onednn(Path(jittor_utils.home()))
         compiled = core_is_compiled()
     if not compiled:
         print("Compiling Jittor's core (once on this machine, about 4 minutes) ...", file=sys.stderr, flush=True)

@@ -10,6 +10,7 @@ import termios
 import unicodedata
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from common.terminal import visible
@@ -130,3 +131,23 @@ def test_nobody_else_makes_bars():
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("tqdm", "trange"):
                 makers.append(str(path))
     assert makers == []
+
+
+def test_an_adapter_of_a_strangers_shows_its_names_and_does_nothing(tmp_path):
+    from lora.config import LoraConfig
+    from lora.files import write_adapter
+
+    title = HOSTILE["a title"][0]
+    config = LoraConfig(r=2, target_modules=["c_attn"], base_model_name_or_path=title)
+    path = f"base_model.model.transformer.h.0.attn.{title}"
+    tensors = {
+        f"{path}.lora_A.weight": np.ones((2, 4), np.float32),
+        f"{path}.lora_B.weight": np.ones((6, 2), np.float32),
+    }
+    write_adapter(tmp_path / title, config, tensors)
+    for more in ([], ["--json"]):
+        line = [sys.executable, "-m", "lora", "inspect", "--adapter", tmp_path / title, *more]
+        ended = subprocess.run(line, cwd=ROOT, capture_output=True, timeout=60, check=False)
+        assert ended.returncode == 0, ended.stderr
+        assert b"\x1b" not in ended.stdout + ended.stderr and b"x1b]0;owned" in ended.stdout + ended.stderr
+    assert json.loads(ended.stdout)["adapter"] == str(tmp_path / title)
