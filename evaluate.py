@@ -94,9 +94,9 @@ def main() -> None:
         print(f"{measured.unasked:,} prompts are too long; their answer counts as empty", file=sys.stderr)
     how, rows["trivial"] = trivial(task, dataset, data)
     said = notes(rows, task.kind == "classify" and SCORE not in open_tensors(found.directory))
-    show(given, task, dataset, data, rows, seconds, how, said)
     write_predictions(given, task, measured)
     draw_confusion(given, found, task, measured)
+    show(given, task, dataset, data, rows, seconds, how, said)  # last: nobody may be there to read it
 
 
 def contestants(found, int8: bool) -> dict:

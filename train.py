@@ -161,5 +161,5 @@ def summarise(trainer, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    ignore_closed_output()
+    ignore_closed_output("stdout", "stderr")
     processes.run_together(main)

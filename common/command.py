@@ -12,8 +12,8 @@ from pathlib import Path
 
 from common import unexpected
 from common.errors import UserError
-from common.interrupt import Terminated, raise_on_termination
-from common.output import keep_standard_files
+from common.interrupt import SIGNALS, Terminated, pass_over_signals, raise_on_termination
+from common.output import ignore_closed_output, keep_standard_files
 from common.terminal import make_visible, visible
 
 # what a path or a disk can be at fault for; everything else that the system refuses is our fault
@@ -21,6 +21,8 @@ FAULTS_OF_PATHS = {
     *(errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EROFS),
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
 }
+# what stdin and stdout can be at fault for: opened the wrong way, by others made not to wait, a connection that ended
+FAULTS_OF_STREAMS = {errno.EBADF, errno.EAGAIN, errno.ECONNRESET}
 LONGEST = 2000  # characters of an error that is told
 
 
@@ -55,26 +57,35 @@ def run_command(main: Callable[[], int | None]) -> typing.NoReturn:
 def status_of(main: Callable[[], int | None]) -> int:
     """Runs a command's `main` and returns the exit status; what went wrong is told on stderr."""
     keep_standard_files()
+    ignore_closed_output("stderr")  # bars and notes; what stdout is given is the work
     make_visible()
     raise_on_termination()
     try:
         status = main() or 0
         sys.stdout.flush()
         return status
-    except UserError as error:
+    except SystemExit:  # of --help
+        raise
+    except BaseException as error:
+        pass_over_signals()  # how it ends is settled
+        return _told(error)
+
+
+def _told(error: BaseException) -> int:
+    """Says in one line how a command ended, and returns its status."""
+    if isinstance(error, UserError):
         return _error(str(error), 2)
-    except Terminated as signalled:
-        return _tell("terminated", signalled.status)
-    except KeyboardInterrupt:
+    if isinstance(error, Terminated):
+        return _tell("terminated", error.status)
+    if isinstance(error, KeyboardInterrupt):
         return _tell("interrupted", 128 + signal.SIGINT)
-    except BrokenPipeError:
-        _turn_away(sys.stdout, sys.stderr)
-        return 128 + signal.SIGPIPE
-    except OSError as error:
+    if isinstance(error, OSError):
         _turn_away(sys.stdout)
+    if isinstance(error, BrokenPipeError):
+        return 128 + signal.SIGPIPE
+    if isinstance(error, OSError):
         return _error(*_of_the_system(error))
-    except Exception as error:
-        return _error(unexpected.told(error), unexpected.STATUS)
+    return _error(unexpected.told(error), unexpected.STATUS)  # a panic of Rust's is no Exception
 
 
 def end(status: int) -> typing.NoReturn:
@@ -83,6 +94,9 @@ def end(status: int) -> typing.NoReturn:
     _turn_away(sys.stdout, sys.stderr)
     if status:
         os._exit(status)
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)  # a handler would be called among what is no more
     sys.exit(0)
 
 
@@ -103,6 +117,8 @@ def _of_the_system(error: OSError) -> tuple[str, int]:
     """What to say about something that the system refuses, and with which status to end."""
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return f"{error.strerror}: let this shell open more, `ulimit -n 1024` for instance", 2
+    if error.errno in FAULTS_OF_STREAMS and not error.filename:
+        return f"what is read or printed: {error.strerror}", 2
     if error.errno not in FAULTS_OF_PATHS:
         return unexpected.told(error), unexpected.STATUS
     where = f"{error.filename}: {error.strerror}; give another path"

@@ -29,18 +29,26 @@ def keep_standard_files() -> None:
             setattr(sys, name, stream)
 
 
-def ignore_closed_output() -> None:
-    """From now on nothing that is printed, on stdout or stderr, can fail or wait for ever: what is not read is lost."""
+def ignore_closed_output(*names: str) -> None:
+    """From now on nothing that is printed on these, stdout or stderr, can fail or wait for ever: what nobody reads is
+    lost.
+    """
     keep_standard_files()
-    for name in ("stdout", "stderr"):
-        setattr(sys, name, LossyStream(getattr(sys, name)))
+    for name in names:
+        if not isinstance(getattr(sys, name), LossyStream):
+            setattr(sys, name, LossyStream(getattr(sys, name)))
 
 
 def write_now(text: str) -> None:
     """Writes to stderr if that can be done at once, as in a signal handler, where `print` could enter another print."""
     with contextlib.suppress(OSError):
-        if _is_ready(STDERR, seconds=0):
-            os.write(STDERR, text.encode("utf-8", "backslashreplace"))
+        file = _unblocked(STDERR)
+        try:
+            if _is_ready(file, seconds=0):
+                os.write(file, text.encode("utf-8", "backslashreplace"))
+        finally:
+            if file != STDERR:
+                os.close(file)
 
 
 class LossyStream:
@@ -54,13 +62,14 @@ class LossyStream:
             stream.flush()
         self._stream = stream
         self._stalled = False
+        self._file = _unblocked(stream.fileno())
 
     def write(self, text: str) -> int:
         """Writes what the reader takes and drops the rest; the length of all of `text`, as if it were written."""
         data = text.encode(self._stream.encoding or "utf-8", self._stream.errors or "strict")
-        with contextlib.suppress(OSError, ValueError):  # ValueError: it was closed
+        with contextlib.suppress(OSError):
             while data and self._reads():
-                data = data[os.write(self._stream.fileno(), data[:PIECE]) :]
+                data = data[os.write(self._file, data[:PIECE]) :]
         return len(text)
 
     def flush(self) -> None:
@@ -70,8 +79,18 @@ class LossyStream:
         return getattr(self._stream, name)
 
     def _reads(self) -> bool:
-        self._stalled = not _is_ready(self._stream.fileno(), 0 if self._stalled else PATIENCE)
+        self._stalled = not _is_ready(self._file, 0 if self._stalled else PATIENCE)
         return not self._stalled
+
+
+def _unblocked(file: int) -> int:
+    """The file, or for a terminal one of its own in which no write waits: a terminal that can take a byte may not take
+    a line. Closed by who asks for it, where it is another.
+    """
+    with contextlib.suppress(OSError):
+        if os.isatty(file):
+            return os.open(f"/proc/self/fd/{file}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    return file
 
 
 def _is_ready(file: int, seconds: float) -> bool:

@@ -8,7 +8,6 @@ import functools
 import os
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,9 +57,8 @@ def run_together(main: Callable[[], int | None]) -> None:
         run_command(main)
     try:
         status = status_of(main if is_first() else functools.partial(_stand_behind, main))
-    except BaseException:
-        traceback.print_exc()
-        status = 1
+    except SystemExit as ended:
+        status = int(ended.code or 0)
     end(status)
 
 

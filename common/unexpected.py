@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SHOWN = 300  # characters of what an error says about itself: a compiler's takes pages
 
 
-def told(error: Exception) -> str:
+def told(error: BaseException) -> str:
     """One line about an error of ours: what it is, where, what to do, and which file now holds its traceback."""
     said = visible(" ".join(str(error).split()))
     said = said if len(said) <= SHOWN else said[:SHOWN] + " …"
@@ -27,7 +27,7 @@ def told(error: Exception) -> str:
     return f"this should not happen: {what} ({_place(error)}); {_log(error)}; please report it to this project"
 
 
-def _place(error: Exception) -> str:
+def _place(error: BaseException) -> str:
     """The last line of this project that ran: `training/trainer.py:123`."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if Path(frame.filename).is_relative_to(ROOT) and ".venv" not in frame.filename]
@@ -36,7 +36,7 @@ def _place(error: Exception) -> str:
     return f"{path.relative_to(ROOT) if own else path}:{last.lineno}"
 
 
-def _log(error: Exception) -> str:
+def _log(error: BaseException) -> str:
     """Writes the file, and says in words where it lies."""
     lines = [shlex.join(["python", *sys.argv]), f"Python {platform.python_version()} on {platform.platform()}", ""]
     lines += traceback.format_exception(error)

@@ -1,12 +1,11 @@
-"""Regular expressions that a tokenizer.json brings along: bounded in time, and told in one line.
+"""What a tokenizer.json brings along beside GPT-2's own parts: bounded in time, and told in one line where it fails.
 
-GPT-2's own tokenizer has none. One from elsewhere may hold a pattern that takes for ever on some text. The library
-gives up within a match, by a panic that prints a dump, but not within a text, where each place begins another match.
+One from elsewhere may hold a pattern that takes for ever on some text. The library gives up within a match, by a panic
+that prints a dump, but not within a text, where each place begins another match. Other parts panic on odd settings.
 """
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,26 +17,30 @@ SECONDS = 60.0  # for any text, and
 CHARACTERS_A_SECOND = 20_000  # a fiftieth of what a usual pattern does on one slow core
 
 
-def load_guarded(load: Callable[[], Any], content: dict, file: Path) -> Any:
+def load_guarded(load: Callable[[], Any], content: dict, file: Path, known: bool) -> Any:
     """The tokenizer that `load` makes of `file`, which holds `content`.
 
-    Where that has patterns, loading and using it raises UserError for one that takes too long.
+    Loading it raises UserError where a part of it fails, using it too, unless its parts are `known`, GPT-2's own.
     """
-    if not _has_pattern([content.get(part) for part in ("normalizer", "pre_tokenizer", "decoder")]):
-        return load()
-    tokenizer = _bounded(load, file)()
+    has_pattern = _has_pattern([content.get(part) for part in ("normalizer", "pre_tokenizer", "decoder")])
+    failing = "a pattern in it takes too long on this text" if has_pattern else "a part of it fails"
+    fault = UserError(f"{file}: {failing}; use another tokenizer")
+    tokenizer = _bounded(load, fault)()
+    if known:
+        return tokenizer
     # Rust's panic is no Exception, and its thread cannot be stopped: so the object's own two ways in are wrapped
     tokenizer._encode_plus, tokenizer._decode = (
-        _bounded(way, file) for way in (tokenizer._encode_plus, tokenizer._decode)
+        _bounded(way, fault) for way in (tokenizer._encode_plus, tokenizer._decode)
     )
     return tokenizer
 
 
-def _bounded(work: Callable, file: Path) -> Callable:
+def _bounded(work: Callable, fault: UserError) -> Callable:
+    """`work` that raises `fault` where it takes too long or panics."""
+
     def run(*given: Any, **options: Any) -> Any:
         """What `work` returns. Raises UserError after a minute, and a second more for every 20,000 characters."""
         seconds = SECONDS + _characters([*given, *options.values()]) / CHARACTERS_A_SECOND
-        fault = UserError(f"{file}: a pattern in it takes too long on this text; use another tokenizer")
         with _without_dump():
             return in_time(lambda: work(*given, **options), seconds, fault)
 
@@ -64,10 +67,11 @@ def _without_dump() -> Iterator[None]:
     except OSError:  # there is no stderr
         yield
         return
-    with tempfile.TemporaryFile() as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(before, 2)
-            os.close(before)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)

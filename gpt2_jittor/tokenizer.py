@@ -58,7 +58,7 @@ def load_tokenizer(directory: str | Path) -> "PreTrainedTokenizerFast":
     kind = transformers.GPT2TokenizerFast if is_gpt2 else transformers.PreTrainedTokenizerFast
     try:
         load = functools.partial(kind.from_pretrained, directory, local_files_only=True)
-        tokenizer = load_guarded(load, content or {}, file)
+        tokenizer = load_guarded(load, content or {}, file, known=is_gpt2)
     except UserError:
         raise
     except Exception as error:  # the tokenizers library raises bare Exceptions over damaged files

@@ -32,6 +32,8 @@ def exchange(model: GPT2PreTrained, config: LoraConfig, seed: int = 0) -> dict:
     As PEFT does with an adapter that is read, it leaves names alone that match nothing, where others match.
     """
     _check_plain(model)
+    if model.base is not None:
+        _ = model.base.fingerprint  # read now, though it is saved later: its files may be gone by then, or others
     targets = _targets(model, config)
     saved = _saved(model, config)
     _check_tokens(model, config)

@@ -1,6 +1,7 @@
 """Adapters and runs on copies of their base and on others: what goes on, what is refused, what --ignore-base does."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -14,6 +15,7 @@ from test_lora_errors import assert_refused
 
 import lora
 from gpt2_jittor import GPT2ForSequenceClassification, GPT2LMHeadModel
+from gpt2_jittor.fingerprint import fingerprint
 from gpt2_jittor.outline import EMBEDDING, HEAD, open_model
 from inference.finished import find, load
 from lora import combination, inspection, merging
@@ -218,3 +220,13 @@ def test_a_run_does_not_go_on_with_a_base_that_computes_otherwise(world, tmp_pat
         tiny.save_tokenizer(folder)
     words = "the base model's weights or its config.json are others"
     assert_refused(lambda: check_same(identity(world / "base"), identity(folder), tmp_path), words)
+
+
+def test_an_adapter_carries_the_base_that_was_read_though_its_files_are_others_by_then(world, tmp_path):
+    folder = shutil.copytree(world / "base", tmp_path / "base")
+    before = fingerprint(open_model(folder))
+    model = GPT2LMHeadModel.from_pretrained(folder)
+    lora.inject(model, lora.LoraConfig(r=2, target_modules=["c_attn"]))
+    shutil.rmtree(folder)
+    lora.save_adapter(model, tmp_path / "adapter")
+    assert read_adapter(tmp_path / "adapter").base == before

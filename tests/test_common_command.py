@@ -44,7 +44,7 @@ def test_a_line_that_nobody_would_read_is_cut_where_it_says_least():
 
 
 UNEXPECTED = {
-    "a refusal that is no path's fault": (f"OSError({errno.EBADF}, 'so it is')", "OSError: [Errno 9] so it is"),
+    "a refusal that is no path's fault": (f"OSError({errno.ENOTCONN}, 'so it is')", "OSError: [Errno 107] so it is"),
     "a key": ("KeyError('x')", "KeyError: 'x'"),
     "pages of a compiler's": ("RuntimeError('a\\n' * 9999)", "RuntimeError: a a a"),
     "no words": ("AssertionError", "AssertionError"),
@@ -89,6 +89,16 @@ def test_a_full_disk_behind_the_output_is_one_line():
     assert (status, said) == (2, "error: what is printed: No space left on device\n")
 
 
+@pytest.mark.parametrize("number", [errno.EBADF, errno.EAGAIN, errno.ECONNRESET])
+def test_a_stream_that_was_opened_the_wrong_way_is_one_line(number):
+    assert error_of(f"raise OSError({number}, 'so it is')") == (2, "error: what is read or printed: so it is\n")
+
+
+def test_what_is_no_exception_of_pythons_is_one_line_too():
+    status, said = error_of("exec('class PanicException(BaseException): pass\\nraise PanicException(1)')")
+    assert status == 70 and said.count("\n") == 1 and "PanicException" in said
+
+
 def closed_pipe() -> int:
     """The writing end of a pipe that nobody reads."""
     reading, writing = os.pipe()
@@ -101,7 +111,7 @@ def test_without_a_reader_a_command_ends_as_programs_do():
 
 
 def test_what_may_be_lost_is_lost_and_the_work_goes_on():
-    body = "ignore_closed_output(); print(1); print(2, flush=True); print('done', file=sys.stderr)"
+    body = "ignore_closed_output('stdout', 'stderr'); print(1); print(2, flush=True); print('done', file=sys.stderr)"
     assert error_of(body, stdout=closed_pipe()) == (0, "done\n")
 
 
@@ -113,6 +123,21 @@ def test_training_goes_on_to_its_end_without_a_reader(tmp_path):
     ended = subprocess.run(line, cwd=ROOT, stdout=closed_pipe(), stderr=subprocess.PIPE, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     assert (tmp_path / "run" / "checkpoint-4").is_dir() and (tmp_path / "run" / "README.md").is_file()
+
+
+def test_a_note_that_nobody_hears_does_not_end_the_work():
+    reading, writing = os.pipe()
+    body = "print('note', file=sys.stderr, flush=True); print('work')"
+    process = run(body, stdout=writing, stderr=closed_pipe())
+    os.close(writing)
+    assert process.wait(60) == 0 and os.read(reading, 100) == b"work\n"
+
+
+def test_a_terminal_that_nobody_reads_does_not_stop_what_may_be_lost():
+    """More than a terminal holds, in lines of all lengths."""
+    _, terminal = os.openpty()
+    body = "ignore_closed_output('stdout'); [print('x' * (i % 300)) for i in range(2000)]"
+    assert run(body, stdout=terminal).wait(60) == 0
 
 
 LONG = "x" * 300

@@ -82,3 +82,18 @@ def test_what_is_bounded_returns_and_raises_as_it_is():
         in_time(lambda: {}["own"], 9, ValueError())
     with pytest.raises(ValueError, match="late"):
         in_time(lambda: time.sleep(9), 0.05, ValueError("late"))
+
+
+@pytest.mark.parametrize(
+    ("part", "settings"),
+    [("pre_tokenizer", {"type": "FixedLength", "length": 0}), ("normalizer", {"type": "Precompiled", "x": "AAAA////"})],
+)
+def test_a_part_that_panics_or_cannot_be_read_is_told_without_a_dump(tmp_path, capfd, part, settings):
+    tiny.save_tokenizer(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    if "x" in settings:
+        settings = {"type": settings["type"], "precompiled_charsmap": settings["x"]}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {part: settings}))
+    with pytest.raises(UserError, match="use another tokenizer|get its files again"):
+        ids_of("tea!", load_tokenizer(tmp_path))
+    assert capfd.readouterr().err == ""
