@@ -84,6 +84,11 @@ def writing_to(path: str | Path) -> Iterator[Path]:
             shutil.copyfileobj(written, into)
 
 
+def is_own_stream(path: Path) -> bool:
+    """Whether a path leads to one of this process's own streams, as /dev/stdout does."""
+    return isinstance(_behind_links(path), int)
+
+
 @contextlib.contextmanager
 def replacing_folder(path: str | Path) -> Iterator[Path]:
     """Yields a temporary folder beside `path`, for `replacing` to write into; on success it becomes `path`.

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from common.errors import UserError
-from common.files import writing_to
+from common.files import is_own_stream, writing_to
 from common.terminal import bar, exact
 from datasets.example import Example, Task
 from gpt2_jittor.stopping import Stopper
@@ -134,7 +134,8 @@ class Session:
                 for request, told in zip(some, self.results([request.fields for request in some]), strict=True):
                     file.write(json.dumps(_with_answer(request.more, told), ensure_ascii=False) + "\n")
                 shown.update(len(some))
-        print(f"wrote {output}: {len(requests):,} answers", file=sys.stderr)  # the answers may go to stdout
+        heard = sys.stderr if is_own_stream(output) else sys.stdout  # where the answers go, nothing else does
+        print(f"wrote {output}: {len(requests):,} answers", file=heard)
 
     def _check_length(self, example: Example) -> None:
         """Raises UserError where an input would be cut that was typed to be read as a whole.

@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -235,6 +236,13 @@ def test_a_file_is_answered_in_its_order_each_chat_by_itself(folder, model, tmp_
     assert [line["prompt"] for line in told] == [fields["prompt"] for fields in inputs]
     assert [line["answer"] for line in told] == [alone[number % 7]["answer"] for number in range(len(inputs))]
     assert talk.history == [] and f"{len(inputs)} answers" in capsys.readouterr().out
+
+
+def test_answers_that_go_to_stdout_are_all_that_goes_there(folder, model, shown, capfd):
+    session(folder, model, "text").answer_all(requests({"prompt": "a"}, {"prompt": "bb"}), Path("/dev/stdout"))
+    said = capfd.readouterr()
+    assert [json.loads(line)["prompt"] for line in said.out.splitlines()] == ["a", "bb"]
+    assert "2 answers" in said.err
 
 
 def test_what_else_a_line_holds_is_copied_beside_its_answer(folder, model, shown, tmp_path):
