@@ -19,6 +19,7 @@ from common.errors import UserError
 from common.terminal import SPELLED
 
 DEPTH = 64  # of nested JSON; deeper, and printing it in an error would fail
+JSON_BYTES = 1 << 26  # GPT-2's tokenizer.json has 1.4 million, large ones 20; a sparse file can claim any size
 YAML_BYTES = 1 << 18  # a recipe has one thousand; the reader takes seconds for a million
 TEMPORARY = ".part-"  # how the names of unfinished files and folders begin
 LINKS = 40  # that are followed one after another, as Linux does
@@ -170,9 +171,11 @@ def open_regular(path: str | Path) -> BinaryIO:
 
 
 def read_json(path: str | Path) -> dict:
-    """Reads a JSON object. Raises UserError where the file is missing, no JSON object, or has a key twice."""
+    """Reads a JSON object. Raises UserError where the file is missing, huge, no JSON object, or has a key twice."""
     try:
         with open_regular(path) as file:
+            if (size := os.fstat(file.fileno()).st_size) > JSON_BYTES:
+                raise UserError(f"{path} has {size:,} bytes, more than the {JSON_BYTES:,} that are read; mend it")
             value = json.loads(file.read().decode("utf-8-sig"), object_pairs_hook=_once)
     except FileNotFoundError:
         raise UserError(f"{path} is missing") from None

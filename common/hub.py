@@ -85,8 +85,14 @@ def cached(repo_id: str, filename: str, repo_type: str = "model", cache_dir: Pat
     """
     endpoint()
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
-    found = try_to_load_from_cache(repo_id, filename, cache_dir=cache_dir or cache_folder(), repo_type=repo_type)
+    try:
+        found = try_to_load_from_cache(repo_id, filename, cache_dir=cache_dir or cache_folder(), repo_type=repo_type)
+    except HFValidationError:  # no name of a repository: the user's mistake
+        raise
+    except ValueError:  # a file of the cache's own that is damaged: it cannot be told which version is there
+        return None
     return Path(found) if isinstance(found, str) else None
 
 
@@ -163,6 +169,9 @@ def _fetch(repo_id: str, filename: str, repo_type: str, cache: Path, instead: st
                         f"{repo_id}/{filename} arrived damaged ({fault}) and was removed: try again, or {instead}"
                     )
                 part.replace(blob)
+    newest = cache / folder / "refs" / "main"
+    if newest.is_file() and not newest.read_bytes().isascii():  # damaged: the client would read it, and fail
+        newest.unlink()
     return Path(hf_hub_download(repo_id, filename, repo_type=repo_type, cache_dir=cache, endpoint=endpoint()))
 
 

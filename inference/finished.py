@@ -35,7 +35,7 @@ class Finished:
     generation: GenerationConfig | None = None
 
     def ends(self) -> tuple[int, ...]:
-        """The tokens that end an answer. Raises UserError for what is no token of the model's."""
+        """The tokens that end an answer. Raises UserError for what is no token's id."""
         return self.generation.ends(self.tokenizer, self.config.vocab_size)
 
 

@@ -51,7 +51,9 @@ def choose(given: Any, generation: GenerationConfig, ends: tuple[int, ...]) -> t
         batch_size=given.batch_size,
         end_ids=ends,
     )
-    left = [_with_advice(name) for name in generation.not_applied() if not _typed_instead(given, name)]
+    outside = [str(end) for end in generation.end_ids if end not in ends]
+    left = [f"eos_token_id {', '.join(outside)} (not in the vocabulary)"] if outside else []
+    left += [_with_advice(name) for name in generation.not_applied() if not _typed_instead(given, name)]
     if taken.get("num_beams", 1) > 1 and settings.get("do_sample"):
         left.append("do_sample (beams draw nothing)")
     return decoding, _told(generation, taken, left)

@@ -90,6 +90,8 @@ ENDS = {
     "one in config.json alone": (lambda a, b: (None, a), True),
     "none in generation_config.json": (lambda a, b: ({"do_sample": False}, [a, b]), None),
     "none anywhere": (lambda a, b: (None, None), None),
+    "one beside two outside the vocabulary": (lambda a, b: ({"eos_token_id": [50256, a, -1]}, 256), True),
+    "GPT-2's own, outside this vocabulary": (lambda a, b: (None, 50256), None),
 }
 
 
@@ -172,6 +174,7 @@ CHOICES = [
     ),
     ({"bad_words_ids": [[1]], "forced_bos_token_id": 0}, {}, {}, "not applied: bad_words_ids, forced_bos_token_id"),
     ({"a_setting_of_tomorrow": 0.5}, {}, {}, "not applied: a_setting_of_tomorrow"),
+    ({"eos_token_id": [301, 7, -1]}, {}, {}, "not applied: eos_token_id 301, -1 (not in the vocabulary)"),
     (
         {"typical_p": 1.0, "use_cache": True, "transformers_version": "4.30.0", "bos_token_id": 7, "pad_token_id": 7}
         | {"_from_model_config": True, "output_scores": True, "suppress_tokens": None, "num_return_sequences": 1},
@@ -204,8 +207,6 @@ BAD = [
     ("eos_token_id", 12.0, "must be a token's id"),
     ("eos_token_id", {"0": 7}, "must be a token's id"),
     ("eos_token_id", [[7]], "must be a token's id"),
-    ("eos_token_id", 301, "301 is not in the vocabulary of 301 tokens"),
-    ("eos_token_id", [256, -1], "-1 is not in the vocabulary"),
     ("temperature", "hot", "must be a number, not 'hot'"),
     ("temperature", -1.0, "must be 0 \\(greedy\\) or a positive number"),
     ("temperature", 10**400, "must be a number"),

@@ -139,8 +139,18 @@ def test_the_sample_reply_and_the_answers_of_evaluate_end_at_each_end_token(base
 
 
 def test_a_bad_end_token_is_told_before_training_and_merging(base, tmp_path):
-    folder = base({"eos_token_id": [256, 400]})
+    folder = base({"eos_token_id": [256, "400"]})
     made = adapter(folder, tmp_path / "adapter")
     for act in (lambda: inputs_of(folder, tmp_path), lambda: merging.plan(made), lambda: find(None, made).ends()):
-        with pytest.raises(UserError, match="generation_config.json: eos_token_id 400 is not in the vocabulary of 301"):
+        with pytest.raises(UserError, match="generation_config.json: eos_token_id must be a token's id or a list"):
             act()
+
+
+@pytest.mark.parametrize(("said", "ends"), [(50256, (256,)), ([-1, 301, 12], (12,)), ([1 << 70, 256, 12], (256, 12))])
+def test_end_tokens_outside_the_vocabulary_hinder_nobody_and_go_on_with_the_model(base, tmp_path, said, ends):
+    folder = base({"eos_token_id": said})
+    made = adapter(folder, tmp_path / "adapter")
+    inputs_of(folder, tmp_path)
+    merging.write(merging.plan(made), tmp_path / "merged")
+    assert find(None, made).ends() == find(str(tmp_path / "merged"), None).ends() == ends
+    assert said_in(tmp_path / "merged")["eos_token_id"] == said

@@ -11,6 +11,7 @@ import pytest
 from hub_server import COMMIT, CUT, Hub, settings_for
 
 from common.errors import UserError
+from common.hub import fetch
 from gpt2_jittor.hub import NANO, locate
 from gpt2_jittor.weights import read_tensors
 
@@ -222,6 +223,20 @@ def test_a_repository_without_a_model_is_said_so(hub, files, reason):
     hub.files["someone/odd"] = files
     with pytest.raises(UserError, match=reason):
         locate("someone/odd")
+
+
+def test_a_damaged_name_of_the_newest_version_is_fetched_again_or_told_offline(hub, monkeypatch):
+    hub.files["owner/model"] = dict(MODEL)
+    snapshot = locate("owner/model")
+    ref = snapshot.parents[1] / "refs" / "main"
+    ref.write_bytes(b"\xff\xfe\x00\x80")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE forbids a download"):
+        locate("owner/model")
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE forbids a download"):
+        fetch("owner/model", "config.json")
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    assert locate("owner/model") == snapshot and ref.read_text() == COMMIT
 
 
 @pytest.mark.parametrize(

@@ -56,13 +56,14 @@ def files(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_runs_picture_lies_with_the_run(tmp_path):
-    run = make_run(tmp_path / "run")
-    done = plot_loss("run", cwd=tmp_path)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "wrote run/loss.png\n", "")
+@pytest.mark.parametrize("name", ["run", "你好"])  # of the second the picture's font has no glyphs
+def test_a_runs_picture_lies_with_the_run(tmp_path, name):
+    run = make_run(tmp_path / name)
+    done = plot_loss(name, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"wrote {name}/loss.png\n", "")
     assert png_size(run / "loss.png") == (1200, 750)
     assert files(run) == ["loss.png", "metrics.jsonl"]
-    assert files(tmp_path) == ["run"]
+    assert files(tmp_path) == [name]
 
 
 def test_a_metrics_file_is_taken_like_its_folder(tmp_path):

@@ -174,6 +174,38 @@ def test_bombs_in_gzip_and_zip_are_refused(tmp_path):
             READERS[name](tmp_path / name)
 
 
+SPARSE = """
+import resource, sys
+from pathlib import Path
+from common.errors import UserError
+from common.files import read_json
+from training.checkpoint import Progress
+from training.forecast import Forecast
+from training.history import read_run
+from training.log import Log
+resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
+folder = Path(sys.argv[1])
+log = lambda: Log(folder, 2, None, Progress(step=1))
+for act in (lambda: read_json(folder / "config.json"), lambda: read_run(folder), log):
+    try:
+        act()
+    except UserError as error:
+        print(error)
+"""
+
+
+def test_a_sparse_file_that_claims_200_gb_is_told_at_once_and_never_read_whole(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "split": "train", "loss": 3.5}\n')
+    for name in ("config.json", "metrics.jsonl"):
+        os.truncate(tmp_path / name, 200 << 30)
+    given = [sys.executable, "-c", SPARSE, tmp_path]
+    result = subprocess.run(given, check=False, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    line = f"{tmp_path}/metrics.jsonl:2 has more than 1,048,576 characters; mend or remove the line\n"
+    size = "has 214,748,364,800 bytes, more than the 67,108,864 that are read; mend it"
+    assert (result.stdout, result.stderr) == (f"{tmp_path}/config.json {size}\n{line}{line}", "")
+
+
 ODD = [
     {},
     {"clean_up_tokenization_spaces": True},

@@ -16,7 +16,7 @@ from training.setup import read_inputs
 @pytest.mark.parametrize(
     "examples, tokens, trained, steps, usual, expected",
     [
-        # the demo: 24 dialogues, 8 epochs of 160; fewer than FEWEST are never parted
+        # the demo: 24 dialogues, 8 epochs of 160; fewer than FEWEST are never parted. 16,714 may be validated: 15 times
         (24, 1_105, 8 * 8_357, 160, 16, (16, 24, False)),
         # SQuAD, 3 epochs of 85,972 questions: 25,000 tokens, 184.6 each; all of it once is 0.3 of 11.8 million
         (1_627, 300_382, 3 * 15_667_949, 32_241, 3_224, (3_224, 135, True)),
@@ -24,12 +24,25 @@ from training.setup import read_inputs
         (1_627, 300_382, 20 * 1_456, 20, 2, (20, 50, False)),
         # 400 updates: 145,600 tokens, 9,231 for 50 examples: 14 more validations; 11 of 71 examples
         (1_627, 300_382, 400 * 1_456, 400, 40, (40, 71, False)),
+        # 50 of 300 tokens, 20 updates of 8: 12,000 may be validated, not even all once. Once before, once after
+        (50, 15_000, 20 * 8 * 300, 20, 2, (20, 50, False)),
+        # the same, 200 updates: 120,000 tokens are 8 validations, one of them before the first update
+        (50, 15_000, 200 * 8 * 300, 200, 20, (29, 50, False)),
         # emotion: 2,000 messages of 20 tokens; 48,000 trained on: all of it once, 200,000 left for 11 validations
         (2_000, 40_000, 3 * 320_000, 6_000, 600, (600, 909, True)),
         # the whole set each time is a tenth: 11 × 4,000 of 44,000 tokens
         (200, 4_000, 176_000, 100, 10, (10, 200, False)),
     ],
-    ids=["the demo", "SQuAD", "SQuAD, 20 updates", "SQuAD, 400 updates", "emotion", "just a tenth"],
+    ids=[
+        "the demo",
+        "SQuAD",
+        "SQuAD, 20 updates",
+        "SQuAD, 400 updates",
+        "50, 20 updates",
+        "50, 200 updates",
+        "emotion",
+        "just a tenth",
+    ],
 )
 def test_what_is_validated_is_as_worked_by_hand(examples, tokens, trained, steps, usual, expected):
     budget = Budget(examples, tokens, trained)
@@ -51,13 +64,12 @@ def test_all_validations_of_any_run_take_a_tenth_of_it_or_are_few_and_small(rng)
         limit = budget.limit(times)
         assert usual <= every <= max(usual, steps) and min(FEWEST, examples) <= limit <= examples
         if examples <= FEWEST:
-            assert (every, limit) == (usual, examples)  # the little there is is never parted
-            continue
+            assert limit == examples  # the little there is is never parted
         each = limit / examples * budget.tokens
-        assert each <= MOST_TOKENS or limit == FEWEST
+        assert each <= MOST_TOKENS or limit == min(FEWEST, examples)
         whole = budget.tokens if limit < examples and budget.bears_whole else 0
         cost = FORWARD * (times * each + whole)
-        if limit > FEWEST:
+        if limit > min(FEWEST, examples):
             assert cost <= SHARE * budget.trained * (1 + 1e-9)
             parted += limit < examples
         elif cost > 1.5 * SHARE * budget.trained:
@@ -100,6 +112,15 @@ def test_a_small_validation_set_is_validated_whole_and_nothing_is_said(world):
     inputs, said = inputs_of(world, "small", max_steps=2)
     assert inputs.validation is inputs.whole_validation and len(inputs.validation) == 7
     assert not inputs.measures_whole and len(said) == len(inputs.reports) == 2
+
+
+def test_the_demo_validates_all_it_has_at_the_steps_that_the_readme_shows(tmp_path):
+    """The settings of `make demo`."""
+    lengths = {"epochs": 8.0, "learning_rate": 3e-3}
+    given = TrainingArguments(model="nano", data_dir="sample", output_dir=str(tmp_path), **lengths)
+    inputs = read_inputs(given, lambda text: None)
+    found = inputs.total_steps, inputs.arguments.eval_every, len(inputs.validation), len(inputs.whole_validation)
+    assert found == (160, 16, 24, 24)
 
 
 @pytest.mark.parametrize(

@@ -36,10 +36,9 @@ class Budget:
         return self.tokens <= self.affordable / 2
 
     def every(self, steps: int, usual: int) -> int:
-        """Updates between validations: `usual`, or more in a run too short for so many of FEWEST examples each."""
-        if self.examples <= FEWEST:
-            return usual
-        bearable = max(1, int(self.affordable / self._tokens_of(FEWEST)) - 1)  # besides the one before the first update
+        """Updates between validations: `usual`, or more in a run too short for so many of FEWEST examples or all."""
+        smallest = self._tokens_of(min(FEWEST, self.examples))
+        bearable = max(1, int(self.affordable / smallest) - 1)  # besides the one before the first update
         return max(usual, math.ceil(steps / bearable))
 
     def limit(self, validations: int) -> int:

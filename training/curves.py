@@ -6,6 +6,7 @@ is drawn, and without pyplot: no window, no state left behind in a training's pr
 """
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -89,7 +90,8 @@ def _draw(runs: list[Run], path: Path) -> None:
 
     alone = len(runs) == 1
     names_height = 0 if alone else 0.2 * (len(runs) + 1)  # inches, below the axes
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # in a run's name: nothing that the user could mend
         figure = Figure(figsize=(8, 5 + names_height), layout="constrained")
         axes = figure.add_subplot()
         for run, colour in zip(runs, _colours(len(runs)), strict=True):

@@ -5,6 +5,7 @@ of any other program be laid beside it.
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from common.errors import UserError
 
 METRICS = "metrics.jsonl"
 LARGEST = 3.4e38  # a float32
+LONGEST = 1 << 20  # characters of a line: a sparse file, which weighs nothing on the disk, may be one endless line
 
 
 @dataclass(frozen=True)
@@ -51,35 +53,47 @@ def read_run(path: str | Path) -> Run:
     ):  # a pipe that was named is read, one that was found is not
         raise UserError(f"{file} is no regular file: give a run's folder")
     try:
-        # A byte that is not UTF-8 becomes a character that no line may hold, and is reported with its line.
-        text = file.read_text(encoding="utf-8-sig", errors="replace")
+        lines = list(read_lines(file))
     except FileNotFoundError:
         raise UserError(f"{file} does not exist; give a run's folder, a {METRICS} or a text log") from None
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}") from error
-    read = _read_metrics if file.suffix == ".jsonl" or text.lstrip().startswith("{") else _read_log
-    training, validation = (_curve(points) for points in read(file, text))
+    first = next((line for line in lines if line.strip()), "")
+    read = _read_metrics if file.suffix == ".jsonl" or first.lstrip().startswith("{") else _read_log
+    training, validation = (_curve(points) for points in read(file, lines))
     if training is None and validation is None:
         raise UserError(f"{file} holds no finite loss to draw; let the training log some steps first")
     name = file.resolve().parent.name if file.name == METRICS else file.stem
     return Run(name, training, validation)
 
 
+def read_lines(file: Path) -> Iterator[str]:
+    """A file's lines, each with its newline, but for a last one that was cut.
+
+    A byte that is not UTF-8 becomes a character that no line may hold. Raises UserError for a line without end.
+    """
+    with file.open(encoding="utf-8-sig", errors="replace") as opened:
+        for number, line in enumerate(iter(lambda: opened.readline(LONGEST + 1), ""), start=1):
+            if len(line) > LONGEST:
+                raise UserError(f"{file}:{number} has more than {LONGEST:,} characters; mend or remove the line")
+            yield line
+
+
 # What is read: step -> loss. After a --resume steps come again, and the later line is the one that counts.
 Points = dict[int, float]
 
 
-def _read_metrics(file: Path, text: str) -> tuple[Points, Points]:
+def _read_metrics(file: Path, lines: list[str]) -> tuple[Points, Points]:
     splits: dict[str, Points] = {"train": {}, "validation": {}}
-    lines, examples = text.split("\n"), None
+    examples = None
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             record = json.loads(line, parse_int=float)
         except (ValueError, RecursionError):
-            if number == len(lines):
-                break  # without its newline: cut while it was written
+            if not line.endswith("\n"):
+                break  # cut while it was written
             raise UserError(f"{file}:{number} is not JSON; mend or remove the line") from None
         if not _is_metric(record):
             expected = '"step" (whole number), "split" ("train" or "validation") and "loss" (number)'
@@ -92,9 +106,8 @@ def _read_metrics(file: Path, text: str) -> tuple[Points, Points]:
     return splits["train"], splits["validation"]
 
 
-def _read_log(file: Path, text: str) -> tuple[Points, Points]:
-    lines = enumerate(text.replace(",", " ").split("\n"), start=1)
-    numbered = [(number, line.split()) for number, line in lines]
+def _read_log(file: Path, lines: list[str]) -> tuple[Points, Points]:
+    numbered = [(number, line.replace(",", " ").split()) for number, line in enumerate(lines, start=1)]
     rows = [(number, fields) for number, fields in numbered if fields and not fields[0].startswith("#")]
     if rows and len(rows[0][1]) <= 2 and all(_as_number(field) is None for field in rows[0][1]):
         del rows[0]  # a header

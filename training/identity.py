@@ -63,6 +63,11 @@ def identify(inputs: Inputs, trained: int, device: str) -> dict[str, Any]:
 
 def check_same(before: dict[str, Any], now: dict[str, Any], checkpoint: Path) -> None:
     """Raises one UserError that names everything in which the run would not be the same."""
+    if "arguments" not in before:
+        raise UserError(
+            f"{checkpoint} was written by an earlier version of this program, which told bases apart and validated "
+            "otherwise: go on with that version, or start anew in another folder"
+        )
     changed = [
         words.format(before=before.get(name), now=now[name])
         for name, words in MENDED.items()
@@ -75,7 +80,7 @@ def check_same(before: dict[str, Any], now: dict[str, Any], checkpoint: Path) ->
 
 def _other_arguments(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What differs between the arguments of a checkpoint and those of now: what was typed was compared already."""
-    old, changed = before.get("arguments", {}), []
+    old, changed = before["arguments"], []
     for name, value in now["arguments"].items():
         if name in old and old[name] != value:
             changed.append(f"{option_name(name)} was {_shown(old[name])} and is {_shown(value)} now")
@@ -91,8 +96,6 @@ def _other_arguments(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 def notes(before: dict[str, Any], now: dict[str, Any], checkpoint: Path) -> list[str]:
     """What someone who goes on from a checkpoint should know, a line each."""
     said = []
-    if "arguments" not in before:
-        said.append(f"note: {checkpoint} does not say with which arguments it was made: arguments.yaml is believed")
     if before.get(INSTRUCTIONS, now[INSTRUCTIONS]) != now[INSTRUCTIONS]:
         said.append(
             f"note: {checkpoint} was made on {before[INSTRUCTIONS]}, this is {now[INSTRUCTIONS]}: sums may round "

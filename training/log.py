@@ -15,7 +15,7 @@ from common.terminal import bar
 from training.checkpoint import Progress
 from training.evaluation import Score
 from training.forecast import Forecast
-from training.history import METRICS
+from training.history import METRICS, read_lines
 
 WINDOW = 20  # steps over which the bar's tokens per second are averaged
 
@@ -113,8 +113,7 @@ class Log:
         Drops the rest: a cut line, and what was measured at the end of the run on more examples than before.
         """
         kept, seconds, examples = [], 0.0, None
-        text = self.path.read_text(encoding="utf-8", errors="replace") if self.path.is_file() else ""
-        for line in text.splitlines():
+        for line in read_lines(self.path) if self.path.is_file() else ():
             try:
                 record = json.loads(line)
                 wanted = record["step"] <= reached.get(record["split"], -1)
@@ -124,7 +123,7 @@ class Log:
             except (ValueError, KeyError, TypeError, RecursionError):
                 continue
             if wanted:
-                kept.append(line + "\n")
+                kept.append(line.rstrip("\n") + "\n")
                 seconds = record.get("seconds", seconds)
         write_text(self.path, "".join(kept))
         return seconds
