@@ -2,7 +2,8 @@
 
 An adapter carries its base's fingerprint. Two copies of a tensor in one type must have the same checksum. Where one
 was rounded to 16 bits, the few numbers are compared at the coarser precision; where one has more tokens, the rows that
-both have. Needs no Jittor.
+both have. What a few numbers cannot see is a copy in bfloat16 of which only some rows were changed afterwards. Needs no
+Jittor.
 """
 
 import base64
@@ -122,19 +123,31 @@ _known: dict[tuple, np.ndarray] = {}  # a model's own copy and its adapter's che
 
 
 def _read_records(stored: StoredModel) -> np.ndarray:
-    """A type may be finer than its numbers, which were rounded before: all tensors of a type decide together."""
+    """A type may be finer than its numbers, which were rounded before.
+
+    All matrices of a type decide together; norms and biases count as rounded only where the matrices are, which some
+    round alone.
+    """
     records = np.zeros(len(stored.tensors), RECORD)
-    coarser = [{1, 2}, {2}, set()]  # precisions that all numbers of a type have, as far as is known
+    # precisions that all numbers of a type have, as far as is known: those of its vectors, and of its matrices
+    coarser = [[{1, 2}, {2}, set()] for _ in range(2)]
+    is_matrix = np.zeros(len(records), int)
     for index, (name, view) in enumerate(sorted(stored.tensors.items())):
         record, kept_as = records[index], {np.dtype("<f2"): 1, BFLOAT16: 2}.get(view.dtype, 0)
+        is_matrix[index] = view.ndim > 1
+        known = coarser[is_matrix[index]]
         for values in _chunks(view, name, stored.directory):
             record["checksum"] = zlib.crc32(values, int(record["checksum"]))
-            coarser[kept_as] = {precision for precision in coarser[kept_as] if _is_rounded(values, precision)}
+            known[kept_as] = {precision for precision in known[kept_as] if _is_rounded(values, precision)}
         record["type"], record["places"] = kept_as, _places(view)
         record["values"] = _values_at(view, record["places"])
         forget(view)
-    precisions = [max(found, default=kept_as) for kept_as, found in enumerate(coarser)]
-    records["precision"] = np.take(precisions, records["type"])
+    vectors, matrices = coarser
+    whole = [
+        found & others for found, others in zip(vectors, matrices, strict=True)
+    ]  # zeros and ones alone tell nothing
+    precisions = np.array([[max(found, default=t) for t, found in enumerate(known)] for known in (whole, matrices)])
+    records["precision"] = precisions[is_matrix, records["type"]]
     return records
 
 

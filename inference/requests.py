@@ -42,7 +42,8 @@ def read_requests(path: Path, task: Task) -> list[Request]:
             raise UserError(f"{where}: the field {missing[0]!r} is missing: {task.name} needs {', '.join(needed)}")
         fields = {name: record[name] for name in task.fields if name in record}
         for name in fields:
-            records.text(record, name, where, name in needed)
+            blank = task.kind == "text" and fields[name]  # to text that is continued, space is text
+            records.text(record, name, where, name in needed and not blank)
         more = {name: value for name, value in record.items() if name not in fields}
         if half := records.SURROGATE.search(json.dumps(more, ensure_ascii=False)):  # it could not be written again
             raise UserError(f"{where}: a field holds half of a character ({half[0]!r}): mend or remove the line")
@@ -64,7 +65,7 @@ def typed_request(given: dict[str, str | None], task: Task) -> dict[str, str] | 
     """The task's fields as they were typed, None where none was; where one is needed, `--prompt` will do.
 
     A context alone is one that questions are going to be asked about. Raises UserError for a field that is missing,
-    empty, or not this task's.
+    empty (text that is continued may be nothing but space), or not this task's.
     """
     optional = OPTIONAL.get(task.kind, set())
     needed = [name for name in task.fields if name not in optional]
@@ -81,6 +82,7 @@ def typed_request(given: dict[str, str | None], task: Task) -> dict[str, str] | 
     if task.kind == "qa" and list(typed) == ["context"]:
         needed = ["context"]
     for name in needed:
-        if not typed.get(name, "").strip():
+        value = typed.get(name, "")
+        if not (value if task.kind == "text" else value.strip()):
             raise UserError(f"--{name} is " + ("empty; give it some text" if name in typed else "missing"))
     return {name: typed[name] for name in task.fields if name in typed}

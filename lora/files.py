@@ -120,9 +120,13 @@ def _todays_keys(views: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarr
     """The tensors under the keys that PEFT writes today.
 
     Until 0.6 a wrapped layer's bias had no `base_layer` in its key, and factors have the adapter's name in theirs where
-    somebody saved the model's state_dict. Raises UserError where two tensors have one key.
+    somebody saved the model's state_dict. What stands before all keys, as `module.` of torch's DistributedDataParallel,
+    is left out. Raises UserError where two tensors have one key.
     """
-    renamed = {key: WITH_NAME.sub(r"\1\2", key) for key in views}
+    wrappers = {key.partition(PREFIX)[0] if PREFIX in key else "" for key in views}
+    wrapper = wrappers.pop() if len(wrappers) == 1 else ""
+    wrapper = wrapper if wrapper.endswith(".") else ""
+    renamed = {key: WITH_NAME.sub(r"\1\2", key.removeprefix(wrapper)) for key in views}
     factors = set(renamed.values())
     for key, name in renamed.items():
         layer = name.removesuffix(".bias")

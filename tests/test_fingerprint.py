@@ -30,10 +30,10 @@ def padded(state: dict, rows: int = 64) -> dict:
     return state | more
 
 
-def cast(*dtypes):
+def cast(*dtypes, dimensions=(1, 2)):
     def change(state: dict) -> dict:
         for dtype in dtypes:
-            state = {name: value.to(dtype) for name, value in state.items()}
+            state = {name: value.to(dtype) if value.ndim in dimensions else value for name, value in state.items()}
         return state
 
     return change
@@ -48,6 +48,8 @@ COPIES = {
     "bfloat16, then float16": cast(torch.bfloat16, torch.float16),
     "float16, then float32": cast(torch.float16, torch.float32),
     "bfloat16, then float32": cast(torch.bfloat16, torch.float32),
+    "matrices in float16, then float32": cast(torch.float16, torch.float32, dimensions=[2]),
+    "matrices in bfloat16, then float32": cast(torch.bfloat16, torch.float32, dimensions=[2]),
     "bfloat16 but for norms": lambda state: {n: v if ".ln_" in n else v.bfloat16() for n, v in state.items()},
     "padded": padded,
     "padded with zeros": lambda state: state | {EMBEDDING: torch.nn.functional.pad(state[EMBEDDING], (0, 0, 0, 9))},
@@ -120,6 +122,15 @@ def test_a_step_of_training_makes_another_base(tmp_path, model, how, rng):
         other = base_of(folder_of(tmp_path / "other", trained, config))
         assert name in base_words(other, base), name
         assert name in base_words(base, other), name
+
+
+def test_norms_that_begin_as_ones_are_not_taken_for_rounded_ones(tmp_path, model):
+    state, config = model
+    fresh = {n: (torch.ones if ".ln_" in n else torch.zeros)(v.shape) if v.ndim == 1 else v for n, v in state.items()}
+    base = base_of(folder_of(tmp_path / "base", fresh, config))
+    name = "transformer.ln_f.weight"
+    other = base_of(folder_of(tmp_path / "other", fresh | {name: fresh[name] + STEP}, config))
+    assert name in base_words(other, base) and name in base_words(base, other)
 
 
 def base_words(found: Base, of: Base) -> str:

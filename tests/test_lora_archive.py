@@ -116,6 +116,11 @@ OLDER = {
         lambda key: re.sub(r"(lora_[AB])\.", r"\1.default.", key),
     ),
     "with another name": ({}, lambda key: re.sub(r"(lora_[AB])\.", r"\1.mine.", key)),
+    "of a model in DistributedDataParallel": ({"bias": "all"}, lambda key: f"module.{key}"),
+    "of one in two wrappers, with the adapter's name": (
+        {},
+        lambda key: "_orig_mod.module." + re.sub(r"(lora_[AB])\.", r"\1.default.", key),
+    ),
     "before base_layer, all biases": ({"bias": "all"}, lambda key: key.replace(".base_layer.bias", ".bias")),
     "before base_layer, own biases": ({"bias": "lora_only"}, lambda key: key.replace(".base_layer.bias", ".bias")),
 }
@@ -133,6 +138,14 @@ def test_older_keys_mean_todays(base, ids, seed, tmp_path, settings, rename, arc
     if archive:
         to_archive(folder)
     assert_logits(our_logits(model_of(base, folder), ids), expected, plain_logits(base, ids))
+
+
+def test_what_stands_before_some_keys_alone_is_not_left_out(base, seed, tmp_path):
+    folder = make(base, tmp_path / "a", seed, {"r": 3, "target_modules": ["c_attn"]})
+    tensors = safetensors.torch.load_file(folder / WEIGHTS)
+    odd = {("module." if ".h.0." in key else "") + key: tensor for key, tensor in tensors.items()}
+    safetensors.torch.save_file(odd, folder / WEIGHTS)
+    assert_refused(lambda: model_of(base, folder), "does not fit", "2 unexpected (module.base_model.model.")
 
 
 def test_an_adapter_of_peft_0_3_is_read(base, ids, seed, tmp_path):

@@ -30,6 +30,7 @@ PROMPTS = [
     "\u00a0🙂 \u2028line",
     "x .  , y 's n't",
     "a<|endoftext|> b ",
+    " \n",
 ]
 WAYS = [
     {},
@@ -97,7 +98,7 @@ def test_a_file_of_prompts_is_continued_as_transformers_continues_it(monkeypatch
     assert [line["answer"] for line in told] == expected
 
 
-@pytest.mark.parametrize("index", [0, 2, 3, 7])
+@pytest.mark.parametrize("index", [0, 2, 3, 7, 11])
 def test_a_typed_prompt_is_continued_as_transformers_continues_it(monkeypatch, capsys, expected, index):
     told = json.loads(run(monkeypatch, capsys, "--json", "--prompt", PROMPTS[index]))
     assert (told["prompt"], told["answer"]) == (PROMPTS[index], expected[index])
