@@ -10,7 +10,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.hub import fetch
-from datasets.detokenise import detokenise, is_pretokenised
+from datasets.detokenise import detokenise, is_corpus, is_pretokenised
 from datasets.encode import dialogue as encode
 from datasets.encode import dialogue_prompt
 from datasets.example import Dataset, Example, Segment, Task
@@ -24,15 +24,18 @@ END_OF_TURN = "__eou__"
 def load(split: str, data_dir: Path | None) -> Dataset:
     """Reads a split from `data_dir` (the publisher's zips, or their folders), or from the hub.
 
+    The publisher's English gets its ordinary spelling, and so does the sample's, which is too small to be told by its
+    marks; all other text stays as it is.
     Raises UserError where the split is missing, is not UTF-8, or has no dialogue in it.
     """
     path, text = _read(split, data_dir)
-    pretokenised = is_pretokenised(text)
+    is_sample = data_dir is not None and Path(data_dir).resolve() == SAMPLE_DIR.resolve()
+    pretokenised = is_sample or is_corpus(text)
     examples, dropped, respelt = [], [], 0
     for number, line in enumerate(text.rstrip().split("\n"), 1):
         source = f"{path}:{number}"
         turns = [turn.strip() for turn in _turns(line)]
-        ordinary = [detokenise(turn) for turn in turns] if pretokenised and is_pretokenised(line, True) else turns
+        ordinary = [detokenise(turn) for turn in turns] if pretokenised and is_pretokenised(line) else turns
         respelt += sum(turn != before for turn, before in zip(ordinary, turns, strict=True))
         example = dialogue(ordinary, source)
         fault = _fault(example)

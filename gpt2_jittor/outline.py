@@ -27,6 +27,7 @@ class StoredModel:
     directory: Path
     config: GPT2Config
     tensors: dict[str, np.ndarray]
+    called_tied: bool = False  # config.json ties a head to the embedding that is another tensor in the files
 
 
 def open_model(directory: str | Path) -> StoredModel:
@@ -49,12 +50,13 @@ def open_model(directory: str | Path) -> StoredModel:
     weights.check(_expected(config, tensors), weights.shapes_of(tensors), directory)
     if SCORE in tensors and config.labels is None:
         config = dataclasses.replace(config, labels=tuple(f"LABEL_{row}" for row in range(len(tensors[SCORE]))))
+    called_tied = False
     if config.tie_word_embeddings and HEAD in tensors:
         if _same_numbers(tensors[HEAD], tensors[EMBEDDING], directory):
             del tensors[HEAD]
         else:
-            config = dataclasses.replace(config, tie_word_embeddings=False)
-    return StoredModel(directory, config, tensors)
+            config, called_tied = dataclasses.replace(config, tie_word_embeddings=False), True
+    return StoredModel(directory, config, tensors, called_tied)
 
 
 def body_shapes(config: GPT2Config) -> dict[str, tuple[int, ...]]:

@@ -65,8 +65,15 @@ def check_vocabulary(model: GPT2PreTrained, adapter: Adapter, source: str | Path
             f"{source}: the adapter's vocabulary has {needed} entries, the model's {rows}; "
             f"give the model as many first (resize_token_embeddings)"
         )
+    head = getattr(model, "lm_head", None)
+    # PEFT goes by the configuration, which may call a model tied whose file holds another head
+    if adapter.tied_rows and head is not None and not isinstance(head, TiedHead):
+        raise UserError(
+            f"{source}: the adapter's trained tokens are its head's too, and this model has a head of its own; "
+            "merge it in PEFT first"
+        )
     # where the embedding itself was trained, PEFT has taken it apart from the head
-    tied = isinstance(getattr(model, "lm_head", None), TiedHead) and not adapter.config.saves("transformer.wte")
+    tied = isinstance(head, TiedHead) and not adapter.config.saves("transformer.wte")
     stored = adapter.embeddings.get("lm_head.weight")
     if tied and stored is not None and not np.array_equal(stored, adapter.embeddings.get("transformer.wte.weight")):
         raise UserError(f"{source}: the adapter's model has a head of its own, this one's is its token embedding")

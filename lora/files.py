@@ -40,6 +40,7 @@ class Adapter:
     tensors: dict[str, np.ndarray]
     embeddings: dict[str, np.ndarray] = field(default_factory=dict)
     base: str | None = None  # the fingerprint of the model that it was trained on, where it says
+    tied_rows: bool = False  # its trained tokens are its head's columns, too
 
     @property
     def is_classifier(self) -> bool:
@@ -78,6 +79,7 @@ def read_adapter(directory: str | Path) -> Adapter:
     tied = adapter.tensors.get(TIED_ROWS)
     if tied is not None and np.array_equal(tied, adapter.tensors.get(PREFIX + ROWS)):
         del adapter.tensors[TIED_ROWS]  # PEFT writes a tied head's rows again
+        adapter.tied_rows = True
     if config.trainable_token_indices is None and not adapter.tensors.get(PREFIX + ROWS, np.ones(1)).size:
         del adapter.tensors[PREFIX + ROWS]  # and those of an empty list
     _check_products(adapter, path)

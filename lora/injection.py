@@ -223,7 +223,14 @@ def _check_tokens(model: GPT2PreTrained, config: LoraConfig) -> None:
             f"trainable_token_indices holds {max(tokens)}, the model's vocabulary 0 to {rows - 1}; "
             "give it more entries first (resize_token_embeddings)"
         )
-    tied = isinstance(getattr(model, "lm_head", None), TiedHead)
+    head = getattr(model, "lm_head", None)
+    tied = isinstance(head, TiedHead)
+    if not tied and head is not None and model.base and model.base.stored.called_tied:
+        raise UserError(
+            f"trainable_token_indices: {model.base.directory / 'config.json'} ties the head to the embedding, but the "
+            "weights hold another head, where PEFT trains both; set tie_word_embeddings to false there to train "
+            "here, and merge PEFT's adapters in PEFT first"
+        )
     if config.saves(EMBEDDING) or (tied and config.saves("lm_head")):
         raise UserError(
             "trainable_token_indices trains rows of an embedding that modules_to_save trains whole "

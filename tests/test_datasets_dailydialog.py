@@ -8,7 +8,7 @@ import pytest
 
 from common.errors import UserError
 from datasets.dailydialog import SAMPLE_DIR, dialogue, load, prompt
-from datasets.detokenise import detokenise, is_pretokenised
+from datasets.detokenise import APART, detokenise, is_corpus
 from datasets.example import Segment
 
 CORPUS = Path(__file__).parents[2] / "shared" / "data" / "dailydialog"
@@ -90,7 +90,7 @@ CODE = "def f(x):\n    return x , 1\n\n\n# `x` . and '' ''"
 @pytest.mark.parametrize("ordinary", [*ORDINARY, CODE])
 def test_ordinary_text_comes_out_as_it_went_in(ordinary):
     assert detokenise(ordinary) == ordinary
-    assert not is_pretokenised(ordinary) or ordinary == CODE
+    assert not is_corpus(f"{ordinary}\n" * APART) or ordinary == CODE
 
 
 @pytest.mark.parametrize("typed", [*ORDINARY, CODE, "I ’ m fine , thanks .", "a ? b !", "Sure.It will , Mr.Wang 。"])
@@ -105,7 +105,7 @@ def test_what_is_typed_in_a_chat_is_never_respelt_and_loses_the_space_around_it(
 def test_a_file_in_the_corpuss_layout_keeps_ordinary_dialogues_as_they_are(tmp_path, neighbour):
     """Alone, among others of their kind, and among the corpus's own."""
     dialogues = [f"{text.strip()} __eou__ D'accord, merci. __eou__" for text in ORDINARY if text]
-    write_split(tmp_path, "\n".join([*dialogues, *[neighbour] * 200]))
+    write_split(tmp_path, "\n".join([*dialogues, *[neighbour] * APART]))
     read = [example.segments[0].text for example in load("train", tmp_path)]
     assert read[: len(dialogues)] == [text.strip() for text in ORDINARY if text]
     assert read[-1] == ("Hi, there." if "Hi, " in neighbour else "Well, hello.")
@@ -121,8 +121,25 @@ def test_without_a_comma_or_full_stop_that_stands_apart_a_file_is_none_of_the_co
 
 
 def test_how_many_turns_were_respelt_stands_in_the_report(tmp_path):
-    write_split(tmp_path, "Well , yes . __eou__ Sure __eou__ Is it ? __eou__\n")
-    assert load("train", tmp_path).notes == ["pre-tokenised English, given its ordinary spelling: 2 turns"]
+    write_split(tmp_path, "Well , yes . __eou__ Sure __eou__ Is it ? __eou__\n" * 250)
+    assert load("train", tmp_path).notes == ["pre-tokenised English, given its ordinary spelling: 500 turns"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "git add . __eou__ SELECT a , b __eou__\n",
+        "git add . __eou__ SELECT a , b __eou__\n" * 249,  # 498 marks
+        "git add . __eou__ SELECT a , b __eou__\n" * 900 + "Yes, it is. __eou__ Is it? __eou__\n" * 60,  # 180 of 1,980
+        "Tu viens ? __eou__ Non ! __eou__\n" * 1000 + "git add . __eou__ SELECT a , b __eou__\n",
+    ],
+    ids=["one line", "few marks", "some are attached", "questions"],
+)
+def test_a_file_of_somebody_elses_keeps_its_marks_where_they_are(tmp_path, content):
+    write_split(tmp_path, content)
+    dataset = load("train", tmp_path)
+    lines = [" __eou__ ".join(segment.text for segment in example.segments) + " __eou__\n" for example in dataset]
+    assert ("".join(lines), dataset.notes) == (content, [])
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -236,6 +253,8 @@ def test_a_zip_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
 def test_the_embedded_sample_is_whole(split, dialogues):
     dataset = load(split, SAMPLE_DIR)
     assert (len(dataset), dataset.dropped) == (dialogues, [])
+    turns = [segment.text for example in dataset for segment in example.segments]
+    assert not any(" ." in turn or " ," in turn for turn in turns), "small as it is, it is spelt as the corpus is"
 
 
 @needs_corpus
