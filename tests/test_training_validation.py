@@ -14,7 +14,7 @@ from training.card import CARD, write_card
 from training.evaluation import evaluate
 from training.history import read_run
 
-STEPS, EVERY, DRAWN, ALL = 80, 20, 50, 60
+STEPS, EVERY, DRAWN, ALL = 28, 7, 5, 10
 CLOCK = {"seconds", "tokens_per_second"}
 
 
@@ -27,8 +27,8 @@ def world(tmp_path_factory):
 
 
 def given(world, run_dir, **settings):
-    """Its 640 sequences are worth 160 of validation: 60 once are less than half."""
-    settings = {"max_steps": STEPS, "eval_every": EVERY, "batch_size": 8, "learning_rate": 3e-3} | settings
+    """Its 112 sequences are worth 28 of validation: 10 once are less than half."""
+    settings = {"max_steps": STEPS, "eval_every": EVERY, "eval_limit": DRAWN} | settings
     return arguments(world, run_dir, **settings)
 
 
@@ -51,12 +51,14 @@ def jump_after(monkeypatch, step: int) -> None:
 
 @pytest.mark.parametrize("tuning", ["lora", "full"])
 def test_the_best_is_chosen_on_the_part_and_measured_on_the_whole_at_the_end(world, tmp_path, monkeypatch, tuning):
-    jump_after(monkeypatch, 45)
+    jump_after(monkeypatch, 16)
     trainer = run(given(world, tmp_path, tuning=tuning))
     *parts, last = metrics(tmp_path, "validation")
-    assert [(line["step"], line["examples"]) for line in parts] == [(step, DRAWN) for step in (0, 20, 40, 60, 80)]
+    assert [(line["step"], line["examples"]) for line in parts] == [
+        (step, DRAWN) for step in range(0, STEPS + 1, EVERY)
+    ]
     best = min(parts[1:], key=lambda line: line["loss"])
-    assert best["step"] == last["step"] == trainer.progress.best_step == 40 and last["examples"] == ALL
+    assert best["step"] == last["step"] == trainer.progress.best_step == 14 and last["examples"] == ALL
     if tuning == "lora":
         model = GPT2LMHeadModel.from_pretrained(world / "dropping")
         lora.load_adapter(model, tmp_path)
@@ -74,7 +76,7 @@ def test_the_curve_is_of_the_part_alone(undisturbed):
     run_dir, _ = undisturbed
     *parts, last = metrics(run_dir, "validation")
     curve = read_run(run_dir).validation
-    assert curve.steps.tolist() == [0, 20, 40, 60, 80] and last["examples"] == ALL
+    assert curve.steps.tolist() == [0, 7, 14, 21, 28] and last["examples"] == ALL
     assert curve.losses.tolist() == [line["loss"] for line in parts]
 
 
@@ -82,8 +84,8 @@ def test_the_card_tells_both(undisturbed):
     run_dir, trainer = undisturbed
     write_card(trainer.inputs, trainer.progress, 1, 2, trainer.whole_score)
     card, last = (run_dir / CARD).read_text(), metrics(run_dir, "validation")[-1]
-    assert f"| the same, on all 60 | {last['loss']:.4f} | {last['perplexity']:.2f} |" in card
-    assert "each validation: 50 of 60 examples, the same each time" in card
+    assert f"| the same, on all 10 | {last['loss']:.4f} | {last['perplexity']:.2f} |" in card
+    assert "each validation: 5 of 10 examples, the same each time" in card
 
 
 def interrupt_at_the_whole(monkeypatch, inputs_len: int) -> None:
@@ -120,13 +122,13 @@ def test_a_run_that_is_made_longer_measures_the_whole_at_its_new_end(world, tmp_
     run(given(world, tmp_path, max_steps=STEPS + EVERY), resume=True)
     found = [(line["step"], line["examples"]) for line in metrics(tmp_path, "validation")]
     best = found[-1][0]
-    assert found == [*((step, DRAWN) for step in range(0, 101, EVERY)), (best, ALL)]
+    assert found == [*((step, DRAWN) for step in range(0, 36, EVERY)), (best, ALL)]
 
 
 def test_a_run_that_ends_early_goes_on_from_its_last_weights(world, tmp_path, monkeypatch):
     """It is the best weights that are measured, and not they that are saved as the last."""
-    settings = {"eval_every": 10, "save_every": 70, "patience": 2}
-    jump_after(monkeypatch, 45)
+    settings = {"eval_every": 4, "save_every": 25, "patience": 2}
+    jump_after(monkeypatch, 16)
     trainer = run(given(world, tmp_path, **settings))
     stopped = trainer.progress.step
     assert trainer.progress.best_step < stopped < STEPS and trainer.whole_score
