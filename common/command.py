@@ -13,7 +13,7 @@ from pathlib import Path
 from common import unexpected
 from common.errors import UserError
 from common.interrupt import SIGNALS, Terminated, pass_over_signals, raise_on_termination
-from common.output import ignore_closed_output, keep_standard_files
+from common.output import ignore_closed_output
 from common.terminal import make_visible, visible
 
 # what a path or a disk can be at fault for; everything else that the system refuses is our fault
@@ -56,7 +56,6 @@ def run_command(main: Callable[[], int | None]) -> typing.NoReturn:
 
 def status_of(main: Callable[[], int | None]) -> int:
     """Runs a command's `main` and returns the exit status; what went wrong is told on stderr."""
-    keep_standard_files()
     ignore_closed_output("stderr")  # bars and notes; what stdout is given is the work
     make_visible()
     raise_on_termination()

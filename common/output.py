@@ -31,7 +31,7 @@ def keep_standard_files() -> None:
 
 def ignore_closed_output(*names: str) -> None:
     """From now on nothing that is printed on these, stdout or stderr, can fail or wait for ever: what nobody reads is
-    lost.
+    lost. All three standard streams are there then (`keep_standard_files`).
     """
     keep_standard_files()
     for name in names:

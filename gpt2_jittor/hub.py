@@ -14,21 +14,14 @@ from common import hub
 from common.errors import UserError
 from common.files import expanded
 from gpt2_jittor.config import PRESETS
+from gpt2_jittor.tokenizer import FILES
 from gpt2_jittor.weights import WEIGHT_FILES, weight_parts
 
 NANO = Path(__file__).resolve().parent.parent / "checkpoints" / "gpt2-nano"
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 
 # beside config.json and the weights; none of them is in every repository
-SMALL_FILES = (
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-)
+SMALL_FILES = ("generation_config.json", *FILES)
 
 
 def locate(name: str | Path) -> Path:

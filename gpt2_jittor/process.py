@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from common import memory
 from common.processes import cores
 
 SIGNALS = [getattr(signal, name) for name in ("SIGQUIT", "SIGCHLD") if hasattr(signal, name)]  # that have its handlers
@@ -52,8 +53,7 @@ def compile_apart(commands: Sequence[str], cache_path: str, jittor_path: str, ms
     """
     import jittor_utils
 
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    count = min(cores(), MOST_COMPILERS, max(1, memory // MEMORY_OF_COMPILER), len(commands))
+    count = min(cores(), MOST_COMPILERS, max(1, memory.total() // MEMORY_OF_COMPILER), len(commands))
     taking, giving = os.pipe()
     os.write(giving, b"".join(number.to_bytes(2, "little") for number in range(len(commands))))
     os.close(giving)
