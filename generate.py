@@ -16,10 +16,10 @@ from common.errors import UserError
 from datasets import registry
 from datasets.example import Task
 from gpt2_jittor.precisions import PRECISIONS
-from gpt2_jittor.sampling import check_length_penalty
+from generation.sampling import check_length_penalty
 from inference.answers import Decoding
 from inference.options import DRAWING, choose
-from inference.requests import read_requests, typed_request, typed_text
+from generation.requests import read_requests, typed_request, typed_text
 
 # the task whose prompts a mode uses, where the run's own is not of that kind
 MODES = {"chat": "dailydialog", "qa": "squad", "text": "text", "instruct": "dolly", "classify": None}

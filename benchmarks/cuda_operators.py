@@ -23,10 +23,10 @@ def works() -> dict[str, Callable]:
     """
     from datasets.batches import Batch
     from gpt2_jittor.backend import jt
-    from gpt2_jittor.generation import generate
+    from generation.decoding import generate
     from gpt2_jittor.model import GPT2LMHeadModel
     from gpt2_jittor.ops.dropout import seeds
-    from gpt2_jittor.sampling import make_sampler
+    from generation.sampling import make_sampler
     from lora import LoraConfig, inject, trainable
     from training.gradients import loss_and_gradients
     from training.optimizer import AdamW, clip_factor, global_norm

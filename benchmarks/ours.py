@@ -46,8 +46,8 @@ def train(settings: dict):
 
 def decode(settings: dict):
     """`new` greedy tokens after each of `batch` prompts, a unit."""
-    from gpt2_jittor.generation import generate
-    from gpt2_jittor.sampling import make_sampler
+    from generation.decoding import generate
+    from generation.sampling import make_sampler
 
     model = _model(settings)
     if settings.get("int8"):

@@ -5,7 +5,8 @@ Nothing here knows the model or its framework. The name shadows Hugging Face's p
 that is called so.
 """
 
-from datasets.example import Dataset, Example, Segment, Task
+from datasets.example import Dataset, Example, Segment
+from datasets.task import Task
 
 __version__ = "0.1.0"
 

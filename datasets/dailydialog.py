@@ -13,8 +13,9 @@ from common.hub import fetch
 from datasets.detokenise import detokenise, is_corpus, is_pretokenised
 from datasets.encode import dialogue as encode
 from datasets.encode import dialogue_prompt
-from datasets.example import Dataset, Example, Segment, Task
+from datasets.example import Dataset, Example, Segment
 from datasets.read import read_text, read_zip_member
+from datasets.task import CHAT, Task
 
 REPOSITORY = "roskoN/dailydialog"
 SAMPLE_DIR = Path(__file__).parent / "samples" / "dailydialog"
@@ -95,4 +96,4 @@ def _read(split: str, data_dir: Path | None) -> tuple[str, str]:
     return f"{archive}/{member}", read_zip_member(archive, member)
 
 
-TASK = Task("dailydialog", "chat", ("prompt",), load, encode, prompt, dialogue_prompt, SAMPLE_DIR)
+TASK = Task("dailydialog", CHAT, ("prompt",), load, encode, prompt, dialogue_prompt, SAMPLE_DIR)

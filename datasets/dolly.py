@@ -9,9 +9,10 @@ from pathlib import Path
 from common.errors import UserError
 from common.hub import fetch
 from datasets import records
-from datasets.example import Dataset, Example, Segment, Task
+from datasets.example import Dataset, Example, Segment
 from datasets.fit import fitted, fitted_prompt
 from datasets.holdout import part
+from datasets.task import INSTRUCT, Task
 
 REPOSITORY = "databricks/databricks-dolly-15k"
 FILE = "databricks-dolly-15k.jsonl"
@@ -64,4 +65,4 @@ def _fault(fields: tuple[str, ...], first: str, where: str) -> str:
     return "" if first == where else f"the same as {first}"
 
 
-TASK = Task("dolly", "instruct", ("instruction", "context"), load, fitted, prompt, fitted_prompt, SAMPLE_DIR)
+TASK = Task("dolly", INSTRUCT, ("instruction", "context"), load, fitted, prompt, fitted_prompt, SAMPLE_DIR)

@@ -9,10 +9,11 @@ from pathlib import Path
 from common.errors import UserError
 from common.hub import fetch
 from datasets import records
-from datasets.example import Dataset, Example, Segment, Task
+from datasets.example import Dataset, Example, Segment
 from datasets.fit import fitted, fitted_prompt
 from datasets.holdout import part, shares_of
 from datasets.read import read_text
+from datasets.task import CLASSIFY, Task
 
 REPOSITORY = "dair-ai/emotion"
 SAMPLE_DIR = Path(__file__).parent / "samples" / "emotion"
@@ -66,4 +67,4 @@ def _file(split: str, data_dir: Path | None) -> Path:
     return records.find(data_dir, [*names, *hub_names], f"emotion's {split} file")
 
 
-TASK = Task("emotion", "classify", ("text",), load, fitted, prompt, fitted_prompt, SAMPLE_DIR, LABELS)
+TASK = Task("emotion", CLASSIFY, ("text",), load, fitted, prompt, fitted_prompt, SAMPLE_DIR, LABELS)

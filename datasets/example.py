@@ -1,4 +1,4 @@
-"""What a task hands over: examples made of given and scored segments, and the task that makes them.
+"""What a task hands over: examples made of given and scored segments.
 
 A segment is the smallest piece that is either given to the model or to be said by it. That is all the
 encoders need to know, so one encoder serves every task of its kind.
@@ -7,15 +7,8 @@ encoders need to know, so one encoder serves every task of its kind.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from datasets.encode import EncodedSet
 
 SPLITS = ("train", "validation", "test")
 
@@ -91,25 +84,3 @@ class Dataset:
 
     def __getitem__(self, index: int) -> Example:
         return self.examples[index]
-
-
-@dataclass(frozen=True)
-class Task:
-    """What the commands need to know of a task.
-
-    `load(split, data_dir)` reads one of `SPLITS`; a `data_dir` of None means the publisher's copy on the hub.
-    `encode(examples, tokenizer, max_length)` turns examples into ids and labels. `prompt` makes, from `fields`,
-    the example that generation continues; `encode_prompt(example, tokenizer, max_length)` its ids, several
-    where one text is read in several windows. `sample` is the folder of the embedded sample, where there is one;
-    `labels` names the classes.
-    """
-
-    name: str
-    kind: str  # "chat", "text", "qa", "instruct" or "classify"
-    fields: tuple[str, ...]
-    load: Callable[[str, Path | None], Dataset]
-    encode: Callable[[Sequence[Example], object, int], EncodedSet]
-    prompt: Callable[..., Example]
-    encode_prompt: Callable[[Example, object, int], list[np.ndarray]]
-    sample: Path | None = None
-    labels: tuple[str, ...] = ()

@@ -12,9 +12,10 @@ from common.errors import UserError
 from common.hub import fetch
 from datasets import records
 from datasets.encode import dialogue_prompt, packed
-from datasets.example import Dataset, Example, Segment, Task
+from datasets.example import Dataset, Example, Segment
 from datasets.holdout import part, shares_of
 from datasets.read import read_text
+from datasets.task import TEXT, Task
 from datasets.text import beginning
 
 REPOSITORY = "stanfordnlp/imdb"
@@ -67,4 +68,4 @@ def _reviews(name: str, data_dir: Path | None) -> Iterator[tuple[str, str]]:
         yield where, records.text(record, "text", where, required=False)
 
 
-TASK = Task("imdb", "text", ("prompt",), load, packed, beginning, dialogue_prompt, SAMPLE_DIR)
+TASK = Task("imdb", TEXT, ("prompt",), load, packed, beginning, dialogue_prompt, SAMPLE_DIR)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from datasets import dailydialog, dolly, emotion, imdb, rte, squad, text
-from datasets.example import Task
+from datasets.task import Task
 
 TASKS = {module.TASK.name: module.TASK for module in (dailydialog, squad, imdb, dolly, emotion, rte, text)}
 

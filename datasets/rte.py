@@ -9,9 +9,10 @@ from pathlib import Path
 
 from common.hub import fetch
 from datasets import records
-from datasets.example import Dataset, Example, Segment, Task
+from datasets.example import Dataset, Example, Segment
 from datasets.fit import fitted, fitted_prompt
 from datasets.holdout import part, shares_of
+from datasets.task import CLASSIFY, Task
 
 REPOSITORY = "nyu-mll/glue"
 SAMPLE_DIR = Path(__file__).parent / "samples" / "rte"
@@ -53,4 +54,4 @@ def prompt(sentence1: str, sentence2: str) -> Example:
     )
 
 
-TASK = Task("rte", "classify", ("sentence1", "sentence2"), load, fitted, prompt, fitted_prompt, SAMPLE_DIR, LABELS)
+TASK = Task("rte", CLASSIFY, ("sentence1", "sentence2"), load, fitted, prompt, fitted_prompt, SAMPLE_DIR, LABELS)

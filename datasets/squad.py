@@ -13,10 +13,11 @@ from pathlib import Path
 from common.errors import UserError
 from common.hub import fetch
 from datasets import records
-from datasets.example import Dataset, Example, Segment, Task
+from datasets.example import Dataset, Example, Segment
 from datasets.fit import fitted, windowed_prompt
 from datasets.holdout import part, shares_of
 from datasets.read import read_text
+from datasets.task import QA, Task
 
 REPOSITORY = "rajpurkar/squad"
 SAMPLE_DIR = Path(__file__).parent / "samples" / "squad"
@@ -187,4 +188,4 @@ def _list(record: object, name: str, where: str) -> list:
     return value
 
 
-TASK = Task("squad", "qa", ("context", "question"), load, fitted, prompt, windowed_prompt, SAMPLE_DIR)
+TASK = Task("squad", QA, ("context", "question"), load, fitted, prompt, windowed_prompt, SAMPLE_DIR)

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from common.errors import UserError
 from datasets.encode import dialogue_prompt, packed
-from datasets.example import Dataset, Example, Segment, Task
+from datasets.example import Dataset, Example, Segment
 from datasets.read import read_text
+from datasets.task import TEXT, Task
 
 SEPARATOR = "<|endoftext|>"
 HELD_OUT = ("validation.txt", "test.txt")
@@ -135,4 +136,4 @@ def _border(text: str) -> int:
     return next((token.start() for token in TOKEN.finditer(text) if token.start() < wanted < token.end()), wanted)
 
 
-TASK = Task("text", "text", ("prompt",), load, packed, beginning, dialogue_prompt)
+TASK = Task("text", TEXT, ("prompt",), load, packed, beginning, dialogue_prompt)

@@ -88,6 +88,10 @@ class KVCache:
         self._table = table[:, pads:]
         self._offset += pads
 
+    def cut(self, length: int) -> None:
+        """Forgets all tokens behind the first `length` of each row."""
+        self._table = self._table[:, :length]
+
     def _is_plain(self) -> bool:
         """Whether row b's tokens are all that slot b holds."""
         plain = np.where(self._table == PAD, PAD, np.arange(len(self._table), dtype=np.int32)[:, None])

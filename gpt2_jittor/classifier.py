@@ -2,17 +2,15 @@
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from common.errors import UserError
 from gpt2_jittor.backend import jt
 from gpt2_jittor.config import GPT2Config
-from gpt2_jittor.hub import locate
 from gpt2_jittor.initial import initial_head
 from gpt2_jittor.layers import Head
-from gpt2_jittor.outline import HEAD, SCORE, StoredModel, open_model
+from gpt2_jittor.outline import HEAD, SCORE, StoredModel
 from gpt2_jittor.pretrained import GPT2PreTrained, check_ids, in_own_precision, on_host
 
 
@@ -27,20 +25,13 @@ class GPT2ForSequenceClassification(GPT2PreTrained):
         self.score = Head(self.config.n_embd, len(self.config.labels))
 
     @classmethod
-    def from_pretrained(
-        cls, name_or_directory: str | Path, labels: Sequence[str] | None = None, seed: int = 0
-    ) -> "GPT2ForSequenceClassification":
-        """Reads a classifier's folder, or a language model's, which gets a new head for `labels` drawn from `seed`.
-
-        Raises UserError where a language model comes without `labels`, where a classifier has others, and as
-        the language model's own `from_pretrained`.
-        """
-        return cls._from_stored(open_model(locate(str(name_or_directory))), labels=labels, seed=seed)
-
-    @classmethod
     def _head_of(
-        cls, stored: StoredModel, labels: Sequence[str] | None, seed: int
+        cls, stored: StoredModel, labels: Sequence[str] | None = None, seed: int = 0
     ) -> tuple[GPT2Config, dict[str, np.ndarray]]:
+        """A classifier's own head, or for a language model's folder a new one for `labels`, drawn from `seed`.
+
+        Raises UserError where a language model comes without `labels`, and where a classifier has others.
+        """
         config = stored.config
         if SCORE in stored.tensors:
             if labels is not None and tuple(labels) != config.labels:

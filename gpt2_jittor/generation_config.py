@@ -14,7 +14,6 @@ from typing import Any
 from common.errors import UserError
 from common.files import read_json
 from gpt2_jittor.config import several_ids
-from gpt2_jittor.sampling import check_length_penalty, make_sampler
 
 FILE = "generation_config.json"
 COPIED = "_from_model_config"  # transformers' mark of a file that repeats what config.json says
@@ -91,13 +90,17 @@ class GenerationConfig:
     source: Path
 
     @classmethod
-    def from_pretrained(cls, directory: str | Path) -> "GenerationConfig":
-        """Reads a folder's entries. Raises UserError where the file that has them holds no JSON object."""
+    def from_pretrained(cls, directory: str | Path, settings: dict[str, Any] | None = None) -> "GenerationConfig":
+        """Reads a folder's entries. `settings`: what its config.json holds, where that has been read.
+
+        Raises UserError where the file that has them holds no JSON object.
+        """
         path = Path(directory) / FILE
         if path.is_file():
             return cls(read_json(path), path)
         path = Path(directory) / "config.json"
-        told = {name: value for name, value in read_json(path).items() if value is not None}
+        settings = read_json(path) if settings is None else settings
+        told = {name: value for name, value in settings.items() if value is not None}
         return cls({COPIED: True} | {name: told[name] for name in (*IDS, *SETTINGS, *FOREIGN) if name in told}, path)
 
     @property
@@ -130,7 +133,7 @@ class GenerationConfig:
     def settings(self) -> dict[str, Any]:
         """The entries that this project knows, without those that are null.
 
-        Raises UserError, naming the file, for values of another type and out of range.
+        Raises UserError, naming the file, for values of another type, and for counts below 1.
         """
         found = {name: self.values[name] for name in SETTINGS if self.values.get(name) is not None}
         for name, value in found.items():
@@ -139,12 +142,6 @@ class GenerationConfig:
         for name in ("num_beams", "max_new_tokens"):
             if found.get(name, 1) < 1:
                 raise UserError(f"{self.source}: {name} must be at least 1, not {found[name]}; mend it")
-        drawing = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "no_repeat_ngram_size")
-        try:
-            make_sampler(**{name: found[name] for name in drawing if name in found})
-            check_length_penalty(found.get("length_penalty", 1.0))
-        except UserError as error:
-            raise UserError(f"{self.source}: {error}") from None
         return found
 
     def not_applied(self) -> list[str]:

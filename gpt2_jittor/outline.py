@@ -4,14 +4,18 @@ Nothing of a size that a config.json states is made before its files were found 
 """
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from common.errors import UserError
+from common.files import read_json
 from gpt2_jittor import weights
 from gpt2_jittor.config import GPT2Config
+from gpt2_jittor.generation_config import GenerationConfig
 
 EMBEDDING, HEAD, SCORE = "transformer.wte.weight", "lm_head.weight", "score.weight"
 ROWS = 4096  # of an embedding that are compared with the head's at a time
@@ -22,12 +26,24 @@ class StoredModel:
     """A checkpoint whose files are sound. `config` is what they mean, `tensors` maps our names to views of them.
 
     Beside the body there may be a language model's own head, a classifier's, or both: all that may change a number.
+    Its files stay mapped: one that is replaced on the disk is another.
     """
 
     directory: Path
     config: GPT2Config
     tensors: dict[str, np.ndarray]
-    called_tied: bool = False  # config.json ties a head to the embedding that is another tensor in the files
+    settings: dict[str, Any]  # config.json, as it stands
+    called_tied: bool = False  # it ties a head to the embedding that is another tensor in the files
+
+    @functools.cached_property
+    def generation(self) -> GenerationConfig:
+        """What the folder says of generation. Raises UserError where the file that has it holds no JSON object."""
+        return GenerationConfig.from_pretrained(self.directory, self.settings)
+
+    @property
+    def classifies(self) -> bool:
+        """Whether it was saved as a classifier."""
+        return any("Classification" in name for name in self.settings.get("architectures") or ())
 
 
 def open_model(directory: str | Path) -> StoredModel:
@@ -39,7 +55,9 @@ def open_model(directory: str | Path) -> StoredModel:
     Raises UserError where files are missing or damaged, or hold other tensors than the configuration's.
     """
     directory = Path(directory)
-    config, tensors = GPT2Config.from_pretrained(directory), weights.open_tensors(directory)
+    path = directory / "config.json"
+    settings = read_json(path)
+    config, tensors = GPT2Config.from_dict(settings, path), weights.open_tensors(directory)
     blocks = len({name.split(".")[2] for name in tensors if name.startswith("transformer.h.")})
     if blocks != config.n_layer:  # before a name of each is made
         raise UserError(
@@ -56,7 +74,7 @@ def open_model(directory: str | Path) -> StoredModel:
             del tensors[HEAD]
         else:
             config, called_tied = dataclasses.replace(config, tie_word_embeddings=False), True
-    return StoredModel(directory, config, tensors, called_tied)
+    return StoredModel(directory, config, tensors, settings, called_tied)
 
 
 def body_shapes(config: GPT2Config) -> dict[str, tuple[int, ...]]:

@@ -1,9 +1,10 @@
 """What the language model and the classifier share: reading and writing checkpoints, hidden states, modes."""
 
+import contextlib
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from gpt2_jittor.backend import jt
 from gpt2_jittor.cache import KVCache
 from gpt2_jittor.config import GPT2Config
 from gpt2_jittor.fingerprint import Base
-from gpt2_jittor.generation_config import GenerationConfig
 from gpt2_jittor.hub import locate
 from gpt2_jittor.initial import initial_head, initial_weights
 from gpt2_jittor.layers import GPT2Model
@@ -67,17 +67,18 @@ class GPT2PreTrained(jt.nn.Module):
         raise NotImplementedError
 
     @classmethod
-    def from_pretrained(cls, name_or_directory: str | Path) -> "GPT2PreTrained":
+    def from_pretrained(cls, name_or_directory: str | Path, *head: Any, **named: Any) -> "GPT2PreTrained":
         """Reads a folder in Hugging Face's layout, or a model of the hub by its name.
 
+        What follows is for the head; a language model's needs nothing, a classifier's `labels` and `seed`.
         Raises UserError where there is none, or where its tensors are not exactly the configuration's.
         """
-        return cls._from_stored(open_model(locate(str(name_or_directory))))
+        return cls.from_stored(open_model(locate(str(name_or_directory))), *head, **named)
 
     @classmethod
-    def _from_stored(cls, stored: StoredModel, **head) -> "GPT2PreTrained":
-        """Builds the model of a checkpoint and reads it. `head`: what else its kind of head depends on."""
-        config, new = cls._head_of(stored, **head)
+    def from_stored(cls, stored: StoredModel, *head: Any, **named: Any) -> "GPT2PreTrained":
+        """Builds the model of an opened checkpoint and reads it; arguments and errors as of `from_pretrained`."""
+        config, new = cls._head_of(stored, *head, **named)
         model = cls.__new__(cls)
         model._build(config)
         shapes = {name: shape for name, shape in model.shapes().items() if name not in new}
@@ -86,7 +87,7 @@ class GPT2PreTrained(jt.nn.Module):
         for name, array in itertools.chain(new.items(), weights.read_views(tensors, stored.directory)):
             model.parameter(name).assign(array)
         model.base = Base(stored)
-        model.generation = GenerationConfig.from_pretrained(stored.directory).values
+        model.generation = stored.generation.values
         return model
 
     @classmethod
@@ -219,6 +220,18 @@ class GPT2PreTrained(jt.nn.Module):
         for module in self.modules():
             module.is_train = training
         return self
+
+
+@contextlib.contextmanager
+def evaluating(model: GPT2PreTrained) -> Iterator[None]:
+    """Dropout is off within; then the model is in the mode in which it was."""
+    training = model.is_training()
+    model.eval()
+    try:
+        yield
+    finally:
+        if training:
+            model.train()
 
 
 def on_host(values) -> np.ndarray:

@@ -11,7 +11,7 @@ import re
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import safetensors
@@ -83,7 +83,7 @@ def open_tensors(directory: str | Path) -> dict[str, np.ndarray]:
     """
     stored: dict[str, np.ndarray] = {}
     for path in weight_files(Path(directory)):
-        opened = open_file(path)
+        opened, _ = open_file(path)
         for key, name in canonical_names(opened).items():
             if MASK.fullmatch(name):
                 _check_mask(name, opened[key], path)
@@ -96,7 +96,7 @@ def open_tensors(directory: str | Path) -> dict[str, np.ndarray]:
 
 def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
     """All tensors of one safetensors file under their own keys, in float32. Raises UserError if damaged."""
-    return in_float32(_open_safetensors(Path(path)), path)
+    return in_float32(open_file(Path(path))[0], path)
 
 
 def in_float32(views: dict[str, np.ndarray], path: str | Path) -> dict[str, np.ndarray]:
@@ -111,15 +111,16 @@ def in_float32(views: dict[str, np.ndarray], path: str | Path) -> dict[str, np.n
     return {name: to_float32(name, view, path) for name, view in views.items()}
 
 
-def open_file(path: Path) -> dict[str, np.ndarray]:
+def open_file(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Maps one file of weights, of either format: its own keys -> views in the stored dtype. Nothing is read yet.
 
-    Raises UserError if damaged.
+    Returns with them what a safetensors file says of itself in words. Raises UserError if damaged.
     """
     with path.open("rb") as file:
         if file.read(23) == b"version https://git-lfs":
             raise UserError(f"{path} is a Git LFS pointer, not the weights; run `git lfs pull` there")
-    return open_torch(path) if path.suffix == ".bin" else _open_safetensors(path)
+        file.seek(0)
+        return (open_torch(path), {}) if path.suffix == ".bin" else _open_safetensors(file, path)
 
 
 def canonical_names(keys: Iterable[str]) -> dict[str, str]:
@@ -211,11 +212,6 @@ def write_safetensors(path: Path, arrays: dict[str, np.ndarray], metadata: dict[
             file.write(np.ascontiguousarray(arrays[name]))
 
 
-def read_metadata(path: str | Path) -> dict[str, str]:
-    """What a safetensors file says of itself in words. Raises UserError if damaged."""
-    return _read_header(Path(path))[0].get("__metadata__") or {}
-
-
 def weight_parts(directory: Path) -> list[str] | None:
     """The names of the weight files in a folder, present or not; None where there are no weights at all."""
     name = next((name for name in WEIGHT_FILES if (directory / name).is_file()), None)
@@ -245,29 +241,25 @@ def weight_files(directory: Path) -> list[Path]:
     return [directory / part for part in parts]
 
 
-def _open_safetensors(path: Path) -> dict[str, np.ndarray]:
-    header, length = _read_header(path)
-    header.pop("__metadata__", None)
+def _open_safetensors(file: BinaryIO, path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     try:
-        data = np.memmap(path, np.uint8, "r")[8 + length :]
+        header, start = _read_header(file, path)
+        data = np.memmap(file, np.uint8, "r")[start:]
+        metadata = header.pop("__metadata__", None) or {}
         # the library's numpy side cannot return bfloat16: views are made here
-        return {name: _safetensors_view(data, name, entry) for name, entry in header.items()}
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not a readable safetensors file ({error}); get it again") from error
-
-
-def _read_header(path: Path) -> tuple[dict, int]:
-    """The header, which the library has checked (names, dtypes, places that tile the file), and its length in bytes."""
-    try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > MAX_HEADER:
-                raise ValueError(f"a header of {length:,} bytes")
-            with safetensors.safe_open(path, framework="numpy"):
-                pass
-            return json.loads(file.read(length)), length
+        return {name: _safetensors_view(data, name, entry) for name, entry in header.items()}, metadata
     except (safetensors.SafetensorError, OSError, ValueError, RecursionError, struct.error) as error:
         raise UserError(f"{path} is not a readable safetensors file ({error}); get it again") from error
+
+
+def _read_header(file: BinaryIO, path: Path) -> tuple[dict, int]:
+    """The header, which the library has checked (names, dtypes, places that tile the file), and where it ends."""
+    (length,) = struct.unpack("<Q", file.read(8))
+    if length > MAX_HEADER:
+        raise ValueError(f"a header of {length:,} bytes")
+    with safetensors.safe_open(path, framework="numpy"):
+        pass
+    return json.loads(file.read(length)), 8 + length
 
 
 def _safetensors_view(data: np.ndarray, name: str, entry: dict) -> np.ndarray:

@@ -47,15 +47,17 @@ def parse() -> argparse.Namespace:
 
 def merge(arguments: argparse.Namespace) -> None:
     """Writes base and adapter as one model. Raises UserError for what is wrong before anything is written."""
+    from datasets.registry import TASKS
     from gpt2_jittor import runtime
-    from lora import merging
+    from lora.merging import check_empty, plan, write
 
-    merging.check_empty(arguments.output)
+    check_empty(arguments.output)
     labels = None if arguments.labels is None else [label.strip() for label in arguments.labels.split(",")]
-    plan = merging.plan(arguments.adapter, arguments.model, labels, arguments.ignore_base)
+    trained_labels = {name: task.labels for name, task in TASKS.items()}
+    source = plan(arguments.adapter, arguments.model, labels, arguments.ignore_base, trained_labels)
     runtime.prepare(arguments.device)
-    merging.write(plan, arguments.output, arguments.dtype)
-    print(f"{arguments.output}: {plan.base} with {arguments.adapter} merged into it, {arguments.dtype}")
+    write(source, arguments.output, arguments.dtype)
+    print(f"{arguments.output}: {source.directory} with {source.folder} merged into it, {arguments.dtype}")
 
 
 def inspect(arguments: argparse.Namespace) -> None:
@@ -64,20 +66,21 @@ def inspect(arguments: argparse.Namespace) -> None:
     from lora.files import check_base, read_adapter
     from lora.inspection import describe
     from lora.inspection import inspect as look
-    from lora.merging import base_of
+    from lora.source import base_of, run_arguments
 
-    adapter = read_adapter(arguments.adapter)
+    folder = arguments.adapter
+    adapter = read_adapter(folder)
     if arguments.model is None:
         os.environ["HF_HUB_OFFLINE"] = "1"  # a look at an adapter downloads nothing
     try:
-        base = base_of(arguments.adapter, adapter, arguments.model)
-        check_base(arguments.adapter, adapter, open_model(base), arguments.ignore_base)
+        base = open_model(base_of(folder, adapter, run_arguments(folder), arguments.model))
+        check_base(folder, adapter, base, arguments.ignore_base)
     except UserError as error:
         if arguments.model:
             raise
         base = None
         print(f"note: without the base's norms: {error}", file=sys.stderr)
-    summary = look(arguments.adapter, base)
+    summary = look(folder, base and base.directory)
     print(json.dumps(summary, indent=2, ensure_ascii=False) if arguments.json else describe(summary))
 
 
@@ -107,7 +110,7 @@ def write_common_arguments(folders: list[Path], output: Path) -> None:
     import yaml
 
     from common.files import write_text
-    from lora.merging import run_arguments
+    from lora.source import run_arguments
 
     first, *others = (run_arguments(folder) for folder in folders)
     common = {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}

@@ -43,18 +43,25 @@ def load_adapter(
     says that this does not matter, and where a tensor does not fit this one.
     """
     adapter = read_adapter(directory)
-    check_vocabulary(model, adapter, directory)
-    originals = _make_room(model, adapter, directory)
+    put_adapter(model, adapter, directory, trained, ignore_base)
+    return adapter.config
+
+
+def put_adapter(
+    model: GPT2PreTrained, adapter: Adapter, source: str | Path, trained: bool = False, ignore_base: bool = False
+) -> None:
+    """What `load_adapter` does with an adapter that was read from `source`."""
+    check_vocabulary(model, adapter, source)
+    originals = _make_room(model, adapter, source)
     try:
-        check_tensors(model, adapter, directory)
-        check_base(directory, adapter, model.base, ignore_base)
+        check_tensors(model, adapter, source)
+        check_base(source, adapter, model.base, ignore_base)
     except UserError:
         if originals is not None:
             eject(model, originals)  # what was refused leaves the model as it was
         raise
     assign(model, adapter)
     mark_trainable(model, trained)
-    return adapter.config
 
 
 def check_vocabulary(model: GPT2PreTrained, adapter: Adapter, source: str | Path) -> None:

@@ -10,7 +10,7 @@ from common.errors import UserError
 from common.files import write_json
 from gpt2_jittor.fingerprint import Base
 from gpt2_jittor.outline import SCORE, StoredModel
-from gpt2_jittor.weights import in_float32, open_file, read_metadata, write_safetensors
+from gpt2_jittor.weights import in_float32, open_file, write_safetensors
 from lora.config import LARGEST_FLOAT, LoraConfig
 
 PREFIX = "base_model.model."
@@ -64,9 +64,10 @@ def read_adapter(directory: str | Path) -> Adapter:
         raise UserError(f"{directory} holds no adapter ({SETTINGS}); give the folder of a finished run")
     config = LoraConfig.from_pretrained(directory)
     path = weights_of(directory)
-    views = _todays_keys(open_file(path), path)
+    views, metadata = open_file(path)
+    views = _todays_keys(views, path)
     _check_factors(views, config, path)
-    adapter = Adapter(config, {}, base=None if path.name == ARCHIVE else read_metadata(path).get(BASE))
+    adapter = Adapter(config, {}, base=metadata.get(BASE))
     stored = in_float32(views, path)
     for key, tensor in stored.items():
         found = EMBEDDING.fullmatch(key.removeprefix(PREFIX))

@@ -9,9 +9,10 @@ import transformers
 from common.errors import UserError
 from datasets import registry
 from datasets.example import Example, Segment
-from gpt2_jittor import GPT2LMHeadModel, beam, generation
-from gpt2_jittor.generation import Generated, stream
-from gpt2_jittor.sampling import make_sampler
+from generation import beam, decoding
+from gpt2_jittor import GPT2LMHeadModel
+from generation.decoding import Generated, stream
+from generation.sampling import make_sampler
 from gpt2_jittor.tokenizer import add_tokens, load_tokenizer
 from inference.answers import Answers, Decoding
 
@@ -44,14 +45,14 @@ def random_prompts(rng, count: int = 7) -> list[Example]:
 
 def record_drawn(monkeypatch) -> list[tuple]:
     """What `generate` is asked and what comes of it, (prompt, Generated) of each row."""
-    drawn, original = [], generation.generate
+    drawn, original = [], decoding.generate
 
     def recording(model, prompts, *options):
         found = original(model, prompts, *options)
         drawn.extend(zip(prompts, found, strict=True))
         return found
 
-    monkeypatch.setattr(generation, "generate", recording)
+    monkeypatch.setattr(decoding, "generate", recording)
     return drawn
 
 
@@ -127,7 +128,7 @@ def test_a_question_read_in_windows_gets_the_likeliest_answer_of_them_all(model,
             count = tokenizer.decode(ids).count("b")
             yield Generated(tokenizer.encode(f" {count}!"), True, (count - 99.0) * 3, 3)
 
-    monkeypatch.setattr(generation, "generate", lambda model, prompts, *options: list(answered(prompts)))
+    monkeypatch.setattr(decoding, "generate", lambda model, prompts, *options: list(answered(prompts)))
     monkeypatch.setattr(beam, "beam_search", lambda model, prompts, *_, **more: [[one] for one in answered(prompts)])
     answers = Answers(model, tokenizer, SQUAD, Decoding(max_new_tokens=20, batch_size=2, num_beams=num_beams))
     contexts = ["a" * 60 + "b" * 5 + "a" * 60, "bb", "a" * 90 + "b" * 3, "b" * 9 + "a" * 40]
@@ -202,7 +203,7 @@ def test_special_tokens_are_not_part_of_an_answer(folder, model, monkeypatch):
     tokenizer = load_tokenizer(folder)
     user, end = add_tokens(tokenizer, ["<USER>", "<END>"])
     ids = [user, *tokenizer.encode(" tea"), 256, *tokenizer.encode("s "), end]
-    monkeypatch.setattr(generation, "generate", lambda *options: [Generated(ids, False, -1.0, len(ids))])
+    monkeypatch.setattr(decoding, "generate", lambda *options: [Generated(ids, False, -1.0, len(ids))])
     (answer,) = Answers(model, tokenizer, CHAT, Decoding()).to([CHAT.prompt(["Hi."])])[0]
     assert answer.text == "teas" and answer.tokens == len(ids) == 9
 

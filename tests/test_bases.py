@@ -17,8 +17,10 @@ import lora
 from gpt2_jittor import GPT2ForSequenceClassification, GPT2LMHeadModel
 from gpt2_jittor.fingerprint import fingerprint
 from gpt2_jittor.outline import EMBEDDING, HEAD, open_model
-from inference.finished import find, load
-from lora import combination, inspection, merging
+from lora.source import find
+from lora.load import load
+from lora import combination, inspection
+from lora.merging import plan, write
 from lora.files import BASE, WEIGHTS, read_adapter
 from training.arguments import TrainingArguments
 from training.identity import check_same, identify
@@ -62,7 +64,7 @@ def run_lora(monkeypatch, *arguments) -> None:
 def test_a_copy_of_the_base_is_used(world, name):
     for adapter in ("talks", "classifies"):
         found = find(str(world / name), world / adapter)
-        assert found.directory == world / name and merging.plan(world / adapter, str(world / name)).base == world / name
+        assert found.directory == world / name and plan(world / adapter, str(world / name)).directory == world / name
     model = GPT2LMHeadModel.from_pretrained(world / name)
     assert lora.load_adapter(model, world / "talks").r == 2
 
@@ -98,7 +100,7 @@ def test_another_base_is_refused_wherever_it_is_given_and_taken_with_ignore_base
 
     calls = {
         "find": lambda **ignore: find(str(base), directory, **ignore),
-        "plan": lambda **ignore: merging.plan(directory, str(base), **ignore),
+        "plan": lambda **ignore: plan(directory, str(base), **ignore),
         "load_adapter": lambda **ignore: lora.load_adapter(model(), directory, **ignore),
         "Adapters": lambda **ignore: lora.Adapters(model()).load(directory, "a", **ignore),
     }

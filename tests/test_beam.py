@@ -12,10 +12,10 @@ import tiny
 import torch
 
 from common.errors import UserError
-from gpt2_jittor.beam import beam_search
+from generation.beam import beam_search
 from gpt2_jittor.config import GPT2Config
-from gpt2_jittor.decoding import last_logits
-from gpt2_jittor.generation import pad_left
+from gpt2_jittor.next_token import last_logits
+from generation.decoding import pad_left
 from gpt2_jittor.model import GPT2LMHeadModel
 
 SCORE = 1e-4  # relative, and absolute near 0: sums of a dozen float32 log-probabilities, computed in other orders
@@ -153,7 +153,7 @@ def test_a_search_ends_with_the_same_token_as_transformers(tmp_path, seed, rng, 
     options = {"num_beams": 2, "early_stopping": early_stopping, "max_new_tokens": 30}
     steps = {"theirs": 0, "ours": 0}
     monkeypatch.setattr(theirs, "forward", counted(theirs.forward, steps, "theirs"))
-    monkeypatch.setattr("gpt2_jittor.beam.last_logits", counted(last_logits, steps, "ours"))
+    monkeypatch.setattr("generation.beam.last_logits", counted(last_logits, steps, "ours"))
     assert_same(
         beam_search(ours, [prompt], end_id=end, **options), transformers_beams(theirs, [prompt], end, 1, **options)
     )

@@ -7,12 +7,12 @@ import torch
 
 import lora
 from gpt2_jittor.cache import KVCache
-from gpt2_jittor.decoding import last_logits
-from gpt2_jittor.generation import generate, pad_left
+from gpt2_jittor.next_token import last_logits
+from generation.decoding import generate, pad_left
 from gpt2_jittor.model import GPT2LMHeadModel
 from gpt2_jittor.ops import fused
 from gpt2_jittor.ops.decode_step import DecodeStep
-from gpt2_jittor.sampling import make_sampler
+from generation.sampling import make_sampler
 
 # what two float32 programs that sum in different orders can keep to, absolute
 LOGITS = 1e-4

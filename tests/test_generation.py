@@ -8,10 +8,10 @@ import torch
 from common.errors import UserError
 from gpt2_jittor.cache import KVCache
 from gpt2_jittor.config import GPT2Config
-from gpt2_jittor.generation import Generated, generate, last_logits, pad_left, stream
+from generation.decoding import Generated, generate, last_logits, pad_left, stream
 from gpt2_jittor.model import GPT2LMHeadModel
-from gpt2_jittor.sampling import make_sampler
-from gpt2_jittor.stopping import StoppedText, Stopper, StopStrings
+from generation.sampling import make_sampler
+from generation.stopping import StoppedText, Stopper, StopStrings
 from gpt2_jittor.tokenizer import load_tokenizer
 
 # what two float32 programs that sum in different orders can keep to, absolute

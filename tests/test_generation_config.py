@@ -14,7 +14,7 @@ from common.errors import UserError
 from gpt2_jittor.generation_config import GenerationConfig
 from gpt2_jittor.tokenizer import load_tokenizer
 from inference.answers import Decoding
-from inference.options import choose
+from generation.options import choose
 
 NEW = 15  # tokens
 

@@ -14,8 +14,8 @@ from common.errors import UserError
 from datasets import registry
 from gpt2_jittor import GPT2ForSequenceClassification, GPT2LMHeadModel
 from gpt2_jittor.tokenizer import add_tokens, load_tokenizer
-from inference.finished import find
-from lora import merging
+from lora.source import find
+from lora.merging import plan, write
 from training import trainer as trainer_module
 from training.arguments import TrainingArguments
 from training.setup import build_model, read_inputs
@@ -66,17 +66,17 @@ def adapter(base, folder, kind=GPT2LMHeadModel, *labels, **settings):
 def test_it_is_the_same_field_for_field_where_a_model_is_saved_and_where_it_is_merged(base, tmp_path, said):
     folder = base(said)
     GPT2LMHeadModel.from_pretrained(folder).save_pretrained(tmp_path / "saved")
-    merging.write(merging.plan(adapter(folder, tmp_path / "adapter")), tmp_path / "merged")
+    write(plan(adapter(folder, tmp_path / "adapter")), tmp_path / "merged")
     labels = ["no", "yes"]
     settings = {"task_type": "SEQ_CLS", "modules_to_save": ["score"]}
     classifier = adapter(folder, tmp_path / "classifier", GPT2ForSequenceClassification, labels, **settings)
-    merging.write(merging.plan(classifier), tmp_path / "classes")
+    write(plan(classifier), tmp_path / "classes")
     assert said_in(tmp_path / "saved") == said_in(tmp_path / "merged") == said_in(tmp_path / "classes") == said
 
 
 def test_what_config_json_alone_says_is_said_in_the_merged_folder_too(base, tmp_path):
     folder = base(None, eos_token_id=[7, 256], repetition_penalty=1.4, top_k=9)
-    merging.write(merging.plan(adapter(folder, tmp_path / "adapter")), tmp_path / "merged")
+    write(plan(adapter(folder, tmp_path / "adapter")), tmp_path / "merged")
     theirs, ours = (
         transformers.GPT2LMHeadModel.from_pretrained(it).generation_config.to_diff_dict()
         for it in (folder, tmp_path / "merged")
@@ -95,7 +95,7 @@ def test_an_adapters_own_end_token_stays_one_beside_the_bases(base, tmp_path, sa
     add_tokens(tokenizer, ["<END>"])
     made = adapter(folder, tmp_path / "adapter", trainable_token_indices=[257])
     tokenizer.save_pretrained(made)
-    merging.write(merging.plan(made), tmp_path / "merged")
+    write(plan(made), tmp_path / "merged")
     assert said_in(tmp_path / "merged") == said | {"eos_token_id": ends, "pad_token_id": 256}
     several = tuple(np.atleast_1d(ends).tolist())
     assert find(None, made).ends() == find(str(tmp_path / "merged"), None).ends() == several
@@ -141,7 +141,7 @@ def test_the_sample_reply_and_the_answers_of_evaluate_end_at_each_end_token(base
 def test_a_bad_end_token_is_told_before_training_and_merging(base, tmp_path):
     folder = base({"eos_token_id": [256, "400"]})
     made = adapter(folder, tmp_path / "adapter")
-    for act in (lambda: inputs_of(folder, tmp_path), lambda: merging.plan(made), lambda: find(None, made).ends()):
+    for act in (lambda: inputs_of(folder, tmp_path), lambda: plan(made), lambda: find(None, made).ends()):
         with pytest.raises(UserError, match="generation_config.json: eos_token_id must be a token's id or a list"):
             act()
 
@@ -151,6 +151,6 @@ def test_end_tokens_outside_the_vocabulary_hinder_nobody_and_go_on_with_the_mode
     folder = base({"eos_token_id": said})
     made = adapter(folder, tmp_path / "adapter")
     inputs_of(folder, tmp_path)
-    merging.write(merging.plan(made), tmp_path / "merged")
+    write(plan(made), tmp_path / "merged")
     assert find(None, made).ends() == find(str(tmp_path / "merged"), None).ends() == ends
     assert said_in(tmp_path / "merged")["eos_token_id"] == said

@@ -14,7 +14,7 @@ import lora
 from common.errors import UserError
 from gpt2_jittor import GPT2ForSequenceClassification, GPT2LMHeadModel
 from gpt2_jittor.outline import HEAD
-from lora import merging
+from lora.merging import plan, write
 
 LOGITS = 1e-4  # absolute, the contract's for logits: float32 sums of the same terms in another order
 SCALE = 0.3  # of a head's numbers; the embedding's are about as large
@@ -84,7 +84,7 @@ def test_an_adapter_is_merged_into_it_as_peft_merges(base, ids, tmp_path, rng):
         parameter.assign(0.2 * rng.standard_normal(parameter.shape, dtype=np.float32))
     lora.save_adapter(model, tmp_path / "adapter")
     expected = torch_logits(peft.PeftModel.from_pretrained(torch_model(base), tmp_path / "adapter").eval(), ids)
-    merging.write(merging.plan(tmp_path / "adapter"), tmp_path / "merged")
+    write(plan(tmp_path / "adapter"), tmp_path / "merged")
     np.testing.assert_allclose(torch_logits(torch_model(tmp_path / "merged"), ids), expected, rtol=0, atol=LOGITS)
     assert np.abs(expected - torch_logits(torch_model(base), ids)).max() > 100 * LOGITS
 

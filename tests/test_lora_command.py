@@ -17,7 +17,8 @@ from tokenizers import Tokenizer
 import lora
 from gpt2_jittor import GPT2ForSequenceClassification, GPT2LMHeadModel
 from gpt2_jittor.backend import jt
-from lora import inspection, merging
+from lora import inspection
+from lora.merging import plan, write
 
 LOGITS = 1e-4  # absolute, the contract's for logits: float32 sums of the same terms in another order
 PLAIN = {"r": 3, "lora_alpha": 7, "target_modules": ["c_attn", "mlp.c_proj"]}
@@ -72,7 +73,7 @@ def test_merge_writes_a_folder_that_transformers_loads(base, ids, rng, tmp_path)
 def test_half_precision_is_the_rounded_merge(base, rng, tmp_path):
     adapt(GPT2LMHeadModel.from_pretrained(base), base, tmp_path / "adapter", rng)
     for dtype in ("float32", "float16"):
-        merging.write(merging.plan(tmp_path / "adapter"), tmp_path / dtype, dtype)
+        write(plan(tmp_path / "adapter"), tmp_path / dtype, dtype)
     whole, half = (
         transformers.AutoModelForCausalLM.from_pretrained(tmp_path / dtype, dtype="auto").state_dict()
         for dtype in ("float32", "float16")
@@ -91,7 +92,7 @@ def test_an_adapters_own_tokenizer_and_its_tokens_are_merged(base, ids, rng, tmp
     adapt(model, base, tmp_path / "adapter", rng, trainable_token_indices=[257, 258, 304])
     tokenizer.eos_token = tokenizer.pad_token = "<|end|>"
     tokenizer.save_pretrained(tmp_path / "adapter")
-    merging.write(merging.plan(tmp_path / "adapter"), tmp_path / "merged")
+    write(plan(tmp_path / "adapter"), tmp_path / "merged")
     merged = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     assert merged.config.vocab_size == 305 and merged.generation_config.eos_token_id == 258
     ids = np.concatenate([ids, [[257, 258, 304, *range(14)]]])
@@ -104,24 +105,24 @@ def test_an_adapters_own_tokenizer_and_its_tokens_are_merged(base, ids, rng, tmp
 def test_tokens_that_the_tokenizer_does_not_have_are_not_merged(base, rng, tmp_path):
     adapt(GPT2LMHeadModel.from_pretrained(base), base, tmp_path / "adapter", rng, trainable_token_indices=[3, 257])
     words = str(tmp_path / "adapter"), "trained token 257, its tokenizer has 257", "tokenizer.json"
-    assert_refused(lambda: merging.plan(tmp_path / "adapter"), *words)
+    assert_refused(lambda: plan(tmp_path / "adapter"), *words)
     tokenizer = transformers.GPT2TokenizerFast.from_pretrained(base)
     tokenizer.add_tokens(["<|user|>"], special_tokens=True)
     tokenizer.save_pretrained(tmp_path / "adapter")
-    assert len(merging.plan(tmp_path / "adapter").tokenizer) == 258
+    assert len(plan(tmp_path / "adapter").tokenizer) == 258
 
 
 @pytest.mark.parametrize("labels", [None, ["bad", "fair", "good"]])
 def test_a_classifiers_adapter_becomes_a_classifier(base, ids, rng, tmp_path, labels):
     model = GPT2ForSequenceClassification.from_pretrained(base, ["a", "b", "c"])
     adapt(model, base, tmp_path / "adapter", rng, task_type="SEQ_CLS", modules_to_save=["score"])
-    merging.write(merging.plan(tmp_path / "adapter", labels=labels), tmp_path / "merged")
+    write(plan(tmp_path / "adapter", labels=labels), tmp_path / "merged")
     merged = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged")
     np.testing.assert_allclose(torch_logits(merged, ids), our_logits(model, ids), rtol=0, atol=LOGITS)
     assert merged.config.id2label == dict(enumerate(labels or ["LABEL_0", "LABEL_1", "LABEL_2"]))
     assert merged.config.pad_token_id is not None
     for wrong in (["yes", "no"], ["a", "a", "b"], ["a", "", "b"]):
-        assert_refused(lambda names=wrong: merging.plan(tmp_path / "adapter", labels=names), "--labels", "3 classes")
+        assert_refused(lambda names=wrong: plan(tmp_path / "adapter", labels=names), "--labels", "3 classes")
 
 
 def test_a_base_that_is_a_classifier_keeps_its_names(base, ids, rng, tmp_path):
@@ -129,7 +130,7 @@ def test_a_base_that_is_a_classifier_keeps_its_names(base, ids, rng, tmp_path):
     tiny.save_tokenizer(tmp_path / "classifier")
     model = GPT2ForSequenceClassification.from_pretrained(tmp_path / "classifier")
     adapt(model, tmp_path / "classifier", tmp_path / "adapter", rng, task_type="SEQ_CLS")
-    merging.write(merging.plan(tmp_path / "adapter"), tmp_path / "merged")
+    write(plan(tmp_path / "adapter"), tmp_path / "merged")
     merged = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged")
     np.testing.assert_allclose(torch_logits(merged, ids), our_logits(model, ids), rtol=0, atol=LOGITS)
     assert merged.config.id2label == {0: "no", 1: "yes"}
@@ -137,13 +138,13 @@ def test_a_base_that_is_a_classifier_keeps_its_names(base, ids, rng, tmp_path):
 
 def test_the_base_is_the_one_that_is_given_else_the_one_that_is_named(base, rng, tmp_path):
     adapt(GPT2LMHeadModel.from_pretrained(base), base, tmp_path / "adapter", rng)
-    assert merging.plan(tmp_path / "adapter").base == base
+    assert plan(tmp_path / "adapter").directory == base
     edit(tmp_path / "adapter", base_model_name_or_path=str(tmp_path / "absent"))
-    assert merging.plan(tmp_path / "adapter", str(base)).base == base
-    assert_refused(lambda: merging.plan(tmp_path / "adapter"), str(tmp_path / "absent"), "--model")
+    assert plan(tmp_path / "adapter", str(base)).directory == base
+    assert_refused(lambda: plan(tmp_path / "adapter"), str(tmp_path / "absent"), "--model")
     edit(tmp_path / "adapter", base_model_name_or_path=None)
-    assert_refused(lambda: merging.plan(tmp_path / "adapter"), "does not name", "--model")
-    assert_refused(lambda: merging.plan(tmp_path / "adapter", str(base), ["a"]), "--labels", "language model")
+    assert_refused(lambda: plan(tmp_path / "adapter"), "does not name", "--model")
+    assert_refused(lambda: plan(tmp_path / "adapter", str(base), ["a"]), "--labels", "language model")
 
 
 def test_inspect_tells_settings_sizes_and_norms_without_jittor(base, rng, tmp_path):
@@ -240,7 +241,7 @@ def test_a_sum_says_what_its_runs_agree_on(base, rng, tmp_path, monkeypatch):
         folders = [tmp_path / "a", tmp_path / second]
         output = tmp_path / f"a and {second}"
         run_here(monkeypatch, "combine", "--adapter", *folders, "--weights", 1, 2, "--output", output)
-        assert merging.run_arguments(output) == {k: v for k, v in (expected or {}).items() if k != "output_dir"}
+        assert run_arguments(output) == {k: v for k, v in (expected or {}).items() if k != "output_dir"}
         assert (output / "arguments.yaml").exists() == bool(expected)
 
 

@@ -16,12 +16,13 @@ from common.errors import UserError
 from datasets import registry
 from datasets.encode import IGNORED, Encoded, EncodedSet
 from datasets.example import Dataset, Example, Segment
-from gpt2_jittor import GPT2ForSequenceClassification, GPT2LMHeadModel, generation
-from gpt2_jittor.generation import Generated
+from generation import decoding
+from gpt2_jittor import GPT2ForSequenceClassification, GPT2LMHeadModel
+from generation.decoding import Generated
 from gpt2_jittor.tokenizer import load_tokenizer
-from inference import measure as module
+from evaluation import measure as module
 from inference.answers import Decoding
-from inference.measure import loss_figures, measure, trivial
+from evaluation.measure import loss_figures, measure, trivial
 from training.evaluation import Losses
 
 CHAT, DOLLY, RTE, SQUAD, TEXT = map(registry.task, ("dailydialog", "dolly", "rte", "squad", "text"))
@@ -49,7 +50,7 @@ def say(monkeypatch, tokenizer, answers: dict[str, str]) -> None:
         said = (next(v for k, v in answers.items() if k in tokenizer.decode(ids)) for ids in prompts)
         return [Generated(tokenizer.encode(f" {text}\n"), True, -1.0, 2) for text in said]
 
-    monkeypatch.setattr(generation, "generate", generate)
+    monkeypatch.setattr(decoding, "generate", generate)
 
 
 def question(context: str, asked: str, *references: str) -> Example:
@@ -221,7 +222,7 @@ def test_replies_are_measured_against_the_last_turn(monkeypatch, talker, tokeniz
 
 @pytest.mark.parametrize("task", [CHAT, DOLLY, SQUAD, TEXT], ids=lambda task: task.name)
 def test_without_decoding_nothing_is_generated(talker, tokenizer, task, monkeypatch):
-    monkeypatch.setattr(generation, "generate", None)
+    monkeypatch.setattr(decoding, "generate", None)
     examples = [Example((Segment("We.", scored=False, cut=True), Segment("Tea.", scored=True)), "file:1")]
     assert set(measured(talker, tokenizer, task, examples)[0].figures) == {"loss", "perplexity"}
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import sacrebleu
 
-from inference.metrics import (
+from evaluation.metrics import (
     accuracy,
     bleu,
     bleu_of,

@@ -11,11 +11,11 @@ import transformers
 from gpt2_jittor.backend import jt
 from gpt2_jittor.cache import KVCache
 from gpt2_jittor.config import ACTIVATIONS, GPT2Config
-from gpt2_jittor.generation import stream
+from generation.decoding import stream
 from gpt2_jittor.initial import initial_weights
 from gpt2_jittor.model import GPT2LMHeadModel
 from gpt2_jittor.ops import fused
-from gpt2_jittor.sampling import make_sampler
+from generation.sampling import make_sampler
 
 # what two float32 programs that sum in different orders can keep to
 LOGITS = 1e-4  # absolute

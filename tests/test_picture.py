@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 
 from common.errors import UserError
-from inference.picture import STYLE, _colours, _figure, _luminance, draw_confusion, row_shares
+from evaluation.confusion_plot import STYLE, _colours, _figure, _luminance, draw_confusion, row_shares
 
 EMOTIONS = ["sadness", "joy", "love", "anger", "fear", "surprise"]
 SHORT = ["no", "yes"]

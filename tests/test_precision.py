@@ -13,7 +13,7 @@ from common.errors import UserError
 from gpt2_jittor import GPT2ForSequenceClassification, GPT2LMHeadModel
 from gpt2_jittor.backend import jt
 from gpt2_jittor.cache import KVCache
-from gpt2_jittor.decoding import last_logits
+from gpt2_jittor.next_token import last_logits
 from gpt2_jittor.ops import fused, precision
 from gpt2_jittor.ops.precision import product, products_in, to_half
 

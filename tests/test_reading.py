@@ -23,7 +23,7 @@ from datasets import registry
 from datasets.read import read_text, read_zip_member
 from datasets.records import records
 from gpt2_jittor.tokenizer import load_tokenizer
-from inference.requests import read_requests
+from generation.requests import read_requests
 
 MARK = b"\xef\xbb\xbf"
 READERS = {

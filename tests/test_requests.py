@@ -10,7 +10,7 @@ from test_session import type_in
 import generate
 from common.errors import UserError
 from datasets import registry
-from inference.requests import Request, read_requests, typed_request, typed_text
+from generation.requests import Request, read_requests, typed_request, typed_text
 
 
 def typed(task: str, **fields):

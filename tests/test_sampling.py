@@ -16,7 +16,7 @@ from transformers.generation.logits_process import (
 )
 
 from common.errors import UserError
-from gpt2_jittor.sampling import (
+from generation.sampling import (
     ban_repeated_ngrams,
     draw,
     keep_min_p,

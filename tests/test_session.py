@@ -11,12 +11,13 @@ from test_evaluation import classifier_folder
 
 from common.errors import UserError
 from datasets import registry
-from gpt2_jittor import GPT2ForSequenceClassification, GPT2LMHeadModel, generation
-from gpt2_jittor.generation import Generated
+from generation import decoding
+from gpt2_jittor import GPT2ForSequenceClassification, GPT2LMHeadModel
+from generation.decoding import Generated
 from gpt2_jittor.tokenizer import add_tokens, load_tokenizer
 from inference.answers import Decoding
 from inference.classes import probabilities
-from inference.requests import Request
+from generation.requests import Request
 from inference.session import FILE_BATCH, Session
 
 END = tiny.END
@@ -45,8 +46,8 @@ def shown(folder, monkeypatch) -> list[str]:
     def generate(model, asked, *options):
         return [Generated(reply(ids), True, -3.0, 12) for ids in asked]
 
-    monkeypatch.setattr(generation, "stream", lambda model, ids, *options: iter(reply(ids)))
-    monkeypatch.setattr(generation, "generate", generate)
+    monkeypatch.setattr(decoding, "stream", lambda model, ids, *options: iter(reply(ids)))
+    monkeypatch.setattr(decoding, "generate", generate)
     return prompts
 
 
@@ -95,7 +96,7 @@ def test_an_empty_reply_is_no_turn_of_the_chat(folder, model, shown, monkeypatch
     talk = session(folder, model, "dailydialog")
     talk.say({"prompt": "One."})
     with monkeypatch.context() as silent:
-        silent.setattr(generation, "stream", lambda *options: iter(()))
+        silent.setattr(decoding, "stream", lambda *options: iter(()))
         talk.say({"prompt": "Two."})
     talk.say({"prompt": "Three."})
     assert shown[-1] == f"One.{END}reply 1.{END}Three.{END}"
@@ -197,7 +198,7 @@ def test_what_is_streamed_is_the_answer(folder, model, capsys, options):
 def test_neither_leading_space_nor_special_tokens_are_streamed(folder, model, monkeypatch, capsys, said, streamed):
     talk = session(folder, model, "dailydialog")
     add_tokens(talk.tokenizer, ["<USER>", "<BOT>", "<END>"])
-    monkeypatch.setattr(generation, "stream", lambda *options: iter(talk.tokenizer.encode(said)))
+    monkeypatch.setattr(decoding, "stream", lambda *options: iter(talk.tokenizer.encode(said)))
     talk.say({"prompt": "Hi."})
     assert capsys.readouterr().out == streamed + "\n"
     assert talk.history == (["Hi.", streamed] if streamed else [])

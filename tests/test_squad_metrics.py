@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from inference.metrics import exact_match, f1, normalize_answer
+from evaluation.metrics import exact_match, f1, normalize_answer
 
 SQUAD = Path(__file__).parents[2] / "shared" / "data" / "squad" / "dev-v1.1.json.gz"
 needs_squad = pytest.mark.skipif(not SQUAD.is_file(), reason=f"SQuAD's questions are not in {SQUAD}")

@@ -75,7 +75,7 @@ def run(monkeypatch, capsys, *options) -> str:
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_prompt_and_answer_are_what_their_ids_spell(folder, model, monkeypatch, prompt, way):
     """On a model of bytes, whose answers hold spaces, control characters and broken characters of all kinds."""
-    from gpt2_jittor import beam, generation
+    from generation import beam, decoding
 
     made, talk = [], session(folder, model, "text", max_new_tokens=16, **way)
     for module, name in ((generation, "generate"), (beam, "beam_search")):
@@ -128,12 +128,12 @@ def test_other_modes_trim_what_is_asked_and_nothing_within_it(task):
 
 
 def test_answers_of_other_modes_have_no_space_around_them(folder, model, monkeypatch):
-    from gpt2_jittor import generation
-    from gpt2_jittor.generation import Generated
+    from generation import decoding
+    from generation.decoding import Generated
 
     tokenizer = session(folder, model, "text").tokenizer
     said = [Generated(tokenizer.encode(" \n two  words \n"), True, -1.0, 3)]
-    monkeypatch.setattr(generation, "generate", lambda *options: said)
+    monkeypatch.setattr(decoding, "generate", lambda *options: said)
     for task, answer in (("text", " \n two  words \n"), ("dailydialog", "two  words"), ("dolly", "two  words")):
         task = registry.task(task)
         prompt = task.prompt(["Hi."]) if task.kind == "chat" else task.prompt("Hi.")

@@ -21,9 +21,9 @@ from common.memory import give_back
 from datasets.batches import Batch, collate, plan
 from datasets.encode import EncodedSet
 from gpt2_jittor.backend import jt
-from gpt2_jittor.generation import stream
+from generation.decoding import stream
 from gpt2_jittor.ops.dropout import seeds
-from gpt2_jittor.sampling import make_sampler
+from generation.sampling import make_sampler
 from gpt2_jittor.tokenizer import save_tokenizer, text_of
 from lora.injection import adapter_config, count, trainable
 from training import checkpoint, parallel, scaling

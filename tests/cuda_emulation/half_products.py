@@ -33,7 +33,7 @@ def loss_and_gradients(folder: str, precision: str) -> dict[str, np.ndarray]:
     from gpt2_jittor import GPT2LMHeadModel
     from gpt2_jittor.backend import jt
     from gpt2_jittor.cache import KVCache
-    from gpt2_jittor.decoding import last_logits
+    from gpt2_jittor.next_token import last_logits
 
     config = {"r": 3, "target_modules": ["c_attn", "c_proj", "c_fc"], "init_lora_weights": False, "lora_dropout": 0.0}
     model = lora.inject(GPT2LMHeadModel.from_pretrained(folder), lora.LoraConfig(**config)).to_precision(precision)

@@ -8,9 +8,7 @@ from typing import Any
 
 from common.errors import UserError
 from datasets import records
-from datasets.example import Task
-
-OPTIONAL = {"instruct": {"context"}}  # fields that an input may leave out, by the task's kind
+from datasets.task import Task
 
 
 @dataclass(frozen=True)
@@ -30,9 +28,7 @@ def read_requests(path: Path, task: Task) -> list[Request]:
     """
     if Path(path.name.removesuffix(".gz")).suffix != ".jsonl":
         raise UserError(f"{path}: --input reads JSON lines, a file called .jsonl or .jsonl.gz")
-    optional = OPTIONAL.get(task.kind, set())
-    needed = [name for name in task.fields if name not in optional]
-    found = []
+    needed, found = task.needed, []
     for where, record in records.records(path, (), f"one line with {', '.join(needed)} for each input"):
         if "prompt" in record and len(needed) == 1:
             if needed[0] != "prompt" and needed[0] in record:
@@ -42,7 +38,7 @@ def read_requests(path: Path, task: Task) -> list[Request]:
             raise UserError(f"{where}: the field {missing[0]!r} is missing: {task.name} needs {', '.join(needed)}")
         fields = {name: record[name] for name in task.fields if name in record}
         for name in fields:
-            blank = task.kind == "text" and fields[name]  # to text that is continued, space is text
+            blank = task.kind.keeps_space and fields[name]  # to text that is continued, space is text
             records.text(record, name, where, name in needed and not blank)
         more = {name: value for name, value in record.items() if name not in fields}
         if half := records.SURROGATE.search(json.dumps(more, ensure_ascii=False)):  # it could not be written again
@@ -67,8 +63,7 @@ def typed_request(given: dict[str, str | None], task: Task) -> dict[str, str] | 
     A context alone is one that questions are going to be asked about. Raises UserError for a field that is missing,
     empty (text that is continued may be nothing but space), or not this task's.
     """
-    optional = OPTIONAL.get(task.kind, set())
-    needed = [name for name in task.fields if name not in optional]
+    needed = task.needed
     typed = {name: value for name, value in given.items() if value is not None}
     if "prompt" in typed and len(needed) == 1:
         if needed[0] != "prompt" and needed[0] in typed:
@@ -79,10 +74,10 @@ def typed_request(given: dict[str, str | None], task: Task) -> dict[str, str] | 
         raise UserError(f"{foreign[0]} says nothing to {task.name}, which takes {wanted}")
     if not typed:
         return None
-    if task.kind == "qa" and list(typed) == ["context"]:
-        needed = ["context"]
+    if list(typed) == [task.kind.standing]:
+        needed = list(typed)
     for name in needed:
         value = typed.get(name, "")
-        if not (value if task.kind == "text" else value.strip()):
+        if not (value if task.kind.keeps_space else value.strip()):
             raise UserError(f"--{name} is " + ("empty; give it some text" if name in typed else "missing"))
     return {name: typed[name] for name in task.fields if name in typed}

@@ -8,9 +8,10 @@ import numpy as np
 
 from common.errors import UserError
 from datasets.encode import IGNORED, EncodedSet
-from datasets.example import Dataset, Example, Task
-from inference import metrics
-from inference.answers import Answers, Decoding
+from datasets.example import Dataset, Example
+from datasets.task import Task
+from evaluation import metrics
+from generation.engine import Engine, Prompt
 from training.evaluation import Losses, losses
 
 
@@ -37,36 +38,25 @@ class Measured:
     unasked: int = 0  # prompts that are too long: their answer counts as empty
 
 
-def measure(
-    model,
-    tokenizer,
-    task: Task,
-    dataset: Dataset,
-    data: EncodedSet,
-    batch_size: int,
-    decoding: Decoding | None,
-    max_length: int | None = None,
-) -> Measured:
-    """Loss and perplexity, and what else the task is measured by; without `decoding`, nothing is generated.
+def measure(engine: Engine, dataset: Dataset, data: EncodedSet, batch_size: int, generates: bool = True) -> Measured:
+    """Loss and perplexity of `data`, which `dataset` was encoded to, and what else the task is measured by.
 
-    `max_length`: the tokens that a prompt and its answer may take together, as `data` was encoded.
+    Where the engine `generates`, it answers every example, as its options say; else that is left out.
     """
-    result = Measured()
-    each = losses(model, data, batch_size, tokenizer.pad_token_id)
+    result, task = Measured(), engine.task
+    each = losses(engine.model, data, batch_size, engine.tokenizer.pad_token_id)
     result.figures |= loss_figures(each)
-    if task.kind == "classify":
+    if not task.kind.generates:
         result.examples = [dataset.examples[index] for index in data.kept]
         result.gold = [item.label for item in data.items]
         result.predictions = each.logits.argmax(axis=1).tolist()
         result.figures |= class_figures(result.gold, result.predictions, len(task.labels))
-    elif task.kind != "text" and decoding is not None:
-        answers = Answers(model, tokenizer, task, decoding, max_length)
+    elif task.kind.answer_tokens and generates:
         result.examples = dataset.examples
-        prompts = [example.given for example in dataset.examples]
-        asked = [index for index, prompt in enumerate(prompts) if _fits(answers, prompt)]
-        result.unasked = len(prompts) - len(asked)
-        result.predictions = [""] * len(prompts)
-        for index, found in zip(asked, answers.to([prompts[index] for index in asked], progress=True), strict=True):
+        prompts = {index: prompt for index, e in enumerate(dataset.examples) if (prompt := _encoded(engine, e.given))}
+        result.unasked = len(dataset.examples) - len(prompts)
+        result.predictions = [""] * len(dataset.examples)
+        for index, found in zip(prompts, engine.answers(list(prompts.values()), progress=True), strict=True):
             result.predictions[index] = found[0].text
         result.figures |= text_figures(task, dataset.examples, result.predictions)
     return result
@@ -97,7 +87,7 @@ def class_figures(gold: list[int], predicted: list[int], classes: int) -> dict[s
 
 def text_figures(task: Task, examples: list[Example], predictions: list[str]) -> dict[str, Figure]:
     """Exact match and F1 of answers, in percent; BLEU and the diversity of replies."""
-    if task.kind == "qa":
+    if task.kind.has_references:
         pairs = [(prediction, e.references) for prediction, e in zip(predictions, examples, strict=True)]
         each = {"exact_match": [100 * metrics.exact_match(*pair) for pair in pairs]}
         each["f1"] = [100 * metrics.f1(*pair) for pair in pairs]
@@ -111,12 +101,12 @@ def text_figures(task: Task, examples: list[Example], predictions: list[str]) ->
 
 def trivial(task: Task, dataset: Dataset, data: EncodedSet) -> tuple[str, dict[str, Figure]]:
     """What it takes no model to reach, and how: the best constant guess on these very examples."""
-    if task.kind == "classify":
+    if not task.kind.generates:
         gold = [item.label for item in data.items]
         ((most, _),) = Counter(gold).most_common(1)
         return f"always {task.labels[most]}", class_figures(gold, [most] * len(gold), len(task.labels))
     figures = _unigram(data)
-    if task.kind != "qa":
+    if not task.kind.has_references:
         return "each token by its frequency here", figures
     contexts = [next(segment.text for segment in e.segments if segment.cut) for e in dataset.examples]
     how = "each token by its frequency here; answering with the whole context"
@@ -146,9 +136,9 @@ def _interval(count: int, statistic: metrics.Statistic) -> tuple[float, float]:
     return metrics.bootstrap(count, statistic) if count > 1 else (math.nan, math.nan)
 
 
-def _fits(answers: Answers, prompt: Example) -> bool:
+def _encoded(engine: Engine, given: Example) -> Prompt | None:
+    """None for a prompt that is too long."""
     try:
-        answers.prompts(prompt)
+        return engine.encode(given)
     except UserError:
-        return False
-    return True
+        return None

@@ -1,6 +1,5 @@
 """Text, one token at a time, with a cache of keys and values: one prompt as a stream, or a batch of prompts."""
 
-import contextlib
 import numbers
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,10 +8,11 @@ import numpy as np
 
 from common.errors import UserError
 from gpt2_jittor.cache import KVCache
-from gpt2_jittor.decoding import last_logits
+from gpt2_jittor.next_token import last_logits
+from gpt2_jittor.pretrained import evaluating
 from gpt2_jittor.model import GPT2LMHeadModel
-from gpt2_jittor.sampling import Sampler, log_probs_of
-from gpt2_jittor.stopping import StopStrings
+from generation.sampling import Sampler, log_probs_of
+from generation.stopping import StopStrings
 
 EndIds = int | Collection[int] | None  # what ends a text: one token, or each of several
 
@@ -40,19 +40,50 @@ class Generated:
         return self.log_prob / max(self.tokens, 1)
 
 
+class KeptPrefix:
+    """Keys and values of the last text that was streamed, for a next one that begins like it."""
+
+    def __init__(self):
+        self._cache, self._ids = KVCache(), np.zeros(0, np.int64)
+
+    def take(self, prompt: np.ndarray) -> tuple[KVCache, np.ndarray]:
+        """The cache, cut back to what `prompt` begins with, and the ids that it lacks: one at least."""
+        alike = min(len(self._ids), len(prompt) - 1)
+        differing = np.flatnonzero(self._ids[:alike] != prompt[:alike])
+        alike = int(differing[0]) if len(differing) else alike
+        cache = KVCache()
+        if alike:
+            cache = self._cache
+            cache.cut(alike)
+        self._cache, self._ids = cache, np.zeros(0, np.int64)  # until it is given back, it holds nothing for certain
+        return cache, prompt[alike:]
+
+    def give_back(self, ids: np.ndarray) -> None:
+        """What was taken holds these ids now."""
+        self._ids = ids
+
+
 def stream(
-    model: GPT2LMHeadModel, prompt: Sequence[int], sample: Sampler, max_new_tokens: int, end_id: EndIds
+    model: GPT2LMHeadModel,
+    prompt: Sequence[int],
+    sample: Sampler,
+    max_new_tokens: int,
+    end_id: EndIds,
+    kept: KeptPrefix | None = None,
 ) -> Iterator[int]:
     """Yields the ids that follow `prompt`, until an end token (not yielded), `max_new_tokens` or the last position.
 
-    `end_id`: an end token, several of which each ends the text, or None.
+    `end_id`: an end token, several of which each ends the text, or None. `kept`: what an earlier call with the same
+    model has kept, of which what this prompt begins with is not computed again; it takes up this text.
     Raises UserError for an empty prompt and for one that leaves no position free.
     """
-    (limit,), ends = room([prompt], max_new_tokens, model.config.n_positions), end_set(end_id)
+    (limit,), ends = max_answer_tokens([prompt], max_new_tokens, model.config.n_positions), end_set(end_id)
+    ids, kept = np.asarray(prompt, np.int64), kept or KeptPrefix()
     with evaluating(model):
-        cache, ids, new = KVCache(), np.asarray(prompt, np.int64), np.asarray(prompt, np.int64)
+        cache, new = kept.take(ids)
         for _ in range(limit):
             token = int(sample(last_logits(model, new[None], cache), [ids])[0])
+            kept.give_back(ids)
             if token in ends:
                 return
             yield token
@@ -73,7 +104,7 @@ def generate(
     A row that has ended leaves the batch. A greedy `sample` gives the ids that `stream` gives; one that draws, draws
     for the rows in turn. Errors as of `stream`.
     """
-    limits, ends = room(prompts, max_new_tokens, model.config.n_positions), end_set(end_id)
+    limits, ends = max_answer_tokens(prompts, max_new_tokens, model.config.n_positions), end_set(end_id)
     rows = [_Row(prompt, limit, stop) for prompt, limit in zip(prompts, limits, strict=True)]
     live = [row for row in rows if row.limit > 0]
     cache = KVCache()
@@ -99,7 +130,7 @@ def end_set(end_id: EndIds) -> frozenset[int]:
     return frozenset([end_id] if isinstance(end_id, numbers.Integral) else end_id)
 
 
-def room(prompts: Sequence[Sequence[int]], max_new_tokens: int, positions: int) -> list[int]:
+def max_answer_tokens(prompts: Sequence[Sequence[int]], max_new_tokens: int, positions: int) -> list[int]:
     """How many tokens may follow each prompt. Raises UserError for an empty prompt and one that leaves no room."""
     for i, prompt in enumerate(prompts):
         name = "the prompt" if len(prompts) == 1 else f"prompts[{i}]"
@@ -118,18 +149,6 @@ def pad_left(prompts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         ids[i, longest - len(prompt) :] = prompt
         mask[i, longest - len(prompt) :] = 1
     return ids, mask
-
-
-@contextlib.contextmanager
-def evaluating(model: GPT2LMHeadModel) -> Iterator[None]:
-    """Dropout is off within; then the model is in the mode in which it was."""
-    training = model.is_training()
-    model.eval()
-    try:
-        yield
-    finally:
-        if training:
-            model.train()
 
 
 class _Row:

@@ -12,10 +12,11 @@ import numpy as np
 
 from common.errors import UserError
 from gpt2_jittor.cache import KVCache
-from gpt2_jittor.decoding import last_logits
-from gpt2_jittor.generation import EndIds, Generated, end_set, evaluating, pad_left, room
+from gpt2_jittor.next_token import last_logits
+from gpt2_jittor.pretrained import evaluating
+from generation.decoding import EndIds, Generated, end_set, max_answer_tokens, pad_left
 from gpt2_jittor.model import GPT2LMHeadModel
-from gpt2_jittor.sampling import (
+from generation.sampling import (
     against_repetition,
     check_drawable,
     check_length_penalty,
@@ -52,7 +53,7 @@ def beam_search(
     options = _Options(num_beams, end_set(end_id), length_penalty, early_stopping)
     _check(options, max_new_tokens, samples, model.config.vocab_size)
     penalties = against_repetition(repetition_penalty, no_repeat_ngram_size)
-    limits = room(prompts, max_new_tokens, model.config.n_positions)
+    limits = max_answer_tokens(prompts, max_new_tokens, model.config.n_positions)
     searches = [_Search(prompt, limit, options) for prompt, limit in zip(prompts, limits, strict=True)]
     live, cache = searches, KVCache()
     new, mask = pad_left(prompts)

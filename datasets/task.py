@@ -1,0 +1,84 @@
+"""What a task is to the commands, and the five kinds of tasks: chat, questions, instructions, plain text, classes.
+
+A kind is data. What follows from it (which fields are asked for, whether turns are remembered, how answers are judged)
+stands here, and nobody asks which kind it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from datasets.example import Dataset, Example
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from datasets.encode import EncodedSet
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How tasks of one kind are asked and answered.
+
+    `optional`: fields that an input may leave out. `standing`: a field that stands while several of the last one are
+    asked. `remembers`: what was said before belongs to the next prompt. `keeps_space`: a text is read, and shown, to its
+    last character. `refuses_long`: an input that would be cut is refused. `generates`: else it tells classes apart.
+    `answer_tokens`: the longest answer that an evaluation lets a model give; None where there is none to judge.
+    `has_references`: answers are judged by those that count as right; else replies by what was really said.
+    `example`: the task whose prompts `--mode` means, where a model was trained for another kind.
+    """
+
+    name: str
+    optional: tuple[str, ...] = ()
+    standing: str | None = None
+    remembers: bool = False
+    keeps_space: bool = False
+    refuses_long: bool = False
+    generates: bool = True
+    answer_tokens: int | None = None
+    has_references: bool = False
+    example: str | None = None
+
+
+CHAT = Kind("chat", remembers=True, answer_tokens=40, example="dailydialog")
+QA = Kind("qa", standing="context", answer_tokens=32, has_references=True, example="squad")
+INSTRUCT = Kind("instruct", optional=("context",), refuses_long=True, answer_tokens=128, example="dolly")
+TEXT = Kind("text", keeps_space=True, example="text")
+CLASSIFY = Kind("classify", refuses_long=True, generates=False)
+KINDS = {kind.name: kind for kind in (CHAT, QA, TEXT, INSTRUCT, CLASSIFY)}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the commands need to know of a task.
+
+    `load(split, data_dir)` reads one of `SPLITS`; a `data_dir` of None means the publisher's copy on the hub.
+    `encode(examples, tokenizer, max_length)` turns examples into ids and labels. `prompt` makes, from `fields`,
+    the example that generation continues; `encode_prompt(example, tokenizer, max_length)` its ids, several
+    where one text is read in several windows. `sample` is the folder of the embedded sample, where there is one;
+    `labels` names the classes.
+    """
+
+    name: str
+    kind: Kind
+    fields: tuple[str, ...]
+    load: Callable[[str, Path | None], Dataset]
+    encode: Callable[[Sequence[Example], object, int], EncodedSet]
+    prompt: Callable[..., Example]
+    encode_prompt: Callable[[Example, object, int], list[np.ndarray]]
+    sample: Path | None = None
+    labels: tuple[str, ...] = ()
+
+    @property
+    def needed(self) -> list[str]:
+        """The fields that every input must have."""
+        return [name for name in self.fields if name not in self.kind.optional]
+
+    def asked(self, fields: dict[str, str], history: Sequence[str] = ()) -> Example:
+        """The example that an input's fields make; where the kind remembers, behind the turns before it."""
+        if self.kind.remembers:
+            return self.prompt([*history, *fields.values()])
+        return self.prompt(**fields)

@@ -1,0 +1,211 @@
+"""One task's model at work: examples in, text or classes out.
+
+An engine neither prints nor asks: the console, files, evaluation and the server are its callers.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from common.errors import UserError
+from common.terminal import bar
+from datasets.batches import collate
+from datasets.encode import Encoded
+from datasets.example import Example
+from datasets.task import Task
+from generation.options import GenerationOptions
+from gpt2_jittor.tokenizer import text_of
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer; `score` is the mean log-probability of its tokens, `tokens` counts them, end token included.
+
+    Its text goes on where the prompt ends where the task continues text; else it has no space around it.
+    """
+
+    text: str
+    score: float
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """An example, and the ids of each window in which its text is read: int32 [time], most often one."""
+
+    example: Example
+    windows: list[np.ndarray]
+
+
+class Engine:
+    """A model that answers. The sampler lives as long as this, so a seed gives the same answers in the same order.
+
+    `max_length`: the tokens of a prompt and its answer together, as in training; else all that the model can read.
+    The model's weights must stay as they are: keys and values of the last text that was streamed are kept, and a next
+    one that begins alike, as a chat's next turn does, costs only what is new.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        task: Task,
+        options: GenerationOptions | None = None,
+        max_length: int | None = None,
+    ):
+        self.model, self.tokenizer, self.task = model, tokenizer, task
+        self.options = options = options or GenerationOptions()
+        self.sample = options.sampler()
+        self.end_ids = (tokenizer.eos_token_id,) if options.end_ids is None else options.end_ids
+        self.max_length = min(model.config.n_positions, max_length or model.config.n_positions)
+        self._kept = None  # keys and values of what was streamed last
+
+    @property
+    def max_prompt_tokens(self) -> int:
+        """How long a prompt may be: all that a classifier can read, else so much that the longest answer still fits."""
+        return self.options.max_prompt_tokens(self.max_length) if self.task.kind.generates else self.max_length
+
+    def example(self, asked: str | Mapping[str, str] | Example, history: Sequence[str] = ()) -> Example:
+        """What is asked, as an example: the task's fields, or the text of its only one; `history` before it in a chat.
+
+        Raises UserError for a field that is missing, and for half of a character, which no tokenizer takes.
+        """
+        if isinstance(asked, Example):
+            return asked
+        fields = dict(asked) if isinstance(asked, Mapping) else {self.task.needed[0]: asked}
+        if missing := [name for name in self.task.needed if name not in fields]:
+            raise UserError(f"the field {missing[0]!r} is missing: {self.task.name} needs {', '.join(self.task.needed)}")
+        for name, text in fields.items():
+            try:
+                text.encode("utf-8")
+            except UnicodeEncodeError:
+                raise UserError(f"the {name} is not UTF-8 text; check the terminal's encoding") from None
+        return self.task.asked(fields, history)
+
+    def encode(self, example: Example) -> Prompt:
+        """The ids that answer it when they are continued. Raises UserError, naming its source, for what is too long."""
+        try:
+            return Prompt(example, self.task.encode_prompt(example, self.tokenizer, self.max_prompt_tokens))
+        except UserError as error:
+            raise UserError(f"{example.source}: {error}" if example.source else str(error)) from None
+
+    def encode_whole(self, example: Example) -> Prompt:
+        """As `encode`, for what was typed to be read as a whole: UserError, too, where the task would cut it.
+
+        A chat forgets its oldest turns instead, and a long context is read in windows.
+        """
+        prompt = self.encode(example)
+        if self.task.kind.refuses_long:
+            (whole,) = self.task.encode_prompt(example, self.tokenizer, np.iinfo(np.int64).max)
+            if len(whole) > self.max_prompt_tokens:
+                raise UserError(f"the input takes {len(whole)} tokens, {self.max_prompt_tokens} fit: shorten it")
+        return prompt
+
+    def can_stream(self, prompt: Prompt) -> bool:
+        """Whether its answer can be shown while it is made: nothing is chosen among several."""
+        return self.task.kind.generates and self.options.streams and len(prompt.windows) == 1
+
+    def stream(self, asked: str | Mapping[str, str] | Example | Prompt) -> Iterator[str]:
+        """Yields the answer piece by piece, as text that is certain. Raises UserError for what is too long."""
+        from generation.decoding import KeptPrefix, stream
+        from generation.stopping import StoppedText
+
+        prompt = asked if isinstance(asked, Prompt) else self.encode(self.example(asked))
+        text, begun = StoppedText(self.tokenizer, self.options.stop), self.task.kind.keeps_space
+        self._kept = self._kept or KeptPrefix()
+        # an end token may be text itself, and so is asked for and shown; special tokens are no text
+        for token in stream(
+            self.model, prompt.windows[0], self.sample, self.options.max_new_tokens, None, self._kept
+        ):
+            piece, stopped = text.push(token)
+            piece = piece if begun else piece.lstrip()
+            begun = begun or bool(piece)
+            yield piece
+            if stopped or token in self.end_ids:
+                break
+        rest = text.flush()
+        yield rest if begun else rest.lstrip()
+
+    def answer(self, asked: str | Mapping[str, str] | Sequence) -> str | list[str]:
+        """Text in, text out: the likeliest answer to one text (or fields), or to each of a list of them.
+
+        Raises UserError for what is too long.
+        """
+        if isinstance(asked, str | Mapping | Example):
+            return self.answer([asked])[0]
+        return [several[0].text for several in self.answers([self.example(each) for each in asked])]
+
+    def answers(self, prompts: Sequence[Example | Prompt], progress: bool = False) -> list[list[Answer]]:
+        """The answers to each, `options.samples` of them, the likeliest first, from whichever of its windows.
+
+        They are made in left-padded batches of similar lengths. With `progress`, a bar shows prompts done, tokens a
+        second and the time left. Raises UserError, naming the example, for a prompt that is too long.
+        """
+        encoded = [each if isinstance(each, Prompt) else self.encode(each) for each in prompts]
+        windows = [(index, ids) for index, prompt in enumerate(encoded) for ids in prompt.windows]
+        order = sorted(range(len(windows)), key=lambda place: len(windows[place][1]))
+        size = max(1, self.options.batch_size // max(self.options.num_beams, self.options.draws))
+        found: list[list] = [[] for _ in prompts]
+        with bar("answer", total=len(windows), unit="prompt", disable=not progress) as shown:
+            tokens = 0
+            for start in range(0, len(order), size):
+                chosen = [windows[place] for place in order[start : start + size]]
+                for (index, _), several in zip(chosen, self._generate([ids for _, ids in chosen]), strict=True):
+                    found[index] += several
+                    tokens += sum(each.tokens for each in several)
+                speed = tokens / max(shown.format_dict["elapsed"], 1e-3)
+                shown.set_postfix_str(f"{speed:,.0f} tokens/s", refresh=False)
+                shown.update(len(chosen))
+        return [self._likeliest(several) for several in found]
+
+    def classify(self, asked: str | Mapping[str, str] | Sequence) -> dict[str, float] | list[dict[str, float]]:
+        """Each class's probability, the likeliest first: of one text (or fields), or of each of a list of them.
+
+        Texts are cut to `max_length` tokens, as they were in training.
+        """
+        from gpt2_jittor.backend import jt
+
+        if isinstance(asked, str | Mapping | Example | Prompt):
+            return self.classify([asked])[0]
+        prompts = [each if isinstance(each, Prompt) else self.encode(self.example(each)) for each in asked]
+        found, size = [], self.options.batch_size
+        for start in range(0, len(prompts), size):
+            ids = [prompt.windows[0] for prompt in prompts[start : start + size]]
+            batch = collate([Encoded(i, i) for i in ids], self.tokenizer.pad_token_id)
+            with jt.no_grad():
+                logits = self.model(batch.input_ids, batch.attention_mask).numpy().astype(np.float64)
+            shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+            shares /= shares.sum(axis=1, keepdims=True)
+            found += [{self.task.labels[k]: float(row[k]) for k in np.argsort(-row)} for row in shares]
+        return found
+
+    def _generate(self, prompts: list[np.ndarray]) -> list[list]:
+        from generation.beam import beam_search
+        from generation.decoding import generate
+        from generation.stopping import StopStrings
+
+        given, ends = self.options, self.end_ids
+        if given.num_beams > 1:
+            penalties = (given.length_penalty, given.no_repeat_ngram, given.repetition_penalty, given.early_stopping)
+            return beam_search(
+                self.model, prompts, given.num_beams, given.max_new_tokens, ends, *penalties, samples=given.samples
+            )
+        stop = StopStrings(self.tokenizer, given.stop) if given.stop else None
+        repeated = [ids for ids in prompts for _ in range(given.draws)]
+        drawn = generate(self.model, repeated, self.sample, given.max_new_tokens, ends, stop)
+        return [drawn[start : start + given.draws] for start in range(0, len(drawn), given.draws)]
+
+    def _likeliest(self, several: list) -> list[Answer]:
+        # beams have a score of their own, after the length penalty; equal ones stay in their order
+        def rank(generated: Any) -> float:
+            """Higher is better: the beam's score, else the mean log-probability of a token."""
+            return generated.score if generated.beam_score is None else generated.beam_score
+
+        likeliest = sorted(several, key=rank, reverse=True)[: self.options.samples]
+        return [Answer(self._text(generated), generated.score, generated.tokens) for generated in likeliest]
+
+    def _text(self, generated: Any) -> str:
+        text = text_of(generated.all_ids, self.tokenizer) if generated.text is None else generated.text
+        return text if self.task.kind.keeps_space else text.strip()

@@ -1,0 +1,90 @@
+"""From a run, an adapter or a model to an engine; and whether what was trained can do what a task asks."""
+
+from pathlib import Path
+from typing import Any
+
+from common.errors import UserError
+from datasets import registry
+from datasets.task import Task
+from generation.engine import Engine
+from generation.options import GenerationOptions
+from gpt2_jittor.precisions import check_precision
+from lora.files import SETTINGS
+from lora.source import ModelSource, find
+
+
+def load(
+    name: str | Path,
+    model: str | None = None,
+    task: str | None = None,
+    *,
+    int8: bool = False,
+    precision: str = "fp32",
+    device: str = "auto",
+    ignore_base: bool = False,
+    **options: Any,
+) -> Engine:
+    """An engine for a run's folder, an adapter's, or a model's name; `options` are those of `GenerationOptions`.
+
+        engine = generation.load("runs/mine")
+        engine.answer("Hello!")
+
+    `model`: another base for an adapter. `task`: whose prompts are used, else the run's own, else text that is
+    continued. Raises UserError for what is missing, damaged, or does not fit.
+    """
+    from gpt2_jittor import runtime
+
+    adapter = Path(name) if (Path(name) / SETTINGS).is_file() else None
+    source = find(model if adapter else str(name), adapter, ignore_base)
+    chosen = registry.task(task or source.task or "text")
+    check_task(source, chosen)
+    if chosen.kind.generates:
+        options = {"end_ids": source.ends()} | options
+    given = GenerationOptions(**options)
+    given.check(source.config)
+    check_weights(int8, precision, device)
+    check_weights(int8, precision, runtime.prepare(device))
+    return engine_for(source, chosen, given, int8, precision)
+
+
+def engine_for(
+    source: ModelSource,
+    task: Task,
+    options: GenerationOptions | None = None,
+    int8: bool = False,
+    precision: str = "fp32",
+) -> Engine:
+    """Reads the model of a source that was checked for the task. Raises UserError where a tensor does not fit."""
+    from lora.load import load
+
+    model = load(source.with_labels(task.labels), int8, precision)
+    return Engine(model, source.tokenizer, task, options, source.arguments.get("max_length"))
+
+
+def check_task(source: ModelSource, task: Task, bare: bool = False) -> None:
+    """Raises UserError where what was trained cannot do the task: a classifier cannot talk, nor a talker classify.
+
+    `bare`: a language model may stand under a classifier's head that was never trained.
+    """
+    trained = source.task
+    what = f"{source.folder}" + (f" (trained on {trained})" if trained else "")
+    if task.kind.generates:
+        if source.classifies:
+            named = "" if trained else ", or name its own --task"
+            raise UserError(
+                f"{what} is a classifier, or its base is: {task.name} needs a language model; give one{named}"
+            )
+    elif not source.classifies:
+        if source.adapter is not None or not bare:
+            raise UserError(f"{what} is no classifier, which {task.name} needs: train one, or give its run")
+    elif trained not in (None, task.name):
+        raise UserError(f"{what} tells other classes apart than {task.name}'s; give another")
+
+
+def check_weights(int8: bool, precision: str, device: str) -> None:
+    """Raises UserError where int8 weights are asked for on CUDA, 16 bits on the CPU, or both together."""
+    if int8 and precision != "fp32":
+        raise UserError(f"--int8 and --precision {precision} exclude each other: give one")
+    if int8 and device == "cuda":
+        raise UserError("--int8 works on the CPU only: leave it out, or give --device cpu")
+    check_precision(precision, device)

@@ -1,0 +1,46 @@
+"""From a `ModelSource` to a model in Jittor: nothing is opened again, and nothing is settled any more."""
+
+import dataclasses
+
+from gpt2_jittor.classifier import GPT2ForSequenceClassification
+from gpt2_jittor.model import GPT2LMHeadModel
+from gpt2_jittor.pretrained import GPT2PreTrained
+from gpt2_jittor.quantized import quantize
+from lora.adapter import put_adapter
+from lora.injection import merge
+from lora.source import ModelSource
+
+
+def load_base(source: ModelSource, seed: int = 0) -> GPT2PreTrained:
+    """The base model, with an embedding for each of the source's tokens.
+
+    Where the source has labels it is a classifier of them, with a new head, drawn from `seed`, where the base is none.
+    Raises UserError where the base has other labels.
+    """
+    if source.labels is None and not source.classifies:
+        model = GPT2LMHeadModel.from_stored(source.base)
+    else:
+        model = GPT2ForSequenceClassification.from_stored(source.base, source.labels, seed)
+    rows = max(source.config.vocab_size, len(source.tokenizer))
+    if rows > model.config.vocab_size:
+        model.resize_token_embeddings(rows)
+    ids = {name: getattr(source.config, name) for name in ("eos_token_id", "pad_token_id")}
+    model.config = dataclasses.replace(model.config, **ids)  # transformers generates and pools by them
+    model.generation = source.generation.values
+    return model
+
+
+def load(source: ModelSource, int8: bool = False, precision: str = "fp32") -> GPT2PreTrained:
+    """The model, ready for use and frozen: the base with the adapter merged into it in float32; then in `precision`,
+    or, with `int8`, quantised.
+
+    Raises UserError where a tensor does not fit.
+    """
+    model = load_base(source)
+    if source.adapter is not None:
+        # `lora/source.py` has compared the bases, or was not to
+        put_adapter(model, source.adapter, source.folder, ignore_base=True)
+        merge(model)
+    if int8:
+        quantize(model)
+    return model.freeze().to_precision(precision)
