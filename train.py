@@ -19,9 +19,10 @@ from common.command import Parser
 from common.errors import Faults, UserError
 from common.files import remove_unfinished, write_text
 from common.lock import locked
+from common.options import add_options, option_name
 from common.output import ignore_closed_output
 from gpt2_jittor.precisions import check_precision
-from training.arguments import TrainingArguments, add_options, option_name, over, read_recipe, resolve, resolve_resumed
+from training.arguments import TrainingArguments, over, read_recipe, resolve, resolve_resumed
 from training.folder import check_own
 
 
@@ -30,7 +31,7 @@ def parse() -> tuple[TrainingArguments, TrainingArguments | None]:
     parser = Parser(prog="train.py", description=__doc__)
     parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="a recipe; the command line wins over it")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the run's folder")
-    add_options(parser)
+    add_options(parser, TrainingArguments)
     given = vars(parser.parse_args())
     recipe, resume = given.pop("config", None), given.pop("resume")
     values, faults = {}, Faults()

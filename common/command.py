@@ -13,6 +13,7 @@ from pathlib import Path
 from common import unexpected
 from common.errors import UserError
 from common.interrupt import SIGNALS, Terminated, pass_over_signals, raise_on_termination
+from common.options import option_name
 from common.output import ignore_closed_output
 from common.terminal import make_visible, visible
 
@@ -73,7 +74,7 @@ def status_of(main: Callable[[], int | None]) -> int:
 def _told(error: BaseException) -> int:
     """Says in one line how a command ended, and returns its status."""
     if isinstance(error, UserError):
-        return _error(str(error), 2)
+        return _error(error.with_names(option_name), 2)
     if isinstance(error, Terminated):
         return _tell("terminated", error.status)
     if isinstance(error, KeyboardInterrupt):

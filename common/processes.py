@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from common.command import end, run_command, status_of
-from common.errors import UserError
+from common.errors import ParameterError, UserError
 from common.interrupt import pass_over_signals
 
 GRACE = 3.0  # seconds that the first process has to speak for all
@@ -73,5 +73,5 @@ def _stand_behind(main: Callable[[], int | None]) -> int | None:
         time.sleep(GRACE)
         sys.stderr = errors
         if isinstance(error, UserError):
-            raise UserError(f"process {rank()}, where the first is 0: {error}") from error
+            raise ParameterError("process {rank}, where the first is 0: {error}", rank=rank(), error=error) from error
         raise

@@ -13,10 +13,11 @@ from typing import Any
 
 from common import processes
 from common.errors import UserError
+from common.options import option_name
 from datasets.encode import EncodedSet
 from gpt2_jittor.fingerprint import digest
 from gpt2_jittor.outline import open_model
-from training.arguments import RESUMABLE, option_name
+from training.arguments import RESUMABLE
 from training.setup import Inputs
 
 # what differs -> what to do about it

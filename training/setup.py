@@ -98,7 +98,7 @@ def read_inputs(arguments: TrainingArguments, say=print) -> Inputs:
     for split in ("train", "validation"):
         with faults.gathered():
             samples = read_split(task, split, arguments.data_dir)
-            if faults.messages:  # there may be nothing to encode with, and it would be in vain
+            if faults.errors:  # there may be nothing to encode with, and it would be in vain
                 continue
             encoded[split] = task.encode(samples.examples, tokenizer, arguments.max_length)
             if not encoded[split].scored:
