@@ -22,11 +22,11 @@ def works() -> dict[str, Callable]:
     Each returns numbers: the loss, the losses, the ids.
     """
     from datasets.batches import Batch
-    from gpt2_jittor.backend import jt
     from generation.decoding import generate
+    from generation.sampling import make_sampler
+    from gpt2_jittor.backend import jt
     from gpt2_jittor.model import GPT2LMHeadModel
     from gpt2_jittor.ops.dropout import seeds
-    from generation.sampling import make_sampler
     from lora import LoraConfig, inject, trainable
     from training.gradients import loss_and_gradients
     from training.optimizer import AdamW, clip_factor, global_norm

@@ -24,8 +24,8 @@ class Kind:
     """How tasks of one kind are asked and answered.
 
     `optional`: fields that an input may leave out. `standing`: a field that stands while several of the last one are
-    asked. `remembers`: what was said before belongs to the next prompt. `keeps_space`: a text is read, and shown, to its
-    last character. `refuses_long`: an input that would be cut is refused. `generates`: else it tells classes apart.
+    asked. `remembers`: what was said before belongs to the next prompt. `keeps_space`: a text is read, and shown, to
+    its last character. `refuses_long`: an input that would be cut is refused. `generates`: else it tells classes apart.
     `answer_tokens`: the longest answer that an evaluation lets a model give; None where there is none to judge.
     `has_references`: answers are judged by those that count as right; else replies by what was really said.
     `example`: the task whose prompts `--mode` means, where a model was trained for another kind.

@@ -11,11 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from common.errors import UserError
-from gpt2_jittor.cache import KVCache
-from gpt2_jittor.next_token import last_logits
-from gpt2_jittor.pretrained import evaluating
 from generation.decoding import EndIds, Generated, end_set, max_answer_tokens, pad_left
-from gpt2_jittor.model import GPT2LMHeadModel
 from generation.sampling import (
     against_repetition,
     check_drawable,
@@ -23,6 +19,10 @@ from generation.sampling import (
     check_num_beams,
     log_softmax,
 )
+from gpt2_jittor.cache import KVCache
+from gpt2_jittor.model import GPT2LMHeadModel
+from gpt2_jittor.next_token import last_logits
+from gpt2_jittor.pretrained import evaluating
 
 NEVER = np.float32(-1e9)  # transformers' score of what must not be chosen; less probable than any text
 

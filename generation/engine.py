@@ -74,9 +74,10 @@ class Engine:
         """
         if isinstance(asked, Example):
             return asked
-        fields = dict(asked) if isinstance(asked, Mapping) else {self.task.needed[0]: asked}
-        if missing := [name for name in self.task.needed if name not in fields]:
-            raise UserError(f"the field {missing[0]!r} is missing: {self.task.name} needs {', '.join(self.task.needed)}")
+        needed = self.task.needed
+        fields = dict(asked) if isinstance(asked, Mapping) else {needed[0]: asked}
+        if missing := [name for name in needed if name not in fields]:
+            raise UserError(f"the field {missing[0]!r} is missing: {self.task.name} needs {', '.join(needed)}")
         for name, text in fields.items():
             try:
                 text.encode("utf-8")
@@ -116,9 +117,7 @@ class Engine:
         text, begun = StoppedText(self.tokenizer, self.options.stop), self.task.kind.keeps_space
         self._kept = self._kept or KeptPrefix()
         # an end token may be text itself, and so is asked for and shown; special tokens are no text
-        for token in stream(
-            self.model, prompt.windows[0], self.sample, self.options.max_new_tokens, None, self._kept
-        ):
+        for token in stream(self.model, prompt.windows[0], self.sample, self.options.max_new_tokens, None, self._kept):
             piece, stopped = text.push(token)
             piece = piece if begun else piece.lstrip()
             begun = begun or bool(piece)
@@ -188,7 +187,12 @@ class Engine:
 
         given, ends = self.options, self.end_ids
         if given.num_beams > 1:
-            penalties = (given.length_penalty, given.no_repeat_ngram, given.repetition_penalty, given.early_stopping)
+            penalties = (
+                given.length_penalty,
+                given.no_repeat_ngram_size,
+                given.repetition_penalty,
+                given.early_stopping,
+            )
             return beam_search(
                 self.model, prompts, given.num_beams, given.max_new_tokens, ends, *penalties, samples=given.samples
             )

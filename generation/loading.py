@@ -1,16 +1,30 @@
 """From a run, an adapter or a model to an engine; and whether what was trained can do what a task asks."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
+from common.errors import ParameterError, UserError
+from common.options import option
 from datasets import registry
 from datasets.task import Task
 from generation.engine import Engine
 from generation.options import GenerationOptions
-from gpt2_jittor.precisions import check_precision
+from gpt2_jittor.precisions import PRECISIONS, check_precision
 from lora.files import SETTINGS
 from lora.source import ModelSource, find
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model is used, how its numbers are kept, and where."""
+
+    adapter: Path | None = option(None, "a run's folder, or a plain LoRA adapter of PEFT's", metavar="RUN")
+    model: str | None = option(None, "base model: a name or a folder; else the adapter's own, else nano")
+    ignore_base: bool = option(False, "use the adapter on another base than its own", flag=True)
+    int8: bool = option(False, "weights in 8 bits: a quarter of their memory, faster", flag=True)
+    precision: str = option("fp32", "of matrix products", choices=PRECISIONS)
+    device: str = option("auto", "where to compute", choices=("auto", "cpu", "cuda"))
 
 
 def load(
@@ -53,12 +67,16 @@ def engine_for(
     options: GenerationOptions | None = None,
     int8: bool = False,
     precision: str = "fp32",
+    max_length: int | None = None,
 ) -> Engine:
-    """Reads the model of a source that was checked for the task. Raises UserError where a tensor does not fit."""
+    """Reads the model of a source that was checked for the task. `max_length`: else as its run had it.
+
+    Raises UserError where a tensor does not fit.
+    """
     from lora.load import load
 
     model = load(source.with_labels(task.labels), int8, precision)
-    return Engine(model, source.tokenizer, task, options, source.arguments.get("max_length"))
+    return Engine(model, source.tokenizer, task, options, max_length or source.arguments.get("max_length"))
 
 
 def check_task(source: ModelSource, task: Task, bare: bool = False) -> None:
@@ -70,9 +88,9 @@ def check_task(source: ModelSource, task: Task, bare: bool = False) -> None:
     what = f"{source.folder}" + (f" (trained on {trained})" if trained else "")
     if task.kind.generates:
         if source.classifies:
-            named = "" if trained else ", or name its own --task"
-            raise UserError(
-                f"{what} is a classifier, or its base is: {task.name} needs a language model; give one{named}"
+            named = "" if trained else ", or name its own {task}"
+            raise ParameterError(
+                "{0} is a classifier, or its base is: {1} needs a language model; give one" + named, what, task.name
             )
     elif not source.classifies:
         if source.adapter is not None or not bare:
@@ -84,7 +102,7 @@ def check_task(source: ModelSource, task: Task, bare: bool = False) -> None:
 def check_weights(int8: bool, precision: str, device: str) -> None:
     """Raises UserError where int8 weights are asked for on CUDA, 16 bits on the CPU, or both together."""
     if int8 and precision != "fp32":
-        raise UserError(f"--int8 and --precision {precision} exclude each other: give one")
+        raise ParameterError("{int8} and {precision} {0} exclude each other: give one", precision)
     if int8 and device == "cuda":
-        raise UserError("--int8 works on the CPU only: leave it out, or give --device cpu")
+        raise ParameterError("{int8} works on the CPU only: leave it out, or give {device} cpu")
     check_precision(precision, device)

@@ -5,70 +5,55 @@ was typed wins, and puts aside what it leaves no place for: `--greedy` the folde
 `--temperature` its `"do_sample": false`.
 """
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from typing import Any
 
-from common.errors import UserError
+from common.errors import ParameterError, UserError, listed
+from common.options import option, option_name, problems
+from generation.requests import typed_text
 from generation.sampling import Sampler, check_length_penalty, check_num_beams, make_sampler
 from generation.stopping import Stopper
 from gpt2_jittor.config import GPT2Config
 from gpt2_jittor.demand import check_decoding
-from gpt2_jittor.generation_config import GenerationConfig
+from gpt2_jittor.generation_config import SETTINGS, GenerationConfig
 
 DRAWING = ("temperature", "top_k", "top_p", "min_p")
 BEAMS = ("num_beams", "length_penalty", "early_stopping")
-# where nobody says anything; by transformers' names, as a folder's settings
-DEFAULTS = {
-    "max_new_tokens": 80,
-    "temperature": 0.7,
-    "top_k": 0,
-    "top_p": 0.9,
-    "min_p": 0.0,
-    "repetition_penalty": 1.0,
-    "no_repeat_ngram_size": 0,
-    "num_beams": 1,
-    "length_penalty": 1.0,
-    "early_stopping": False,
-}
-OURS = {"no_repeat_ngram_size": "no_repeat_ngram"}  # the names that differ here
+# a folder's settings that are not applied, and what to type instead
 INSTEAD = {"max_length": "max_new_tokens", "stop_strings": "stop", "num_return_sequences": "samples"}
 
 
 @dataclass(frozen=True)
 class GenerationOptions:
-    """How tokens are chosen. `best_of` answers are drawn, and the `samples` likeliest of them kept."""
+    """How tokens are chosen, by transformers' names. `best_of` answers are drawn, the `samples` likeliest of them kept.
 
-    max_new_tokens: int = 80
-    greedy: bool = True
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    no_repeat_ngram: int = 0
-    num_beams: int = 1
-    length_penalty: float = 1.0
-    early_stopping: bool | str = False  # of the beams
-    stop: tuple[str, ...] = ()
-    samples: int = 1
-    best_of: int = 1
-    seed: int | None = None
-    batch_size: int = 16
-    end_ids: tuple[int, ...] | None = None  # each of them ends an answer; else the tokenizer's end token
+    `end_ids`: each of them ends an answer; else the tokenizer's end token does. `early_stopping` is the beams'.
+    """
+
+    max_new_tokens: int = option(80, "longest answer", at_least=1)
+    greedy: bool = option(False, "always the likeliest token", flag=True)
+    temperature: float = option(0.7, "below 1: likelier tokens gain")
+    top_k: int = option(0, "draw from the k likeliest tokens; 0: from all")
+    top_p: float = option(0.9, "draw from the likeliest tokens of this mass")
+    min_p: float = option(0.0, "draw from tokens of this share of the likeliest's probability")
+    repetition_penalty: float = option(1.0, "above 1: repeat less")
+    no_repeat_ngram_size: int = option(0, "never the same n tokens twice; 0: off")
+    num_beams: int = option(1, "beam search of this width; 1: none", at_least=1)
+    length_penalty: float = option(1.0, "of the beams: above 0 longer answers gain")
+    stop: tuple[str, ...] = option((), "end before any of these", type=typed_text, metavar="TEXT")
+    samples: int = option(1, "answers to each prompt", at_least=1)
+    best_of: int = option(1, "draw this many answers and keep the likeliest", at_least=1)
+    batch_size: int = option(16, "prompts answered together", at_least=1)
+    seed: int | None = option(None, "the same seed gives the same answers, in batches of the same size")
+    early_stopping: bool | str = False
+    end_ids: tuple[int, ...] | None = None
 
     def sampler(self) -> Sampler:
         """What chooses the next token. Raises UserError for an option out of range."""
-        return make_sampler(
-            greedy=self.greedy,
-            temperature=self.temperature,
-            top_k=self.top_k,
-            top_p=self.top_p,
-            min_p=self.min_p,
-            repetition_penalty=self.repetition_penalty,
-            no_repeat_ngram_size=self.no_repeat_ngram,
-            seed=self.seed,
-        )
+        names = ("greedy", *DRAWING, "repetition_penalty", "no_repeat_ngram_size", "seed")
+        return make_sampler(**{name: getattr(self, name) for name in names})
 
     @property
     def draws(self) -> int:
@@ -80,51 +65,72 @@ class GenerationOptions:
         """Whether an answer can be shown while it is made: nothing is chosen among several."""
         return self.num_beams == self.draws == 1
 
+    def max_prompt_tokens(self, positions: int) -> int:
+        """How long a prompt may be, so that the longest answer still fits into `positions`; half of them at least."""
+        return max(1, positions - min(self.max_new_tokens, positions // 2))
+
     def check(self, config: GPT2Config, inputs: int = 1) -> None:
         """Raises UserError for an option out of range, and where a model of this size cannot generate so much at once
         for so many inputs. It is known before the model is read.
         """
+        for problem in problems(self):
+            raise problem
         self.sampler()
         Stopper(self.stop)
         if self.num_beams > 1:
             check_num_beams(self.num_beams, config.vocab_size)
         each = max(self.num_beams, self.draws)
         rows = each * min(inputs, max(1, self.batch_size // each))
-        options = "--num-beams" if self.num_beams > 1 else "--best-of or --samples" if each > 1 else "--batch-size"
-        check_decoding(config, rows, self.max_new_tokens, f"{options}, or --max-new-tokens")
-
-    def max_prompt_tokens(self, positions: int) -> int:
-        """How long a prompt may be, so that the longest answer still fits into `positions`; half of them at least."""
-        return max(1, positions - min(self.max_new_tokens, positions // 2))
+        named = "{num_beams}" if self.num_beams > 1 else "{best_of} or {samples}" if each > 1 else "{batch_size}"
+        check_decoding(config, rows, self.max_new_tokens, named + ", or {max_new_tokens}")
 
 
-def choose(given: Any, generation: GenerationConfig, ends: tuple[int, ...]) -> tuple[GenerationOptions, str | None]:
-    """How to choose tokens after the options of `generate.py`, and what was taken from the folder, in one line.
+DEFAULTS = {field.name: field.default for field in dataclasses.fields(GenerationOptions) if field.name in SETTINGS}
 
-    An option that was not typed is None in `given`. `ends`: the tokens that end an answer.
+
+def check_typed(given: dict[str, Any]) -> None:
+    """Raises UserError for typed options, by name, that are out of range or contradict each other."""
+    for problem in problems(GenerationOptions(**given)):
+        raise problem
+    draws, beams, samples = _drawing(given), given.get("num_beams", 1), given.get("samples", 1)
+    if given.get("greedy") and draws:
+        raise ParameterError(f"{{greedy}} draws nothing: leave out {listed(draws)}")
+    if beams > 1 and (clash := [*draws, *(name for name in ("best_of", "stop") if given.get(name))]):
+        raise ParameterError(
+            f"{{num_beams}} draws nothing, and its answers end by themselves: leave out {listed(clash)}"
+        )
+    check_length_penalty(given.get("length_penalty", 0.0))
+    if beams == 1 and "length_penalty" in given:
+        raise ParameterError("{length_penalty} weighs beams: add {num_beams}")
+    if 1 < beams < samples:
+        raise ParameterError("{samples} {0} needs as many beams: raise {num_beams} {1}", samples, beams)
+    if (given.get("greedy") or given.get("temperature") == 0) and (samples > 1 or "best_of" in given):
+        raise ParameterError("{greedy} has one answer: leave out {samples} and {best_of}, or leave out {greedy}")
+    if given.get("best_of", samples) < samples:
+        raise ParameterError("{best_of} {0} cannot keep {samples} {1}: raise {best_of}", given["best_of"], samples)
+
+
+def choose(given: dict[str, Any], generation: GenerationConfig, ends: tuple[int, ...]) -> tuple[GenerationOptions, str]:
+    """How to choose tokens after the options that were typed, and what was taken from the folder, in a line or none.
+
+    `given`: what was typed, by name. `ends`: the tokens that end an answer.
     Raises UserError, naming the folder's file, for a setting out of range.
     """
-    typed = {name: getattr(given, OURS.get(name, name), None) for name in DEFAULTS}
-    typed = {name: value for name, value in typed.items() if value is not None}
     settings = _settings(generation)
-    taken = _with_a_place(given, typed, settings)
-    values = DEFAULTS | {name: value for name, value in taken.items() if name in DEFAULTS} | typed
-    options = GenerationOptions(
-        **{OURS.get(name, name): value for name, value in values.items()},
-        greedy=given.greedy or values["num_beams"] > 1 or taken.get("do_sample") is False,
-        stop=tuple(given.stop),
-        samples=given.samples,
-        best_of=given.best_of or 1,
-        seed=given.seed,
-        batch_size=given.batch_size,
-        end_ids=ends,
-    )
+    taken = _with_a_place(given, settings)
+    values = DEFAULTS | {name: value for name, value in taken.items() if name in DEFAULTS} | given
+    values["greedy"] = given.get("greedy", False) or values["num_beams"] > 1 or taken.get("do_sample") is False
     outside = [str(end) for end in generation.end_ids if end not in ends]
     left = [f"eos_token_id {', '.join(outside)} (not in the vocabulary)"] if outside else []
-    left += [_with_advice(name) for name in generation.not_applied() if not _typed_instead(given, name)]
+    left += [_with_advice(name) for name in generation.not_applied() if INSTEAD.get(name) not in given]
     if taken.get("num_beams", 1) > 1 and settings.get("do_sample"):
         left.append("do_sample (beams draw nothing)")
-    return options, _note(generation, taken, left)
+    return GenerationOptions(**values, end_ids=ends), _note(generation, taken, left)
+
+
+def _drawing(given: dict[str, Any]) -> list[str]:
+    """Those of the typed options that say how to draw."""
+    return [name for name in DRAWING if name in given]
 
 
 def _settings(generation: GenerationConfig) -> dict[str, Any]:
@@ -139,37 +145,34 @@ def _settings(generation: GenerationConfig) -> dict[str, Any]:
     return found
 
 
-def _with_a_place(given: Any, typed: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+def _with_a_place(given: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     """The folder's settings without those that were typed, and those that leave no room for what was typed."""
-    found = {name: value for name, value in settings.items() if name not in typed}
+    found = {name: value for name, value in settings.items() if name not in given}
     if found.get("temperature") == 0:
         found["do_sample"] = False
-    several, draws = given.best_of is not None, any(name in typed for name in DRAWING)
-    if given.greedy or draws or several or given.stop or given.samples > found.get("num_beams", 1):
+    several, draws, greedy = "best_of" in given, bool(_drawing(given)), given.get("greedy", False)
+    samples = given.get("samples", 1)
+    if greedy or draws or several or given.get("stop") or samples > found.get("num_beams", 1):
         found.pop("num_beams", None)
-    beams = (typed | found).get("num_beams", 1) > 1
-    draws = draws or several or given.samples > 1
+    beams = (given | found).get("num_beams", 1) > 1
+    draws = draws or several or samples > 1
     if draws:
         found.pop("do_sample", None)
-    if beams or given.greedy or found.get("do_sample") is False:
+    if beams or greedy or found.get("do_sample") is False:
         gone = DRAWING
     else:
         gone = ("temperature",) if found.get("temperature") == 0 else ()
-    gone += ("do_sample",) if beams or given.greedy or found.get("do_sample") else ()
+    gone += ("do_sample",) if beams or greedy or found.get("do_sample") else ()
     gone += () if beams else BEAMS
     return {name: value for name, value in found.items() if name not in gone}
 
 
-def _typed_instead(given: Any, name: str) -> bool:
-    return name in INSTEAD and getattr(given, INSTEAD[name]) not in (None, [], 1)
-
-
 def _with_advice(name: str) -> str:
-    return f"{name} (give --{INSTEAD[name].replace('_', '-')})" if name in INSTEAD else name
+    return f"{name} (give {option_name(INSTEAD[name])})" if name in INSTEAD else name
 
 
-def _note(generation: GenerationConfig, taken: dict[str, Any], left: list[str]) -> str | None:
+def _note(generation: GenerationConfig, taken: dict[str, Any], left: list[str]) -> str:
     said = [f"{name} {json.dumps(value)}" for name, value in taken.items() if value != DEFAULTS.get(name)]
     parts = [f"sets {', '.join(said)}"] if said else []
     parts += [f"not applied: {', '.join(left)}"] if left else []
-    return f"note: {generation.source}: {'; '.join(parts)}" if parts else None
+    return f"note: {generation.source}: {'; '.join(parts)}" if parts else ""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
+from common.errors import ParameterError, UserError, listed
 from datasets import records
 from datasets.task import Task
 
@@ -27,7 +27,7 @@ def read_requests(path: Path, task: Task) -> list[Request]:
     is missing, empty or no text.
     """
     if Path(path.name.removesuffix(".gz")).suffix != ".jsonl":
-        raise UserError(f"{path}: --input reads JSON lines, a file called .jsonl or .jsonl.gz")
+        raise ParameterError("{0}: {input} reads JSON lines, a file called .jsonl or .jsonl.gz", path)
     needed, found = task.needed, []
     for where, record in records.records(path, (), f"one line with {', '.join(needed)} for each input"):
         if "prompt" in record and len(needed) == 1:
@@ -67,11 +67,10 @@ def typed_request(given: dict[str, str | None], task: Task) -> dict[str, str] | 
     typed = {name: value for name, value in given.items() if value is not None}
     if "prompt" in typed and len(needed) == 1:
         if needed[0] != "prompt" and needed[0] in typed:
-            raise UserError(f"--prompt and --{needed[0]} say the same to {task.name}: give one")
+            raise ParameterError(f"{{prompt}} and {{{needed[0]}}} say the same to {task.name}: give one")
         typed[needed[0]] = typed.pop("prompt")
-    if foreign := [f"--{name}" for name in typed if name not in task.fields]:
-        wanted = ", ".join(f"--{name}" for name in task.fields)
-        raise UserError(f"{foreign[0]} says nothing to {task.name}, which takes {wanted}")
+    if foreign := [name for name in typed if name not in task.fields]:
+        raise ParameterError(f"{listed(foreign[:1])} says nothing to {task.name}, which takes {listed(task.fields)}")
     if not typed:
         return None
     if list(typed) == [task.kind.standing]:
@@ -79,5 +78,5 @@ def typed_request(given: dict[str, str | None], task: Task) -> dict[str, str] | 
     for name in needed:
         value = typed.get(name, "")
         if not (value if task.kind.keeps_space else value.strip()):
-            raise UserError(f"--{name} is " + ("empty; give it some text" if name in typed else "missing"))
+            raise ParameterError(f"{{{name}}} is " + ("empty; give it some text" if name in typed else "missing"))
     return {name: typed[name] for name in task.fields if name in typed}

@@ -41,9 +41,7 @@ def write(source: ModelSource, output: str | Path, dtype: str = "float32") -> No
     save_tokenizer(source.tokenizer, output)
 
 
-def _labels(
-    source: ModelSource, given: Sequence[str] | None, trained: Sequence[str]
-) -> Sequence[str] | None:
+def _labels(source: ModelSource, given: Sequence[str] | None, trained: Sequence[str]) -> Sequence[str] | None:
     """None where the base's own names stand."""
     score = source.adapter.tensors.get(PREFIX + SCORE)
     if score is None:

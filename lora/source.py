@@ -33,8 +33,8 @@ class ModelSource:
 
     `config` is the base's with the vocabulary that the adapter needs and the tokens that end and pad its texts;
     `generation` is what the base says of generation, with that end token. `arguments` are those of the run that the
-    folder is, as its arguments.yaml has them; nothing for a folder from elsewhere. `labels` names a classifier's classes,
-    where the base does not, or is a language model that gets a new head.
+    folder is, as its arguments.yaml has them; nothing for a folder from elsewhere. `labels` names a classifier's
+    classes, where the base does not, or is a language model that gets a new head.
     """
 
     base: StoredModel

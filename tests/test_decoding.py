@@ -6,13 +6,13 @@ import tiny
 import torch
 
 import lora
-from gpt2_jittor.cache import KVCache
-from gpt2_jittor.next_token import last_logits
 from generation.decoding import generate, pad_left
+from generation.sampling import make_sampler
+from gpt2_jittor.cache import KVCache
 from gpt2_jittor.model import GPT2LMHeadModel
+from gpt2_jittor.next_token import last_logits
 from gpt2_jittor.ops import fused
 from gpt2_jittor.ops.decode_step import DecodeStep
-from generation.sampling import make_sampler
 
 # what two float32 programs that sum in different orders can keep to, absolute
 LOGITS = 1e-4

@@ -9,9 +9,10 @@ import transformers
 from datasets import registry
 from datasets.encode import IGNORED, Encoded, EncodedSet
 from datasets.example import Example, Segment
+from generation.engine import Engine
+from generation.options import GenerationOptions
 from gpt2_jittor import GPT2ForSequenceClassification, GPT2LMHeadModel
 from gpt2_jittor.tokenizer import load_tokenizer
-from inference.classes import probabilities
 from training.evaluation import cross_entropy, evaluate, losses
 
 FLOAT32 = {"rtol": 1e-5, "atol": 1e-4}  # the contract's tolerance for logits, of which these are a few
@@ -131,7 +132,7 @@ def test_probabilities_are_the_softmax_of_each_text_alone_the_likeliest_first(cl
     texts = [" ".join(rng.choice(tiny.WORDS, rng.integers(1, 9))) for _ in range(7)] + ["x", "é" * 9, "y" * 300]
     tokenizer = load_tokenizer(classifier)
     model = GPT2ForSequenceClassification.from_pretrained(classifier)
-    found = probabilities(model, tokenizer, EMOTION, [EMOTION.prompt(text) for text in texts], batch_size)
+    found = Engine(model, tokenizer, EMOTION, GenerationOptions(batch_size=batch_size)).classify(texts)
     for text, shares in zip(texts, found, strict=True):
         ids = tokenizer(text)["input_ids"][:101]  # a text that is longer than the model loses its end
         logits = torch_logits(transformers.GPT2ForSequenceClassification, classifier, ids)
@@ -146,7 +147,7 @@ def test_two_sentences_are_classified_with_the_end_token_between_them(tmp_path, 
     folder = classifier_folder(tmp_path, 3, task.labels)
     example = Example((Segment("a sun", scored=False), Segment("a tea", scored=False, end=False)))
     model, tokenizer = GPT2ForSequenceClassification.from_pretrained(folder), load_tokenizer(folder)
-    found = probabilities(model, tokenizer, task, [task.prompt("a sun ", " a tea"), example])
+    found = Engine(model, tokenizer, task).classify([task.prompt("a sun ", " a tea"), example])
     ids = [*tokenizer("a sun")["input_ids"], 256, *tokenizer("a tea")["input_ids"]]
     expected = torch_logits(transformers.GPT2ForSequenceClassification, folder, ids).softmax(0).tolist()
     for shares in found:

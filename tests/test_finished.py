@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import peft
@@ -16,7 +17,9 @@ from test_evaluation import classifier_folder
 import train
 from common.errors import UserError
 from datasets import registry
-from inference.finished import Finished, check_kind, find, load
+from generation.loading import check_task
+from lora.load import load
+from lora.source import ModelSource, find
 
 LOGITS = 1e-4  # absolute, the contract's for logits
 CHAT, EMOTION, RTE, TEXT = map(registry.task, ("dailydialog", "emotion", "rte", "text"))
@@ -61,11 +64,11 @@ def torch_logits(model, ids) -> np.ndarray:
 
 def test_a_chats_merged_logits_are_pefts(world, rng):
     found = find(None, world / "chat")
-    assert (found.directory, found.adapter, found.classifies) == (world / "base", world / "chat", False)
+    assert (found.directory, found.folder, found.classifies) == (world / "base", world / "chat", False)
     assert found.arguments["task"] == "dailydialog" and found.config.vocab_size == len(found.tokenizer) == 257
     ids = rng.integers(0, 257, (3, 17))
     expected = torch_logits(torch_model(world, "chat"), ids)
-    np.testing.assert_allclose(load(found, CHAT)(ids).numpy(), expected, rtol=0, atol=LOGITS)
+    np.testing.assert_allclose(load(found)(ids).numpy(), expected, rtol=0, atol=LOGITS)
     base = torch_logits(transformers.GPT2LMHeadModel.from_pretrained(world / "base"), ids)
     assert np.abs(expected - base).max() > 100 * LOGITS  # the adapter says something
 
@@ -77,7 +80,7 @@ def test_added_tokens_are_found_and_their_logits_are_pefts(world, rng):
     ids = rng.integers(0, 260, (3, 17))
     ids[:, 3:6] = 257, 258, 259
     model = torch_model(world, "tokens")
-    np.testing.assert_allclose(load(found, CHAT)(ids).numpy(), torch_logits(model, ids), rtol=0, atol=LOGITS)
+    np.testing.assert_allclose(load(found)(ids).numpy(), torch_logits(model, ids), rtol=0, atol=LOGITS)
     (prompt,) = CHAT.encode_prompt(CHAT.prompt(["a"]), found.tokenizer, 50)
     assert prompt.tolist() == [257, *found.tokenizer.encode("a"), 259, 258]
 
@@ -88,7 +91,7 @@ def test_a_classifiers_merged_logits_are_pefts(world):
     model = torch_model(world, "emotion")
     (line,) = [line for line in (world / "emotion/README.md").read_text().splitlines() if line.startswith("For batch")]
     exec(line.split("`")[1], {"model": model})
-    assert_batch_is_classified_alike(load(found, EMOTION), model)
+    assert_batch_is_classified_alike(load(found.with_labels(EMOTION.labels)), model)
 
 
 def assert_batch_is_classified_alike(ours, model):
@@ -102,8 +105,8 @@ def test_a_classifier_is_known_by_its_head_where_its_settings_name_no_kind(world
     folder = adapter(source="emotion", task_type=None)
     found, ids = find(None, folder), rng.integers(0, 256, (1, 17))
     assert found.classifies
-    expected = load(find(None, world / "emotion"), EMOTION)(ids).numpy()
-    np.testing.assert_array_equal(load(found, EMOTION)(ids).numpy(), expected)
+    expected = load(find(None, world / "emotion").with_labels(EMOTION.labels))(ids).numpy()
+    np.testing.assert_array_equal(load(found.with_labels(EMOTION.labels))(ids).numpy(), expected)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +122,7 @@ def test_a_fully_tuned_run_is_a_model_of_its_own(world, run, task, kind, rng):
     assert found.classifies == (task is EMOTION)
     ids = rng.integers(0, 256, (1, 17))
     expected = torch_logits(kind.from_pretrained(world / run).eval(), ids)
-    np.testing.assert_allclose(load(found, task)(ids).numpy(), expected, rtol=0, atol=LOGITS)
+    np.testing.assert_allclose(load(found.with_labels(task.labels))(ids).numpy(), expected, rtol=0, atol=LOGITS)
 
 
 def test_a_fully_tuned_run_ends_with_the_token_that_it_learnt_to_end_with(world):
@@ -135,7 +138,7 @@ def test_a_fully_tuned_run_ends_with_the_token_that_it_learnt_to_end_with(world)
 
 def test_transformers_classifies_batches_with_a_fully_tuned_run_as_it_stands(world):
     model = transformers.GPT2ForSequenceClassification.from_pretrained(world / "full-emotion").eval()
-    assert_batch_is_classified_alike(load(find(str(world / "full-emotion"), None), EMOTION), model)
+    assert_batch_is_classified_alike(load(find(str(world / "full-emotion"), None).with_labels(EMOTION.labels)), model)
 
 
 def test_tokens_that_the_tokenizer_does_not_have_are_refused(world, adapter):
@@ -232,7 +235,7 @@ def test_an_adapter_of_a_resized_model_that_kept_its_tokenizer_gets_as_many_entr
     found = find(str(world / "base"), tmp_path)
     assert found.config.vocab_size == 264 and len(found.tokenizer) == 257
     ids = rng.integers(0, 264, (2, 9))
-    np.testing.assert_allclose(load(found, TEXT)(ids).numpy(), torch_logits(wrapped.eval(), ids), rtol=0, atol=LOGITS)
+    np.testing.assert_allclose(load(found)(ids).numpy(), torch_logits(wrapped.eval(), ids), rtol=0, atol=LOGITS)
 
 
 def test_a_base_that_classifies_is_recognised_by_its_configuration(world, tmp_path):
@@ -240,9 +243,12 @@ def test_a_base_that_classifies_is_recognised_by_its_configuration(world, tmp_pa
     assert find(str(folder), None).classifies and not find(str(world / "base"), None).classifies
 
 
-def finished(classifies: bool, adapter: bool, trained: str | None) -> Finished:
+def source(classifies: bool, adapter: bool, trained: str | None) -> ModelSource:
+    base = SimpleNamespace(directory=Path("models/it"), classifies=classifies)
     arguments = {"task": trained} if trained else {}
-    return Finished(Path("models/it"), None, None, Path("runs/it") if adapter else None, arguments, classifies)
+    stored = SimpleNamespace(is_classifier=classifies) if adapter else None
+    folder = Path("runs/it") if adapter else base.directory
+    return ModelSource(base, None, None, None, folder, stored, arguments)
 
 
 IS_CLASSIFIER, NO_CLASSIFIER, OTHERS = "is a classifier", "is no classifier", "tells other classes apart"
@@ -268,11 +274,11 @@ IS_CLASSIFIER, NO_CLASSIFIER, OTHERS = "is a classifier", "is no classifier", "t
     ],
 )
 def test_what_was_trained_is_used_for_what_it_can_do(classifies, adapter, trained, task, bare, refused):
-    found = finished(classifies, adapter, trained)
+    found = source(classifies, adapter, trained)
     if refused is None:
-        return check_kind(found, task, bare)
+        return check_task(found, task, bare)
     with pytest.raises(UserError, match=refused) as caught:
-        check_kind(found, task, bare)
+        check_task(found, task, bare)
     named = "runs/it" if adapter else "models/it"
     assert str(caught.value).startswith(named) and task.name in str(caught.value)
     return None
@@ -280,4 +286,4 @@ def test_what_was_trained_is_used_for_what_it_can_do(classifies, adapter, traine
 
 def test_a_head_with_another_number_of_classes_is_refused(world, adapter):
     with pytest.raises(UserError, match="does not fit this model.*score"):
-        load(find(None, adapter(source="emotion", model=None)), RTE)
+        load(find(None, adapter(source="emotion", model=None)).with_labels(RTE.labels))

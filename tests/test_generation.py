@@ -6,12 +6,12 @@ import tiny
 import torch
 
 from common.errors import UserError
-from gpt2_jittor.cache import KVCache
-from gpt2_jittor.config import GPT2Config
 from generation.decoding import Generated, generate, last_logits, pad_left, stream
-from gpt2_jittor.model import GPT2LMHeadModel
 from generation.sampling import make_sampler
 from generation.stopping import StoppedText, Stopper, StopStrings
+from gpt2_jittor.cache import KVCache
+from gpt2_jittor.config import GPT2Config
+from gpt2_jittor.model import GPT2LMHeadModel
 from gpt2_jittor.tokenizer import load_tokenizer
 
 # what two float32 programs that sum in different orders can keep to, absolute

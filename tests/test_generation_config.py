@@ -11,10 +11,9 @@ import transformers
 
 import generate
 from common.errors import UserError
+from generation.options import GenerationOptions, choose
 from gpt2_jittor.generation_config import GenerationConfig
 from gpt2_jittor.tokenizer import load_tokenizer
-from inference.answers import Decoding
-from generation.options import choose
 
 NEW = 15  # tokens
 
@@ -136,7 +135,7 @@ def test_a_folders_settings_are_the_defaults_as_in_transformers(folder, say, set
     assert line.startswith(f"note: {folder.path / where}: sets ") and f"max_new_tokens {NEW}" in line
 
 
-# the folder's settings, what is typed -> how Decoding differs from DECODING, and what is said of the folder's
+# the folder's settings, what is typed -> how the options differ from DECODING, and what is said of the folder's
 DECODING = {"greedy": False, "max_new_tokens": 80, "temperature": 0.7, "top_p": 0.9, "end_ids": (7,)}
 CHOICES = [
     ({}, {}, {}, None),
@@ -185,17 +184,11 @@ CHOICES = [
 ]
 
 
-def typed_options(**typed):
-    names = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "no_repeat_ngram")
-    unset = dict.fromkeys([*names, "num_beams", "length_penalty", "best_of", "seed"])
-    return SimpleNamespace(**(unset | {"greedy": False, "stop": [], "samples": 1, "batch_size": 16} | typed))
-
-
 @pytest.mark.parametrize(("settings", "typed", "differs", "said"), CHOICES)
 def test_what_is_typed_wins_over_the_folder_and_the_folder_over_the_defaults(tmp_path, settings, typed, differs, said):
-    decoding, note = choose(typed_options(**typed), GenerationConfig(settings, tmp_path / "it.json"), (7,))
-    assert decoding == Decoding(**(DECODING | differs))
-    assert note is None if said is None else note.startswith(f"note: {tmp_path / 'it.json'}: ") and said in note, note
+    decoding, note = choose(typed, GenerationConfig(settings, tmp_path / "it.json"), (7,))
+    assert decoding == GenerationOptions(**(DECODING | differs))
+    assert note == "" if said is None else note.startswith(f"note: {tmp_path / 'it.json'}: ") and said in note, note
 
 
 BAD = [
@@ -231,7 +224,7 @@ def test_a_bad_value_is_one_line_that_names_the_file(tmp_path, where, name, valu
     (tmp_path / where).write_text(json.dumps({name: value}))
     with pytest.raises(UserError, match=f"^{tmp_path / where}: .*{message}") as caught:
         found = GenerationConfig.from_pretrained(tmp_path)
-        choose(typed_options(), found, found.ends(SimpleNamespace(eos_token_id=256), 301))
+        choose({}, found, found.ends(SimpleNamespace(eos_token_id=256), 301))
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
 
 

@@ -14,8 +14,8 @@ from common.errors import UserError
 from datasets import registry
 from gpt2_jittor import GPT2ForSequenceClassification, GPT2LMHeadModel
 from gpt2_jittor.tokenizer import add_tokens, load_tokenizer
-from lora.source import find
 from lora.merging import plan, write
+from lora.source import find
 from training import trainer as trainer_module
 from training.arguments import TrainingArguments
 from training.setup import build_model, read_inputs
@@ -133,8 +133,8 @@ def test_the_sample_reply_and_the_answers_of_evaluate_end_at_each_end_token(base
     monkeypatch.setattr(trainer_module, "stream", lambda *given: ends.append(tuple(given[-1])) or iter(()))
     assert "<" in Trainer(inputs, build_model(inputs))._sample()
     monkeypatch.setattr("sys.argv", ["evaluate.py", "--task", "dailydialog", "--model", str(folder)])
-    given = evaluate.parse()
-    ends.append(evaluate.decoding(given, registry.task("dailydialog"), find(given.model, None)).end_ids)
+    how, given = evaluate.parse()
+    ends.append(evaluate.answer_options(given, registry.task("dailydialog"), find(how.model, None)).end_ids)
     assert ends == [(256, 12), (256, 12)]
 
 

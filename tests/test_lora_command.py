@@ -19,6 +19,7 @@ from gpt2_jittor import GPT2ForSequenceClassification, GPT2LMHeadModel
 from gpt2_jittor.backend import jt
 from lora import inspection
 from lora.merging import plan, write
+from lora.source import run_arguments
 
 LOGITS = 1e-4  # absolute, the contract's for logits: float32 sums of the same terms in another order
 PLAIN = {"r": 3, "lora_alpha": 7, "target_modules": ["c_attn", "mlp.c_proj"]}

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,13 +15,16 @@ from common.errors import UserError
 from datasets import registry
 from datasets.encode import IGNORED, Encoded, EncodedSet
 from datasets.example import Dataset, Example, Segment
-from generation import decoding
-from gpt2_jittor import GPT2ForSequenceClassification, GPT2LMHeadModel
-from generation.decoding import Generated
-from gpt2_jittor.tokenizer import load_tokenizer
 from evaluation import measure as module
-from inference.answers import Decoding
+from evaluation import report
 from evaluation.measure import loss_figures, measure, trivial
+from evaluation.report import write_predictions
+from generation import decoding
+from generation.decoding import Generated
+from generation.engine import Engine
+from generation.options import GenerationOptions
+from gpt2_jittor import GPT2ForSequenceClassification, GPT2LMHeadModel
+from gpt2_jittor.tokenizer import load_tokenizer
 from training.evaluation import Losses
 
 CHAT, DOLLY, RTE, SQUAD, TEXT = map(registry.task, ("dailydialog", "dolly", "rte", "squad", "text"))
@@ -63,8 +65,8 @@ def measured(model, tokenizer, task, examples, length: int = 101, **options):
     """As evaluate.py does it: encoded and asked at the same length."""
     dataset = Dataset(task.name, "test", examples)
     data = task.encode(examples, tokenizer, length)
-    decoding = Decoding(**options) if options else None
-    return measure(model, tokenizer, task, dataset, data, 2, decoding, length), dataset, data
+    engine = Engine(model, tokenizer, task, GenerationOptions(greedy=True, **options), length)
+    return measure(engine, dataset, data, 2, generates=bool(options)), dataset, data
 
 
 def assert_intervals_hold_their_values(figures) -> None:
@@ -116,9 +118,8 @@ def test_predicted_classes_belong_to_the_examples_that_were_not_dropped(tmp_path
     result, dataset, data = measured(model, tokenizer, RTE, examples)
     remaining = [example for example in examples if len(example.segments[0].text) < 101]
     assert len(data) == len(remaining) == 9 and result.examples == remaining
-    given = SimpleNamespace(predictions=tmp_path / "said.jsonl")
-    evaluate.write_predictions(given, RTE, result)
-    written = [json.loads(line) for line in given.predictions.read_text().splitlines()]
+    write_predictions(tmp_path / "said.jsonl", RTE, result)
+    written = [json.loads(line) for line in (tmp_path / "said.jsonl").read_text().splitlines()]
     assert result.gold == [example.label for example in remaining]
     for example, line in zip(remaining, written, strict=True):
         logits = torch_logits(TorchClassifier, folder, tokenizer(example.segments[0].text)["input_ids"])
@@ -174,21 +175,21 @@ def test_one_example_has_no_interval(monkeypatch, talker, tokenizer):
     assert set(result.figures) == {"loss", "perplexity", "exact_match", "f1"} and result.figures["f1"].value == 100
     for figure in result.figures.values():
         assert np.isfinite(figure.value) and np.isnan([figure.low, figure.high]).all()
-        assert evaluate._interval(figure) is None and evaluate._cell(figure) == f"{figure.value:,.3f}"
+        assert report._interval(figure) is None and report._cell(figure) == f"{figure.value:,.3f}"
 
 
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"predictions": "FOLDER"}, "--predictions FOLDER is a folder"),
-        ({"confusion": "FOLDER/matrix"}, "--confusion must be a .png, .pdf or .svg file, unlike FOLDER/matrix"),
-        ({"confusion": "FOLDER/a.png"}, "--confusion FOLDER/a.png is a folder"),
+        ({"predictions": "FOLDER"}, "^predictions FOLDER is a folder"),
+        ({"confusion": "FOLDER/matrix"}, "^confusion must be a .png, .pdf or .svg file, unlike FOLDER/matrix"),
+        ({"confusion": "FOLDER/a.png"}, "^confusion FOLDER/a.png is a folder"),
     ],
 )
 def test_files_that_cannot_be_written_are_refused_before_anything_is_measured(tmp_path, files, message):
     (tmp_path / "a.png").mkdir()
     paths = {name: Path(path.replace("FOLDER", str(tmp_path))) for name, path in files.items()}
-    given = SimpleNamespace(**{"predictions": None, "confusion": None, "loss_only": False} | paths)
+    given = evaluate.EvaluationOptions(**paths)
     with pytest.raises(UserError, match=message.replace("FOLDER", str(tmp_path))):
         evaluate.check_outputs(given, RTE)
 
@@ -198,9 +199,8 @@ def test_answers_belong_to_their_questions_where_examples_are_dropped(monkeypatc
     say(monkeypatch, tokenizer, {"What": "tea", "Who": "sun"})
     result, _, data = measured(talker, tokenizer, SQUAD, examples, max_new_tokens=20)
     assert len(data) == 2 and len(data.dropped) == 1 and result.predictions == ["", "tea", "sun"]
-    given = SimpleNamespace(predictions=tmp_path / "said.json")
-    evaluate.write_predictions(given, SQUAD, result)
-    written = json.loads(given.predictions.read_text())
+    write_predictions(tmp_path / "said.json", SQUAD, result)
+    written = json.loads((tmp_path / "said.json").read_text())
     assert written == {example.name: said for example, said in zip(examples, ["", "tea", "sun"], strict=True)}
 
 

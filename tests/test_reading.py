@@ -22,8 +22,8 @@ from common.limit import at_most
 from datasets import registry
 from datasets.read import read_text, read_zip_member
 from datasets.records import records
-from gpt2_jittor.tokenizer import load_tokenizer
 from generation.requests import read_requests
+from gpt2_jittor.tokenizer import load_tokenizer
 
 MARK = b"\xef\xbb\xbf"
 READERS = {

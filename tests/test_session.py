@@ -3,7 +3,6 @@
 import io
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -12,13 +11,13 @@ from test_evaluation import classifier_folder
 from common.errors import UserError
 from datasets import registry
 from generation import decoding
-from gpt2_jittor import GPT2ForSequenceClassification, GPT2LMHeadModel
+from generation.console import FILE_BATCH, Console
 from generation.decoding import Generated
-from gpt2_jittor.tokenizer import add_tokens, load_tokenizer
-from inference.answers import Decoding
-from inference.classes import probabilities
+from generation.engine import Engine
+from generation.options import GenerationOptions
 from generation.requests import Request
-from inference.session import FILE_BATCH, Session
+from gpt2_jittor import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
+from gpt2_jittor.tokenizer import add_tokens, load_tokenizer
 
 END = tiny.END
 CONTEXT, QUESTION = "context, up to an empty line> ", "question> "
@@ -51,17 +50,9 @@ def shown(folder, monkeypatch) -> list[str]:
     return prompts
 
 
-def finished(folder, max_length: int | None = None):
-    config = SimpleNamespace(n_positions=tiny.SIZES["n_positions"])
-    arguments = {"max_length": max_length} if max_length else {}
-    return SimpleNamespace(tokenizer=load_tokenizer(folder), arguments=arguments, config=config)
-
-
-def session(folder, model, task: str, as_json: bool = False, max_length: int | None = None, **decoding) -> Session:
-    how = Decoding(**{"max_new_tokens": 20, **decoding})
-    talk = Session(finished(folder, max_length), registry.task(task), how, as_json)
-    talk.start(model)
-    return talk
+def session(folder, model, task: str, as_json: bool = False, max_length: int | None = None, **options) -> Console:
+    how = GenerationOptions(**{"max_new_tokens": 20, "greedy": True, **options})
+    return Console(Engine(model, load_tokenizer(folder), registry.task(task), how, max_length), as_json)
 
 
 def type_in(monkeypatch, *lines) -> list[str]:
@@ -170,7 +161,7 @@ def test_two_sentences_are_asked_for_and_classified(tmp_path, monkeypatch, capsy
     task = registry.task("rte")
     folder = classifier_folder(tmp_path, 1, task.labels)
     model = GPT2ForSequenceClassification.from_pretrained(folder)
-    (expected,) = probabilities(model, load_tokenizer(folder), task, [task.prompt("The sun.", "A tea.")])
+    expected = Engine(model, load_tokenizer(folder), task).classify({"sentence1": "The sun.", "sentence2": "A tea."})
     for as_json in (True, False):
         asked = type_in(monkeypatch, "The sun.", "", "A tea.", "exit")
         session(folder, model, "rte", as_json).interact()
@@ -197,8 +188,8 @@ def test_what_is_streamed_is_the_answer(folder, model, capsys, options):
 )
 def test_neither_leading_space_nor_special_tokens_are_streamed(folder, model, monkeypatch, capsys, said, streamed):
     talk = session(folder, model, "dailydialog")
-    add_tokens(talk.tokenizer, ["<USER>", "<BOT>", "<END>"])
-    monkeypatch.setattr(decoding, "stream", lambda *options: iter(talk.tokenizer.encode(said)))
+    add_tokens(talk.engine.tokenizer, ["<USER>", "<BOT>", "<END>"])
+    monkeypatch.setattr(decoding, "stream", lambda *options: iter(talk.engine.tokenizer.encode(said)))
     talk.say({"prompt": "Hi."})
     assert capsys.readouterr().out == streamed + "\n"
     assert talk.history == (["Hi.", streamed] if streamed else [])
@@ -319,9 +310,9 @@ def test_a_text_that_would_be_cut_is_not_classified(tmp_path, capsys, max_length
 
 
 @pytest.mark.parametrize(("option", "value"), [("top_p", 2.0), ("stop", ("",))])
-def test_options_out_of_range_are_told_before_there_is_a_model(folder, option, value):
-    with pytest.raises(UserError, match=f"--{option.replace('_', '-')}"):
-        Session(finished(folder), registry.task("text"), Decoding(**{option: value}), as_json=False)
+def test_options_out_of_range_are_told_before_there_is_a_model(option, value):
+    with pytest.raises(UserError, match=f"^{option} "):
+        GenerationOptions(**{option: value}).check(GPT2Config(**tiny.SIZES))
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ from transformers import GPT2LMHeadModel as Reference
 
 import generate
 from datasets import registry
+from generation.engine import Engine
+from generation.options import GenerationOptions
 from gpt2_jittor import GPT2LMHeadModel
 from gpt2_jittor.tokenizer import text_of
-from inference.answers import Answers, Decoding
 
 NANO = "checkpoints/gpt2-nano"
 TEXT = registry.task("text")
@@ -78,13 +79,13 @@ def test_prompt_and_answer_are_what_their_ids_spell(folder, model, monkeypatch, 
     from generation import beam, decoding
 
     made, talk = [], session(folder, model, "text", max_new_tokens=16, **way)
-    for module, name in ((generation, "generate"), (beam, "beam_search")):
+    for module, name in ((decoding, "generate"), (beam, "beam_search")):
         whole = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *a, whole=whole, **k: made.extend(found := whole(*a, **k)) or found)
     (told,) = talk.results([{"prompt": prompt}])
     several = [one for group in made for one in (group if isinstance(group, list) else [group])]
-    (ids,) = TEXT.encode_prompt(TEXT.prompt(prompt), talk.tokenizer, 99)
-    spelled = {text_of([*ids, *generated.ids], talk.tokenizer) for generated in several}
+    (ids,) = TEXT.encode_prompt(TEXT.prompt(prompt), talk.engine.tokenizer, 99)
+    spelled = {text_of([*ids, *generated.ids], talk.engine.tokenizer) for generated in several}
     assert told["prompt"] == prompt and several
     assert {told["prompt"] + answer for answer in told.get("answers", [told["answer"]])} == spelled
 
@@ -120,7 +121,7 @@ def test_other_modes_trim_what_is_asked_and_nothing_within_it(task):
 
     def spelled(text: str) -> str:
         asked = dict.fromkeys(task.fields, text)
-        example = task.prompt([text]) if task.kind == "chat" else task.prompt(**asked)
+        example = task.prompt([text]) if task.kind.remembers else task.prompt(**asked)
         return "".join(segment.text for segment in example.segments)
 
     assert spelled(f" \n{inner}\t\r\n") == spelled(inner)
@@ -131,10 +132,11 @@ def test_answers_of_other_modes_have_no_space_around_them(folder, model, monkeyp
     from generation import decoding
     from generation.decoding import Generated
 
-    tokenizer = session(folder, model, "text").tokenizer
+    tokenizer = session(folder, model, "text").engine.tokenizer
     said = [Generated(tokenizer.encode(" \n two  words \n"), True, -1.0, 3)]
     monkeypatch.setattr(decoding, "generate", lambda *options: said)
     for task, answer in (("text", " \n two  words \n"), ("dailydialog", "two  words"), ("dolly", "two  words")):
         task = registry.task(task)
-        prompt = task.prompt(["Hi."]) if task.kind == "chat" else task.prompt("Hi.")
-        assert Answers(model, tokenizer, task, Decoding(max_new_tokens=20)).to([prompt])[0][0].text == answer
+        prompt = task.prompt(["Hi."]) if task.kind.remembers else task.prompt("Hi.")
+        options = GenerationOptions(max_new_tokens=20, greedy=True)
+        assert Engine(model, tokenizer, task, options).answer([prompt]) == [answer]

@@ -21,8 +21,8 @@ def write_card(inputs: Inputs, progress: Progress, trained: int, frozen: int, wh
     `whole`: of the best weights on the whole validation set, where the others are of a part of it.
     """
     given = inputs.arguments
-    lora, classify = given.tuning == "lora", inputs.task.kind == "classify"
-    base = base_name(given.model, inputs.directory)
+    lora, classify = given.tuning == "lora", not inputs.task.kind.generates
+    base = base_name(given.model, inputs.source.directory)
     header = {
         "library_name": "peft" if lora else "transformers",
         "pipeline_tag": "text-classification" if classify else "text-generation",

@@ -11,8 +11,7 @@ from datasets.batches import Batch, collate, plan
 from datasets.encode import IGNORED, EncodedSet
 from gpt2_jittor.backend import jt
 from gpt2_jittor.classifier import GPT2ForSequenceClassification
-from gpt2_jittor.pretrained import evaluating
-from gpt2_jittor.pretrained import GPT2PreTrained
+from gpt2_jittor.pretrained import GPT2PreTrained, evaluating
 from training.parallel import summed
 
 

@@ -16,7 +16,6 @@ from common.errors import UserError
 from common.options import option_name
 from datasets.encode import EncodedSet
 from gpt2_jittor.fingerprint import digest
-from gpt2_jittor.outline import open_model
 from training.arguments import RESUMABLE
 from training.setup import Inputs
 
@@ -45,7 +44,7 @@ def identify(inputs: Inputs, trained: int, device: str) -> dict[str, Any]:
         _digest(split, data)
     return {
         "data": data.hexdigest(),
-        "base": digest(open_model(inputs.directory)),
+        "base": digest(inputs.source.base),
         "device": device,
         "precision": given.precision,
         "threads": _threads() if device == "cpu" else 0,  # of the kernels; on a GPU no sum depends on them

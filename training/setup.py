@@ -4,19 +4,22 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from common import processes
 from common.errors import Faults, UserError
 from datasets import registry
 from datasets.encode import EncodedSet, report
-from datasets.example import Dataset, Task
+from datasets.example import Dataset
+from datasets.task import Task
+from generation.loading import check_task
 from gpt2_jittor.config import GPT2Config
 from gpt2_jittor.demand import check_training
-from gpt2_jittor.generation_config import GenerationConfig, with_end
 from gpt2_jittor.hub import is_local, locate
 from gpt2_jittor.outline import open_model
-from gpt2_jittor.tokenizer import add_tokens, check_sizes, load_tokenizer
+from gpt2_jittor.tokenizer import load_tokenizer
 from lora.config import LoraConfig, projections_of
+from lora.source import ModelSource, of_base, run_arguments
 from training.arguments import TrainingArguments
 from training.budget import Budget, count_validations, draw
 
@@ -35,17 +38,19 @@ class Inputs:
 
     arguments: TrainingArguments
     task: Task
-    directory: Path
-    config: GPT2Config
-    generation: GenerationConfig  # the base's, with the end token that the run teaches
-    tokenizer: object
-    added: tuple[int, ...]  # the ids of the tokens that were added to it
+    source: ModelSource  # the base, with the end token that the run teaches
+    added: tuple[int, ...]  # the ids of the tokens that were added to its tokenizer
     train: EncodedSet
     validation: EncodedSet  # of every validation: all there is, or what is drawn of it (`training/budget.py`)
     whole_validation: EncodedSet
     samples: Dataset  # validation examples as text, for the sample reply
     reports: tuple[str, ...]  # what was said about the data
     sources: tuple[str, ...] = ()  # where each training item stands, where items are examples
+
+    @property
+    def tokenizer(self) -> Any:
+        """The base's, with the added tokens."""
+        return self.source.tokenizer
 
     @property
     def batches_per_epoch(self) -> int:
@@ -86,21 +91,20 @@ def read_inputs(arguments: TrainingArguments, say=print) -> Inputs:
     task = registry.task(arguments.task)
     faults = Faults()
     with faults.gathered():
-        if task.kind == "classify" and arguments.head_dropout:
+        if not task.kind.generates and arguments.head_dropout:
             raise UserError(f"--head-dropout is for a language model's head, {task.name} has classes: leave it out")
     with faults.gathered():
-        base = read_base(arguments)
-        directory, config, _, tokenizer, _ = base
-        if directory.resolve() == arguments.run_dir.resolve():
+        source, added = read_base(arguments, task)
+        if source.directory.resolve() == arguments.run_dir.resolve():
             raise UserError(f"--output-dir {arguments.run_dir} is the model's own folder: choose another")
-        arguments = dataclasses.replace(arguments, max_length=longest(arguments.max_length, config))
+        arguments = dataclasses.replace(arguments, max_length=longest(arguments.max_length, source.config))
     encoded, sources, reports = {}, (), []
     for split in ("train", "validation"):
         with faults.gathered():
             samples = read_split(task, split, arguments.data_dir)
             if faults.errors:  # there may be nothing to encode with, and it would be in vain
                 continue
-            encoded[split] = task.encode(samples.examples, tokenizer, arguments.max_length)
+            encoded[split] = task.encode(samples.examples, source.tokenizer, arguments.max_length)
             if not encoded[split].scored:
                 raise UserError(f"nothing in the {split} data is scored, so nothing can be learnt: give other data")
             sources = sources or tuple(samples.examples[index].source for index in encoded[split].kept)
@@ -108,7 +112,7 @@ def read_inputs(arguments: TrainingArguments, say=print) -> Inputs:
             say(reports[-1])
     faults.tell()
     splits = encoded["train"], encoded["validation"], encoded["validation"]
-    inputs = settle(Inputs(arguments, task, *base, *splits, samples, tuple(reports), sources))
+    inputs = settle(Inputs(arguments, task, source, added, *splits, samples, tuple(reports), sources))
     check_sizes_of(inputs)
     if len(inputs.validation) == len(inputs.whole_validation):
         return inputs
@@ -128,38 +132,30 @@ def check_sizes_of(inputs: Inputs) -> None:
             f"where all the data are {each:,}: lower it"
         )
     rows = min(given.batch_size, len(inputs.train)) * processes.here() // processes.count()
-    check_training(inputs.config, rows, max(inputs.train.lengths), "--batch-size or --max-length")
+    check_training(inputs.source.config, rows, max(inputs.train.lengths), "--batch-size or --max-length")
 
 
-def read_base(
-    arguments: TrainingArguments,
-) -> tuple[Path, GPT2Config, GenerationConfig, object, tuple[int, ...]]:
-    """The base model's folder, its configurations and tokenizer, and the ids of the tokens that were added to that.
-
-    Both configurations have the tokenizer's end token among theirs; the first has its padding token, too.
+def read_base(arguments: TrainingArguments, task: Task) -> tuple[ModelSource, tuple[int, ...]]:
+    """The base model, with the end token that the run teaches, and the ids of the tokens that are added to it.
 
     Raises UserError for what is missing or damaged, the weights' files included, whose tensors are not read yet.
     """
     faults = Faults()
     directory = locate(arguments.model)
     with faults.gathered():
-        config = open_model(directory).config
-        if arguments.tuning == "lora" and arguments.lora_r > config.n_embd:
-            raise UserError(f"--lora-r {arguments.lora_r} is larger than the model's width, {config.n_embd}: lower it")
+        base = open_model(directory)
+        if arguments.tuning == "lora" and arguments.lora_r > base.config.n_embd:
+            width = base.config.n_embd
+            raise UserError(f"--lora-r {arguments.lora_r} is larger than the model's width, {width}: lower it")
         if arguments.tuning == "lora" and arguments.lora_targets:
             targets = LoraConfig(target_modules=names_or_expression(arguments.lora_targets))
-            targets.check_targets(projections_of(config.n_layer))
+            targets.check_targets(projections_of(base.config.n_layer))
     with faults.gathered():
         tokenizer = load_tokenizer(directory)
     faults.tell()
-    check_sizes(tokenizer, config)
-    before = tokenizer.eos_token_id
-    added = tuple(add_tokens(tokenizer, arguments.added_tokens or ()))
-    end = with_end(config.eos_token_id, tokenizer.eos_token_id, before)
-    config = dataclasses.replace(config, eos_token_id=end, pad_token_id=tokenizer.pad_token_id)
-    generation = GenerationConfig.from_pretrained(directory).ending_with(tokenizer, before)
-    generation.ends(tokenizer, max(config.vocab_size, len(tokenizer)))  # what is wrong with them is told now
-    return directory, config, generation, tokenizer, added
+    source = of_base(base, tokenizer, run_arguments(directory))
+    check_task(source, task, bare=True)
+    return source.with_labels(task.labels).for_training(arguments.added_tokens or ())
 
 
 def read_split(task: Task, split: str, data_dir: str | None, limit: int | None = None) -> Dataset:
@@ -244,16 +240,14 @@ def build_model(inputs: Inputs):
     Classification gets a head for the task's labels, which is trained whole.
     """
     from lora import inject
+    from lora.load import load_base
 
     given = inputs.arguments
-    model = read_model(inputs.task, inputs.directory, len(inputs.tokenizer), given.seed)
-    ids = {name: getattr(inputs.config, name) for name in ("eos_token_id", "pad_token_id")}
-    model.config = dataclasses.replace(model.config, **ids)  # transformers generates and pools by them
-    model.generation = inputs.generation.values
+    model = load_base(inputs.source, given.seed)
     if given.head_dropout:
         model.head_dropout = given.head_dropout
     if given.tuning == "lora":
-        classify = inputs.task.kind == "classify"
+        classify = not inputs.task.kind.generates
         config = LoraConfig(
             r=given.lora_r,
             lora_alpha=given.lora_alpha,
@@ -263,21 +257,8 @@ def build_model(inputs: Inputs):
             modules_to_save=["score", *(given.lora_modules_to_save or ())] if classify else given.lora_modules_to_save,
             use_rslora=given.lora_rslora,
             trainable_token_indices=list(inputs.added) or None,
-            base_model_name_or_path=base_name(given.model, inputs.directory),
+            base_model_name_or_path=base_name(given.model, inputs.source.directory),
             task_type="SEQ_CLS" if classify else "CAUSAL_LM",
         )
         inject(model, config, given.seed)
     return model.to_precision(given.precision).train()
-
-
-def read_model(task: Task, directory: Path, tokens: int, seed: int = 0):
-    """The base model of a task, with embeddings for `tokens` tokens at least."""
-    from gpt2_jittor import GPT2ForSequenceClassification, GPT2LMHeadModel
-
-    if task.kind == "classify":
-        model = GPT2ForSequenceClassification.from_pretrained(directory, task.labels, seed)
-    else:
-        model = GPT2LMHeadModel.from_pretrained(directory)
-    if tokens > model.config.vocab_size:
-        model.resize_token_embeddings(tokens)
-    return model

@@ -20,10 +20,10 @@ from common.interrupt import interrupts_deferred
 from common.memory import give_back
 from datasets.batches import Batch, collate, plan
 from datasets.encode import EncodedSet
-from gpt2_jittor.backend import jt
 from generation.decoding import stream
-from gpt2_jittor.ops.dropout import seeds
 from generation.sampling import make_sampler
+from gpt2_jittor.backend import jt
+from gpt2_jittor.ops.dropout import seeds
 from gpt2_jittor.tokenizer import save_tokenizer, text_of
 from lora.injection import adapter_config, count, trainable
 from training import checkpoint, parallel, scaling
@@ -254,16 +254,16 @@ class Trainer:
     def _sample(self) -> str:
         """A greedy answer to the first validation example, to be read beside the number."""
         inputs, example = self.inputs, self.inputs.samples[0]
-        if inputs.task.kind in ("text", "classify") or not processes.is_first():
+        if inputs.task.kind.answer_tokens is None or not processes.is_first():
             return ""
-        chat = inputs.task.kind == "chat"  # a dialogue's opening says most about a chatbot
+        chat = inputs.task.kind.remembers  # a dialogue's opening says most about a chatbot
         given = inputs.task.prompt([example.segments[0].text]) if chat else example.given
-        length = min(SAMPLE_TOKENS, inputs.config.n_positions // 2)
+        length = min(SAMPLE_TOKENS, inputs.source.config.n_positions // 2)
         try:
-            prompt = inputs.task.encode_prompt(given, inputs.tokenizer, inputs.config.n_positions - length)[0]
+            prompt = inputs.task.encode_prompt(given, inputs.tokenizer, inputs.source.config.n_positions - length)[0]
         except UserError:  # too long for this model: the number alone, then
             return ""
-        reply = stream(self.model, prompt, make_sampler(greedy=True), length, inputs.generation.end_ids)
+        reply = stream(self.model, prompt, make_sampler(greedy=True), length, inputs.source.generation.end_ids)
         asked = " ".join("".join(segment.text for segment in given.segments).split())[-SAMPLE_SHOWN:]
         return f"\n  > {asked}\n  < {text_of(list(reply), inputs.tokenizer).strip()}"
 

@@ -14,8 +14,8 @@ import lora
 import train
 from gpt2_jittor.backend import jt
 from gpt2_jittor.cache import KVCache
-from gpt2_jittor.next_token import last_logits
 from gpt2_jittor.model import GPT2LMHeadModel
+from gpt2_jittor.next_token import last_logits
 from gpt2_jittor.ops import dropout, fused
 from tests.cuda_emulation import device
 from training.gradients import Told, loss_and_gradients

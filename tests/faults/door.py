@@ -70,7 +70,7 @@ def serve() -> None:
 
     import evaluate  # noqa: F401
     import generate  # noqa: F401
-    import inference.session  # noqa: F401
+    import generation.console  # noqa: F401
     import plot_loss  # noqa: F401
     import train  # noqa: F401
     import training.setup  # noqa: F401

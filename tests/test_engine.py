@@ -1,0 +1,134 @@
+"""The engine in Python: text in, text out; and what it keeps of one text for a next one that begins alike."""
+
+import numpy as np
+import pytest
+import tiny
+
+import generation
+from common.errors import UserError
+from datasets import registry
+from generation import decoding
+from generation.engine import Engine
+from generation.options import GenerationOptions
+from gpt2_jittor import GPT2LMHeadModel
+from gpt2_jittor.tokenizer import load_tokenizer
+
+CHAT, SQUAD, TEXT = (registry.task(name) for name in ("dailydialog", "squad", "text"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny.model_folder(tmp_path_factory.mktemp("model"), seed=6, vocab_size=257)
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return GPT2LMHeadModel.from_pretrained(folder)
+
+
+@pytest.fixture
+def engine(folder, model):
+    def made(task=TEXT, **options) -> Engine:
+        options = {"greedy": True, "max_new_tokens": 12} | options
+        return Engine(model, load_tokenizer(folder), task, GenerationOptions(**options))
+
+    return made
+
+
+@pytest.fixture
+def fed(monkeypatch) -> list[int]:
+    """How many ids the model was given at each step."""
+    counts, original = [], decoding.last_logits
+
+    def counting(model, ids, *more):
+        counts.append(ids.shape[1])
+        return original(model, ids, *more)
+
+    monkeypatch.setattr(decoding, "last_logits", counting)
+    return counts
+
+
+def said(engine: Engine, asked) -> str:
+    return "".join(engine.stream(asked))
+
+
+def random_text(rng, length: int) -> str:
+    return "".join(rng.choice(list("abcdefg "), length))
+
+
+def test_text_in_text_out(folder):
+    engine = generation.load(str(folder), greedy=True, max_new_tokens=9)
+    one = engine.answer("the warm tea")
+    assert isinstance(one, str) and one == said(engine, "the warm tea") != ""
+    assert engine.answer(["the warm tea", "a sun"]) == [one, engine.answer("a sun")]
+    assert engine.answers([engine.example("a sun")])[0][0].text == engine.answer("a sun")
+
+
+def test_fields_are_given_by_name_and_one_that_is_missing_is_told(engine):
+    asking = engine(SQUAD)
+    assert isinstance(asking.answer({"context": "Tea is warm.", "question": "What?"}), str)
+    with pytest.raises(UserError, match="^the field 'question' is missing: squad needs context, question$"):
+        asking.answer("Tea is warm.")
+
+
+@pytest.mark.parametrize("how", [{}, {"greedy": False, "seed": 3, "temperature": 1.3}])
+def test_what_is_kept_of_one_text_changes_no_other(engine, rng, how):
+    """Prompts that share beginnings of any length with the one before, longer and shorter ones, the same one twice."""
+    keeping, prompt = engine(**how), random_text(rng, 40)
+    fresh = engine(**how)
+    for _ in range(12):
+        fresh._kept = None
+        assert said(keeping, prompt) == said(fresh, prompt)
+        cut = int(rng.integers(0, len(prompt) + 1))
+        prompt = (prompt[:cut] + random_text(rng, int(rng.integers(0, 20))))[:70] or prompt
+
+
+def test_a_chats_next_turn_costs_what_is_new(engine, fed):
+    chat = engine(CHAT)
+    first = said(chat, chat.example({"prompt": "Do you like tea?"}))
+    turn = len(fed)
+    assert fed[0] == len("Do you like tea?") + 1 and set(fed[1:]) <= {1}
+    example = chat.example({"prompt": "And the sun?"}, ["Do you like tea?", first])
+    (ids,) = chat.encode(example).windows
+    (kept,) = CHAT.encode_prompt(CHAT.prompt(["Do you like tea?"]), chat.tokenizer, 99)
+    spelled = chat.tokenizer.encode(first)
+    assert ids[: len(kept)].tolist() == kept.tolist()
+    said(chat, example)
+    # the answer's ids were fed, but for the last one; where its text is spelled otherwise, a few are fed again
+    assert fed[turn] <= len(ids) - len(kept) and (fed[turn] < len(ids) - len(kept) or not spelled)
+
+
+def test_a_stream_that_nobody_reads_to_its_end_leaves_no_trace(engine, rng):
+    keeping, prompt = engine(), random_text(rng, 30)
+    pieces = keeping.stream(prompt)
+    next(pieces)
+    assert said(keeping, prompt + "b") == said(engine(), prompt + "b")
+    assert said(keeping, prompt) == said(engine(), prompt)
+
+
+def test_a_step_that_fails_leaves_no_trace(engine, rng, monkeypatch):
+    keeping, prompt = engine(), random_text(rng, 30)
+    said(keeping, prompt)
+    original, calls = decoding.last_logits, []
+
+    def failing(model, ids, cache, *more):
+        calls.append(original(model, ids, cache, *more))  # the cache has taken up what nobody hears of
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return calls[-1]
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(decoding, "last_logits", failing)
+        said(keeping, prompt + " c")
+    for again in (prompt + " c", prompt + " c d", prompt):
+        assert said(keeping, again) == said(engine(), again)
+
+
+def test_a_long_chat_is_cut_from_the_front_and_begins_anew(engine, rng):
+    chat, history = engine(CHAT, max_new_tokens=6), []
+    for number in range(9):
+        example = chat.example({"prompt": f"{number} {random_text(rng, 9)}"}, history)
+        answer = said(chat, example)
+        assert answer == said(engine(CHAT, max_new_tokens=6), example)
+        history += [example.segments[-1].text or example.segments[-2].text, answer or "a"]
+    assert np.prod([len(window) for window in chat.encode(example).windows]) <= 95
