@@ -103,8 +103,8 @@ def train(inputs, resume: bool) -> None:
     writes = processes.is_first()
     with arguments_kept(inputs.arguments, run_dir / "arguments.yaml") if writes else contextlib.nullcontext():
         from lora import count
-        from training.card import write_card
-        from training.curves import plot
+        from training.loss_plot import plot
+        from training.model_card import write_card
         from training.setup import build_model
         from training.trainer import Trainer
 

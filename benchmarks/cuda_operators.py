@@ -28,8 +28,8 @@ def works() -> dict[str, Callable]:
     from gpt2_jittor.ops.dropout import seeds
     from gpt2_jittor.sampling import make_sampler
     from lora import LoraConfig, inject, trainable
-    from training.gradients import loss_and_gradients
     from training.optimizer import AdamW, clip_factor, global_norm
+    from training.step import loss_and_gradients
 
     model = GPT2LMHeadModel(GPT2Config(**SIZES))
     random = np.random.default_rng(0)

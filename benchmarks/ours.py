@@ -19,8 +19,8 @@ def train(settings: dict):
     from gpt2_jittor.backend import jt
     from gpt2_jittor.ops.dropout import seeds
     from lora import LoraConfig, inject, trainable
-    from training.gradients import loss_and_gradients
     from training.optimizer import AdamW, clip_factor, global_norm
+    from training.step import loss_and_gradients
 
     model = _model(settings)
     targets = ["c_attn", "c_proj", "c_fc"]

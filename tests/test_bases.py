@@ -21,7 +21,8 @@ from inference.finished import find, load
 from lora import combination, inspection, merging
 from lora.files import BASE, WEIGHTS, read_adapter
 from training.arguments import TrainingArguments
-from training.identity import check_same, identify
+from training.fingerprint import check_same
+from training.fingerprint import fingerprint as run_fingerprint
 from training.setup import read_inputs
 
 ANOTHER = "trained on another base than"
@@ -198,7 +199,7 @@ def identity(world, tmp_path):
 
     def of(folder):
         given = TrainingArguments(model=str(folder), output_dir=str(tmp_path / "run"), data_dir=str(tmp_path / "data"))
-        return identify(read_inputs(given, say=lambda text: None), 5, "cpu")
+        return run_fingerprint(read_inputs(given, say=lambda text: None), 5, "cpu")
 
     return of
 

@@ -17,7 +17,7 @@ import transformers
 import lora
 import train
 from common.errors import UserError
-from datasets.batches import collate, plan
+from datasets.batches import collate, plan_batches
 from gpt2_jittor import GPT2LMHeadModel
 from training import trainer as trainer_module
 from training.arguments import TrainingArguments, read_recipe, resolve
@@ -78,7 +78,7 @@ def torch_run(trainer, folder, adapter):
     batches = (
         collate([inputs.train[index] for index in indexes], pad_id=0)
         for epoch in range(given.max_steps)
-        for indexes in plan(inputs.train.lengths, given.batch_size, given.seed, epoch)
+        for indexes in plan_batches(inputs.train.lengths, given.batch_size, given.seed, epoch)
     )
     for _ in range(given.max_steps):
         batch = next(batches)

@@ -10,8 +10,8 @@ import yaml
 
 from common.errors import UserError
 from training.arguments import FIELDS, RESUMABLE, TrainingArguments, resolve_resumed
-from training.identity import instructions
-from training.manifest import write_manifest
+from training.checkpoint import write_manifest
+from training.fingerprint import instructions
 from training.setup import build_model, read_inputs
 from training.trainer import Trainer
 

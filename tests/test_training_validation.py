@@ -10,9 +10,9 @@ from test_training import arguments, metrics, names, run
 import lora
 from gpt2_jittor import GPT2LMHeadModel
 from training import trainer as trainer_module
-from training.card import CARD, write_card
 from training.evaluation import evaluate
-from training.history import read_run
+from training.metrics_log import read_run
+from training.model_card import CARD, write_card
 
 STEPS, EVERY, DRAWN, ALL = 28, 7, 5, 10
 CLOCK = {"seconds", "tokens_per_second"}

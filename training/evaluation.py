@@ -7,13 +7,13 @@ import numpy as np
 
 from common import processes
 from common.terminal import bar
-from datasets.batches import Batch, collate, plan
+from datasets.batches import Batch, collate, plan_batches
 from datasets.encode import IGNORED, EncodedSet
 from gpt2_jittor.backend import jt
 from gpt2_jittor.classifier import GPT2ForSequenceClassification
 from gpt2_jittor.generation import evaluating
 from gpt2_jittor.pretrained import GPT2PreTrained
-from training.parallel import summed
+from training.distributed import summed
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def losses(model: GPT2PreTrained, data: EncodedSet, batch_size: int, pad_id: int
 
     Where there are several processes, all must call this together: they share the work, and each gets the whole.
     """
-    batches = plan(data.lengths, batch_size, seed=0, epoch=0, shuffle=False)
+    batches = plan_batches(data.lengths, batch_size, seed=0, epoch=0, shuffle=False)
     classes = model.config.labels if isinstance(model, GPT2ForSequenceClassification) else ()
     sums, counts, logits = np.zeros(len(data)), np.zeros(len(data)), np.zeros((len(data), len(classes)))
     own = batches[processes.rank() :: processes.count()]

@@ -18,7 +18,8 @@ from gpt2_jittor.outline import open_model
 from gpt2_jittor.tokenizer import add_tokens, check_sizes, load_tokenizer
 from lora.config import LoraConfig, projections_of
 from training.arguments import TrainingArguments
-from training.budget import Budget, count_validations, draw
+from training.budget import FORWARD, Budget, count_validations, draw
+from training.forecast import Forecast
 
 DEFAULT_EPOCHS = 3
 DEFAULT_LENGTH = 512
@@ -215,6 +216,14 @@ def say_drawn(inputs: Inputs) -> str:
         else "all of them would take too long in so short a run: `evaluate.py --split validation` measures them"
     )
     return f"each validation: {chosen}, drawn with the seed (--eval-limit); {last}"
+
+
+def forecast_of(inputs: Inputs, step: int) -> Forecast:
+    """For a run that goes on from `step`; 0 is its beginning, whose first validation is not awaited."""
+    every, whole = inputs.arguments.eval_every, inputs.measures_whole
+    validations = count_validations(inputs.total_steps, every) - 1 - step // every
+    tokens = validations * inputs.validation.tokens + whole * inputs.whole_validation.tokens
+    return Forecast(inputs.budget.trained / inputs.total_steps, FORWARD * tokens, validations + whole)
 
 
 def check_not_shorter(inputs: Inputs, before: TrainingArguments) -> None:

@@ -18,7 +18,7 @@ from common import processes
 from common.errors import UserError
 from common.interrupt import interrupts_deferred
 from common.memory import give_back
-from datasets.batches import Batch, collate, plan
+from datasets.batches import Batch, collate, plan_batches
 from datasets.encode import EncodedSet
 from gpt2_jittor.backend import jt
 from gpt2_jittor.generation import stream
@@ -26,16 +26,15 @@ from gpt2_jittor.ops.dropout import seeds
 from gpt2_jittor.sampling import make_sampler
 from gpt2_jittor.tokenizer import save_tokenizer, text_of
 from lora.injection import adapter_config, count, trainable
-from training import checkpoint, parallel, scaling
+from training import checkpoint, distributed, loss_scale
 from training.checkpoint import Progress
 from training.evaluation import Score, evaluate
-from training.forecast import forecast_of
-from training.gradients import Told, loss_and_gradients
-from training.identity import INSTRUCTIONS, identify
-from training.log import Log, Silence
+from training.fingerprint import INSTRUCTIONS, fingerprint
+from training.metrics_log import MetricsLog, NullLog
 from training.optimizer import AdamW, clip_factor, global_norm
 from training.schedule import learning_rate
-from training.setup import Inputs
+from training.setup import Inputs, forecast_of
+from training.step import Told, loss_and_gradients
 
 SAMPLE_TOKENS = 40  # of the reply shown at each validation
 SHOWN = 3  # examples of an update that an error names
@@ -49,9 +48,9 @@ class Trainer:
         self.inputs, self.arguments, self.model = inputs, inputs.arguments, model
         self.run_dir = self.arguments.run_dir
         self.optimizer = AdamW(trainable(model), self.arguments.weight_decay)
-        self.progress = Progress(loss_scale=scaling.START if self.arguments.precision == "fp16" else None)
-        self.identity = identify(inputs, count(model)[0], "cuda" if jt.flags.use_cuda else "cpu")
-        parallel.check_same_run({name: value for name, value in self.identity.items() if name != INSTRUCTIONS})
+        self.progress = Progress(loss_scale=loss_scale.START if self.arguments.precision == "fp16" else None)
+        self.identity = fingerprint(inputs, count(model)[0], "cuda" if jt.flags.use_cuda else "cpu")
+        distributed.check_same_run({name: value for name, value in self.identity.items() if name != INSTRUCTIONS})
         self.resumed_from, self.damaged = checkpoint.newest(self.run_dir) if resume else (None, [])
         self.notes: list[str] = []  # on the checkpoint that it goes on from
         if self.resumed_from:
@@ -69,17 +68,18 @@ class Trainer:
         model. Raises UserError where a loss or a gradient is not finite; on Ctrl-C or SIGTERM saves and lets it pass.
         """
         progress = self.progress
-        self.log = Silence()
+        self.log = NullLog()
         if processes.is_first():
             forecast = forecast_of(self.inputs, progress.step)
-            self.log = Log(self.run_dir, self.inputs.total_steps, forecast, progress if self.resumed_from else None)
+            reached = {"train": progress.step, "validation": progress.validated} if self.resumed_from else {}
+            self.log = MetricsLog(self.run_dir, self.inputs.total_steps, forecast, reached)
         try:
             while True:
                 # first what this step still owes: a resumed run may have been stopped in the middle of it
                 if progress.validated < progress.step and self._due(self.arguments.eval_every):
                     self._validate()
                 if progress.step and self._due(self.arguments.save_every):
-                    parallel.check_same_values(self.optimizer.parameters, progress.step)
+                    distributed.check_same_values(self.optimizer.parameters, progress.step)
                     with interrupts_deferred("saving"):
                         self._save()
                 if progress.step >= self.inputs.total_steps or self._out_of_patience():
@@ -129,10 +129,10 @@ class Trainer:
         batches = self._micro_batches(step)
         scored = sum(batch.scored for batch in batches)
         rate = learning_rate(given.schedule, given.learning_rate, step, given.warmup_steps, self.inputs.total_steps)
-        own = parallel.own_parts(batches)
-        scale = scaling.factor(self.progress)
+        own = distributed.own_shards(batches)
+        scale = loss_scale.as_var(self.progress)
         loss, gradients = loss_and_gradients(self.model, own, self.optimizer.parameters, scored, scale)
-        loss, *gradients = parallel.summed_vars([loss, *gradients])
+        loss, *gradients = distributed.summed_vars([loss, *gradients])
         norm = global_norm(gradients, scale)
         told = Told(loss, norm)
         if (given.skip_nonfinite or scale is not None) and not told.finite:
@@ -142,7 +142,7 @@ class Trainer:
         jt.sync_all()
         record = self._record(told, rate, batches)
         self._check_finite(record)
-        scaling.grow(self.progress)
+        loss_scale.grow(self.progress)
         self.progress.step += 1
         self.tokens += record["tokens"]
         self.log.step(record, time.perf_counter() - started)
@@ -174,8 +174,8 @@ class Trainer:
         """
         progress, loss, norm = self.progress, record["loss"], record["grad_norm"]
         why = f"loss {loss}, gradient norm {norm}"
-        if scaling.overflowed(progress, loss, norm):
-            scaling.shrink(progress)
+        if loss_scale.overflowed(progress, loss, norm):
+            loss_scale.shrink(progress)
             why = f"gradients beyond float16, the loss scale is now {progress.loss_scale:,.0f}"
             self.log.step(record | {"grad_norm": None, "skipped": True}, seconds)
         elif not self.arguments.skip_nonfinite:
@@ -208,7 +208,7 @@ class Trainer:
     def _plan(self, epoch: int) -> list[np.ndarray]:
         if epoch not in self._plans:
             self._plans = {
-                epoch: plan(self.inputs.train.lengths, self.arguments.batch_size, self.arguments.seed, epoch)
+                epoch: plan_batches(self.inputs.train.lengths, self.arguments.batch_size, self.arguments.seed, epoch)
             }
         return self._plans[epoch]
 
@@ -247,7 +247,7 @@ class Trainer:
         if progress.best_step != progress.step:
             if processes.is_first():
                 checkpoint.load_trained(self.model, self.run_dir)
-            parallel.take_from_first(self.optimizer.parameters)
+            distributed.take_from_first(self.optimizer.parameters)
         self.whole_score = self._score(data)
         self.log.validation(progress.best_step, self._epoch(progress.best_step), self.whole_score)
 

@@ -18,8 +18,8 @@ from gpt2_jittor.decoding import last_logits
 from gpt2_jittor.model import GPT2LMHeadModel
 from gpt2_jittor.ops import dropout, fused
 from tests.cuda_emulation import device
-from training.gradients import Told, loss_and_gradients
 from training.optimizer import AdamW, clip_factor, global_norm
+from training.step import Told, loss_and_gradients
 
 
 class Batch:

@@ -35,7 +35,7 @@ SIMD = ("fma", "avx", "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile
 CAPS = (("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"), ("ONEDNN_CPU_ISA_HINTS", "DNNL_CPU_ISA_HINTS"))
 
 
-def identify(inputs: Inputs, trained: int, device: str) -> dict[str, Any]:
+def fingerprint(inputs: Inputs, trained: int, device: str) -> dict[str, Any]:
     """The data's and the base's fingerprints, how many numbers are trained, on what, in which precision; and the
     arguments that decide the result, but for where things lie.
     """

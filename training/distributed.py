@@ -13,14 +13,14 @@ import numpy as np
 
 from common import processes
 from common.errors import UserError
-from datasets.batches import Batch, part
+from datasets.batches import Batch, shard_batch
 from gpt2_jittor.backend import jt
 
 
-def own_parts(batches: Sequence[Batch]) -> list[Batch]:
+def own_shards(batches: Sequence[Batch]) -> list[Batch]:
     """This process's rows of each batch; of a batch with too few rows for it, nothing."""
-    parts = (part(batch, processes.rank(), processes.count()) for batch in batches)
-    return [mine for mine in parts if mine is not None]
+    shards = (shard_batch(batch, processes.rank(), processes.count()) for batch in batches)
+    return [shard for shard in shards if shard is not None]
 
 
 def summed(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -11,7 +11,7 @@ import pytest
 from datasets.batches import Batch
 from gpt2_jittor.model import GPT2LMHeadModel
 from lora import LoraConfig, inject, trainable
-from training.gradients import loss_and_gradients
+from training.step import loss_and_gradients
 
 ROOT = Path(__file__).resolve().parent.parent
 NANO = ROOT / "checkpoints" / "gpt2-nano"
@@ -46,7 +46,7 @@ def test_batches_count_by_what_they_score(rng):
 
 MEMORY = """
 import numpy as np
-from test_training_gradients import adapted, draw, loss_and_gradients, most_mb
+from test_training_step import adapted, draw, loss_and_gradients, most_mb
 from gpt2_jittor.backend import jt
 
 rng = np.random.default_rng(0)
