@@ -16,6 +16,7 @@ from test_training_step import adapted, draw
 
 from common.errors import UserError
 from training import loss_scale
+from training import step as step_module
 from training import trainer as trainer_module
 from training.checkpoint import Progress
 from training.setup import read_inputs
@@ -174,13 +175,13 @@ def test_a_run_in_float16_resumes_to_the_same_end(world, tmp_path, monkeypatch):
 
 def spoil(monkeypatch, loss: float, norm: float) -> None:
     """Every update's loss and gradients are multiplied by these."""
-    original = trainer_module.loss_and_gradients
+    original = step_module.loss_and_gradients
 
     def spoiled(*given):
         found, gradients = original(*given)
         return found * loss, [gradient * norm for gradient in gradients]
 
-    monkeypatch.setattr(trainer_module, "loss_and_gradients", spoiled)
+    monkeypatch.setattr(step_module, "loss_and_gradients", spoiled)
 
 
 @pytest.mark.parametrize(

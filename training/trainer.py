@@ -22,7 +22,6 @@ from datasets.batches import Batch, collate, plan_batches
 from datasets.encode import EncodedSet
 from gpt2_jittor.backend import jt
 from gpt2_jittor.generation import stream
-from gpt2_jittor.ops.dropout import seeds
 from gpt2_jittor.sampling import make_sampler
 from gpt2_jittor.tokenizer import save_tokenizer, text_of
 from lora.injection import adapter_config, count, trainable
@@ -31,10 +30,10 @@ from training.checkpoint import Progress
 from training.evaluation import Score, evaluate
 from training.fingerprint import INSTRUCTIONS, fingerprint
 from training.metrics_log import MetricsLog, NullLog
-from training.optimizer import AdamW, clip_factor, global_norm
+from training.optimizer import AdamW
 from training.schedule import learning_rate
 from training.setup import Inputs, forecast_of
-from training.step import Told, loss_and_gradients
+from training.step import StepResult, update
 
 SAMPLE_TOKENS = 40  # of the reply shown at each validation
 SHOWN = 3  # examples of an update that an error names
@@ -125,39 +124,40 @@ class Trainer:
     def _update(self) -> None:
         given, step = self.arguments, self.progress.step
         started = time.perf_counter()
-        seeds.restart(given.seed, step, processes.rank())
         batches = self._micro_batches(step)
-        scored = sum(batch.scored for batch in batches)
         rate = learning_rate(given.schedule, given.learning_rate, step, given.warmup_steps, self.inputs.total_steps)
-        own = distributed.own_shards(batches)
         scale = loss_scale.as_var(self.progress)
-        loss, gradients = loss_and_gradients(self.model, own, self.optimizer.parameters, scored, scale)
-        loss, *gradients = distributed.summed_vars([loss, *gradients])
-        norm = global_norm(gradients, scale)
-        told = Told(loss, norm)
-        if (given.skip_nonfinite or scale is not None) and not told.finite:
-            self._skip(self._record(told, rate, batches), time.perf_counter() - started)
+        result = update(
+            self.model,
+            self.optimizer,
+            batches,
+            rate,
+            given.max_grad_norm,
+            dropout_seed=(given.seed, step),
+            loss_scale=scale,
+            skip_nonfinite=given.skip_nonfinite or scale is not None,
+        )
+        record = self._record(result, rate, batches)
+        if not result.applied:
+            self._skip(record, time.perf_counter() - started)
             return
-        self.optimizer.step(gradients, rate, clip_factor(norm, given.max_grad_norm, scale))
-        jt.sync_all()
-        record = self._record(told, rate, batches)
         self._check_finite(record)
         loss_scale.grow(self.progress)
         self.progress.step += 1
         self.tokens += record["tokens"]
         self.log.step(record, time.perf_counter() - started)
 
-    def _record(self, told: Told, rate: float, batches: list[Batch]) -> dict:
+    def _record(self, result: StepResult, rate: float, batches: list[Batch]) -> dict:
         """What is logged of the update that is being made."""
-        (loss, norm), step, scale = told.values, self.progress.step + 1, self.progress.loss_scale
+        step, scale = self.progress.step + 1, self.progress.loss_scale
         return {
             "step": step,
             "epoch": round(self._epoch(step), 4),
             "split": "train",
-            "loss": loss,
-            "perplexity": Score(loss, 0).perplexity,
+            "loss": result.loss,
+            "perplexity": Score(result.loss, 0).perplexity,
             "learning_rate": rate,
-            "grad_norm": norm,
+            "grad_norm": result.grad_norm,
             "tokens": sum(batch.tokens for batch in batches),
         } | ({} if scale is None else {"loss_scale": scale})
 
