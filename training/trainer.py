@@ -230,7 +230,9 @@ class Trainer:
 
     def _score(self, data: EncodedSet) -> Score:
         """Raises UserError where the loss is not finite."""
-        score = evaluate(self.model, data, self.arguments.batch_size, self.inputs.tokenizer.pad_token_id)
+        score = evaluate(
+            self.model, data, self.arguments.batch_size, self.inputs.tokenizer.pad_token_id, distributed.summed
+        )
         give_back()  # batches of all shapes leave gaps between what is in use, which else are touched one by one
         if not math.isfinite(score.loss):
             raise UserError(self._diverged(f"validation loss {score.loss}", self.progress.step))
