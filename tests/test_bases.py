@@ -15,7 +15,7 @@ from test_lora_errors import assert_refused
 
 import lora
 from gpt2_jittor import GPT2ForSequenceClassification, GPT2LMHeadModel
-from gpt2_jittor.fingerprint import fingerprint
+from gpt2_jittor.fingerprint import digest, fingerprint
 from gpt2_jittor.outline import EMBEDDING, HEAD, open_model
 from inference.finished import find, load
 from lora import combination, inspection, merging
@@ -199,7 +199,8 @@ def identity(world, tmp_path):
 
     def of(folder):
         given = TrainingArguments(model=str(folder), output_dir=str(tmp_path / "run"), data_dir=str(tmp_path / "data"))
-        return run_fingerprint(read_inputs(given, say=lambda text: None), 5, "cpu")
+        inputs = read_inputs(given, say=lambda text: None)
+        return run_fingerprint(inputs.plan, digest(open_model(inputs.directory)), 5, "cpu")
 
     return of
 

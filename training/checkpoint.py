@@ -20,8 +20,9 @@ from training.fingerprint import check_same, notes
 from training.optimizer import AdamW
 
 KEPT = 2  # checkpoints of a run, the newest ones; the best parameters lie in the run's own folder
-PROGRESS, MOMENTS, IDENTITY = "progress.json", "optimizer.safetensors", "identity.json"
+PROGRESS, MOMENTS, FINGERPRINT = "progress.json", "optimizer.safetensors", "identity.json"
 MANIFEST = "manifest.json"
+SETTLED = ("learning_rate", "warmup_steps", "eval_every", "eval_limit")  # by `training/plan.py`, and kept at a resume
 
 
 @dataclass
@@ -41,14 +42,16 @@ class Progress:
     scaled_updates: int = 0  # made since that changed
 
 
-def save(run_dir: Path, model: GPT2PreTrained, optimizer: AdamW, progress: Progress, identity: dict[str, Any]) -> Path:
+def save(
+    run_dir: Path, model: GPT2PreTrained, optimizer: AdamW, progress: Progress, fingerprint: dict[str, Any]
+) -> Path:
     """Writes checkpoint-<step>, visible only when complete, and removes all but the newest KEPT."""
     target = run_dir / f"checkpoint-{progress.step}"
     with replacing_folder(target) as temporary:
         save_trained(model, temporary)
         write_safetensors(temporary / MOMENTS, optimizer.state())
         write_json(temporary / PROGRESS, dataclasses.asdict(progress))
-        write_json(temporary / IDENTITY, identity)
+        write_json(temporary / FINGERPRINT, fingerprint)
         write_manifest(temporary)
     for old in checkpoints(run_dir)[:-KEPT]:
         remove_folder(old)
@@ -85,14 +88,20 @@ def load(directory: Path, model: GPT2PreTrained, optimizer: AdamW) -> Progress:
     return progress
 
 
-def check_identity(directory: Path, identity: dict[str, Any]) -> list[str]:
-    """Raises UserError where `directory` was written by another run than the one with this identity.
+def settled(directory: Path) -> dict[str, Any]:
+    """The arguments of the run that wrote `directory` that its data have settled, as far as they are told there."""
+    arguments = read_json(directory / FINGERPRINT).get("arguments", {})
+    return {name: arguments[name] for name in SETTLED if name in arguments}
+
+
+def check_fingerprint(directory: Path, fingerprint: dict[str, Any]) -> list[str]:
+    """Raises UserError where `directory` was written by another run than the one with this fingerprint.
 
     Returns what is to be said of it, a line each.
     """
-    before = read_json(directory / IDENTITY)
-    check_same(before, identity, directory)
-    return notes(before, identity, directory)
+    before = read_json(directory / FINGERPRINT)
+    check_same(before, fingerprint, directory)
+    return notes(before, fingerprint, directory)
 
 
 def checkpoints(run_dir: Path) -> list[Path]:
