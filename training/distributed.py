@@ -54,9 +54,9 @@ def take_from_first(values: Sequence) -> None:
         value.assign(summed([firsts])[0])
 
 
-def check_same_run(identity: dict[str, Any]) -> None:
-    """Raises UserError where the processes were given different data, or differ in anything else of `identity`."""
-    if not _is_alike(zlib.crc32(json.dumps(identity).encode())):
+def check_same_run(fingerprint: dict[str, Any]) -> None:
+    """Raises UserError where the processes were given different data, or differ in anything else of `fingerprint`."""
+    if not _is_alike(zlib.crc32(json.dumps(fingerprint).encode())):
         raise UserError(
             "the processes do not have the same data, base model, threads and code: give all of them the same"
         )
