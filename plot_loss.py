@@ -9,9 +9,9 @@ import argparse
 from pathlib import Path
 
 from common.command import Parser, run_command
-from training.curves import plot
 from training.folder import check_own
-from training.history import METRICS
+from training.loss_plot import plot
+from training.metrics_log import METRICS
 
 
 def parse_arguments() -> argparse.Namespace:

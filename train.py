@@ -104,16 +104,14 @@ def train(inputs, resume: bool) -> None:
     writes = processes.is_first()
     with arguments_kept(inputs.arguments, run_dir / "arguments.yaml") if writes else contextlib.nullcontext():
         from lora import count
-        from training.card import write_card
-        from training.curves import plot
-        from training.setup import build_model
-        from training.trainer import Trainer
+        from training.loss_plot import plot
+        from training.model_card import write_card
+        from training.setup import build_trainer
 
-        model = build_model(inputs)
-        trained, frozen = count(model)
+        trainer = build_trainer(inputs, resume)
+        trained, frozen = count(trainer.model)
         several = f" in {processes.count()} processes" if processes.count() > 1 else ""
         how = device if precision == "fp32" else f"{device} in {precision}"
-        trainer = Trainer(inputs, model, resume)
     print(f"{inputs.arguments.model} on {how}{several}: {trained:,} parameters trained, {frozen:,} frozen")
     for reason in trainer.damaged:
         print(f"passed over: {reason}")

@@ -26,10 +26,9 @@ def works() -> dict[str, Callable]:
     from generation.sampling import make_sampler
     from gpt2_jittor.backend import jt
     from gpt2_jittor.model import GPT2LMHeadModel
-    from gpt2_jittor.ops.dropout import seeds
     from lora import LoraConfig, inject, trainable
-    from training.gradients import loss_and_gradients
-    from training.optimizer import AdamW, clip_factor, global_norm
+    from training.optimizer import AdamW
+    from training.step import update
 
     model = GPT2LMHeadModel(GPT2Config(**SIZES))
     random = np.random.default_rng(0)
@@ -43,11 +42,7 @@ def works() -> dict[str, Callable]:
     def train():
         """One update; its loss, in nats."""
         model.train()
-        seeds.restart(0, optimizer.steps)
-        loss, gradients = loss_and_gradients(model, [batch], optimizer.parameters)
-        optimizer.step(gradients, 1e-4, clip_factor(global_norm(gradients), 1.0))
-        jt.sync_all()
-        return [float(loss.item())]
+        return [update(model, optimizer, [batch], 1e-4, 1.0, dropout_seed=(0, optimizer.steps)).loss]
 
     def validate():
         """The loss of each scored position, in nats."""

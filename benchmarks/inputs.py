@@ -6,7 +6,7 @@ import numpy as np
 
 from common.errors import UserError
 from datasets import dailydialog, registry
-from datasets.batches import Batch, collate, plan
+from datasets.batches import Batch, collate, plan_batches
 from datasets.encode import Encoded
 from gpt2_jittor.config import GPT2Config
 from gpt2_jittor.tokenizer import load_tokenizer
@@ -74,7 +74,7 @@ def dialogues(folder: Path, data_dir: str | None, tokenizer_of: Path, count: int
     items: list[Encoded] = task.encode(examples, load_tokenizer(tokenizer_of), 512).items
     order = np.random.default_rng(0).permutation(len(items))
     shuffled = [order[start : start + batch] for start in range(0, len(items), batch)]
-    grouped = plan([len(item.input_ids) for item in items], batch, seed=0, epoch=0)
+    grouped = plan_batches([len(item.input_ids) for item in items], batch, seed=0, epoch=0)
     paths = {}
     for name, batches in (("grouped", grouped), ("shuffled", shuffled)):
         paths[name] = _write(folder / f"{name}.npz", [collate([items[i] for i in chosen], 0) for chosen in batches])

@@ -15,12 +15,11 @@ for_good = contextlib.ExitStack()  # closed when the process ends
 
 
 def train(settings: dict):
-    """One update a unit: forward, backward, clipping, AdamW, as training/trainer.py does it."""
+    """One update a unit: the trainer's own."""
     from gpt2_jittor.backend import jt
-    from gpt2_jittor.ops.dropout import seeds
     from lora import LoraConfig, inject, trainable
-    from training.gradients import loss_and_gradients
-    from training.optimizer import AdamW, clip_factor, global_norm
+    from training import step
+    from training.optimizer import AdamW
 
     model = _model(settings)
     targets = ["c_attn", "c_proj", "c_fc"]
@@ -28,18 +27,13 @@ def train(settings: dict):
     model.train()
     optimizer = AdamW(trainable(model), weight_decay=0.01)
     batches = _batches(settings)
-    state = {"step": 0}
 
     def update() -> float:
         """One unit, waited for: its loss, in nats."""
-        step = state["step"]
-        state["step"] += 1
-        seeds.restart(0, step)
-        loss, gradients = loss_and_gradients(model, [batches[step % len(batches)]], optimizer.parameters)
-        norm = global_norm(gradients)
-        optimizer.step(gradients, 1e-4, clip_factor(norm, 1.0))
+        made = optimizer.steps
+        result = step.update(model, optimizer, [batches[made % len(batches)]], 1e-4, 1.0, dropout_seed=(0, made))
         jt.sync_all(True)
-        return float(loss.item())
+        return result.loss
 
     return parts_of_epoch(update, len(batches), settings["parts"]) if settings["task"] == "epoch" else update
 

@@ -82,7 +82,7 @@ def draw(path: Path, tables: dict[str, list[dict]]) -> None:
     import matplotlib
     from matplotlib.figure import Figure
 
-    from training.curves import COLOURS, STYLE
+    from training.loss_plot import COLOURS, STYLE
 
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8, 1 + sum(0.4 * len(table) + 0.8 for table in tables.values())), layout="constrained")

@@ -29,7 +29,9 @@ class Batch:
     scored: int
 
 
-def plan(lengths: Sequence[int], batch_size: int, seed: int, epoch: int, shuffle: bool = True) -> list[np.ndarray]:
+def plan_batches(
+    lengths: Sequence[int], batch_size: int, seed: int, epoch: int, shuffle: bool = True
+) -> list[np.ndarray]:
     """The batches of one epoch, as arrays of indexes into `lengths`: int64 [<= batch_size], each index once.
 
     Without `shuffle`, examples stand in order of length, equal ones in their own order.
@@ -67,7 +69,7 @@ def collate(items: Sequence[Encoded], pad_id: int, side: str = "right") -> Batch
     return Batch(input_ids, labels, attention_mask, tokens, count_scored(labels))
 
 
-def part(batch: Batch, rank: int, count: int) -> Batch | None:
+def shard_batch(batch: Batch, rank: int, count: int) -> Batch | None:
     """What process `rank` of `count` takes of a batch that is padded on the right: every count-th row, from `rank`.
 
     None where no row is left for it, or nothing is scored in its rows.

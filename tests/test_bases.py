@@ -15,7 +15,7 @@ from test_lora_errors import assert_refused
 
 import lora
 from gpt2_jittor import GPT2ForSequenceClassification, GPT2LMHeadModel
-from gpt2_jittor.fingerprint import fingerprint
+from gpt2_jittor.fingerprint import digest, fingerprint
 from gpt2_jittor.outline import EMBEDDING, HEAD, open_model
 from lora import combination, inspection
 from lora.files import BASE, WEIGHTS, read_adapter
@@ -23,7 +23,8 @@ from lora.load import load
 from lora.merging import plan
 from lora.source import find
 from training.arguments import TrainingArguments
-from training.identity import check_same, identify
+from training.fingerprint import check_same
+from training.fingerprint import fingerprint as run_fingerprint
 from training.setup import read_inputs
 
 ANOTHER = "trained on another base than"
@@ -197,7 +198,8 @@ def identity(world, tmp_path):
 
     def of(folder):
         given = TrainingArguments(model=str(folder), output_dir=str(tmp_path / "run"), data_dir=str(tmp_path / "data"))
-        return identify(read_inputs(given, say=lambda text: None), 5, "cpu")
+        inputs = read_inputs(given, say=lambda text: None)
+        return run_fingerprint(inputs.plan, digest(open_model(inputs.directory)), 5, "cpu")
 
     return of
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from datasets.batches import Batch, collate, part, plan
+from datasets.batches import Batch, collate, plan_batches, shard_batch
 from datasets.encode import Encoded
 
 LENGTHS = np.random.default_rng(0).integers(3, 200, size=1003)
@@ -16,21 +16,21 @@ def same(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
 @pytest.mark.parametrize("shuffle", [True, False])
 @pytest.mark.parametrize("batch_size", [1, 4, 1003, 5000])
 def test_every_example_is_in_the_plan_exactly_once(batch_size, shuffle):
-    batches = plan(LENGTHS, batch_size, seed=1, epoch=0, shuffle=shuffle)
+    batches = plan_batches(LENGTHS, batch_size, seed=1, epoch=0, shuffle=shuffle)
     assert sorted(np.concatenate(batches).tolist()) == list(range(1003))
     assert sorted(map(len, batches))[1:] == [batch_size] * (len(batches) - 1)
 
 
 def test_the_plan_is_a_function_of_seed_and_epoch():
-    first = plan(LENGTHS, 4, seed=1, epoch=2)
-    assert same(first, plan(LENGTHS.tolist(), 4, seed=1, epoch=2))
-    assert not same(first, plan(LENGTHS, 4, seed=1, epoch=3))
-    assert not same(first, plan(LENGTHS, 4, seed=2, epoch=2))
-    assert not same(plan(LENGTHS, 4, seed=1, epoch=2), plan(LENGTHS, 4, seed=2, epoch=1))
+    first = plan_batches(LENGTHS, 4, seed=1, epoch=2)
+    assert same(first, plan_batches(LENGTHS.tolist(), 4, seed=1, epoch=2))
+    assert not same(first, plan_batches(LENGTHS, 4, seed=1, epoch=3))
+    assert not same(first, plan_batches(LENGTHS, 4, seed=2, epoch=2))
+    assert not same(plan_batches(LENGTHS, 4, seed=1, epoch=2), plan_batches(LENGTHS, 4, seed=2, epoch=1))
 
 
 def test_examples_of_a_batch_have_similar_lengths_but_batches_come_in_no_order_of_length():
-    batches = plan(LENGTHS, 4, seed=1, epoch=0)
+    batches = plan_batches(LENGTHS, 4, seed=1, epoch=0)
     padded = sum(len(batch) * LENGTHS[batch].max() for batch in batches)
     assert padded < 1.05 * LENGTHS.sum()
     means = [LENGTHS[batch].mean() for batch in batches]
@@ -38,12 +38,12 @@ def test_examples_of_a_batch_have_similar_lengths_but_batches_come_in_no_order_o
 
 
 def test_without_shuffling_the_examples_stand_in_order_of_length_and_ties_in_their_own():
-    batches = plan([5, 3, 5, 3, 1], 2, seed=1, epoch=0, shuffle=False)
+    batches = plan_batches([5, 3, 5, 3, 1], 2, seed=1, epoch=0, shuffle=False)
     assert [batch.tolist() for batch in batches] == [[4, 1], [3, 0], [2]]
 
 
 def test_no_examples_make_no_batches():
-    assert plan([], 4, seed=1, epoch=0) == []
+    assert plan_batches([], 4, seed=1, epoch=0) == []
 
 
 ITEMS = [
@@ -100,7 +100,7 @@ def test_the_parts_of_a_batch_hold_each_row_once_and_nothing_else(rng, count, cl
         items.append(Encoded(ids, np.where(rng.random(length) < 0.5, ids, -100), int(ids[0]) if classes else None))
     items[3].labels[-1] = items[3].input_ids[-1]
     whole = collate(items, pad_id=0)
-    parts = [part(whole, rank, count) for rank in range(count)]
+    parts = [shard_batch(whole, rank, count) for rank in range(count)]
     assert [rows_of(p) for p in parts] == [rows_of(whole)[rank::count] if p else [] for rank, p in enumerate(parts)]
     assert sum(p.scored for p in parts if p) == whole.scored
     for p in filter(None, parts):

@@ -18,8 +18,7 @@ from lora.merging import plan, write
 from lora.source import find
 from training import trainer as trainer_module
 from training.arguments import TrainingArguments
-from training.setup import build_model, read_inputs
-from training.trainer import Trainer
+from training.setup import build_model, build_trainer, read_inputs
 
 SAID = [
     {"_from_model_config": True, "bos_token_id": 256, "eos_token_id": 256, "transformers_version": "4.40.0"},
@@ -131,7 +130,7 @@ def test_the_sample_reply_and_the_answers_of_evaluate_end_at_each_end_token(base
     inputs = inputs_of(folder, tmp_path, max_steps=1)
     ends = []
     monkeypatch.setattr(trainer_module, "stream", lambda *given: ends.append(tuple(given[-1])) or iter(()))
-    assert "<" in Trainer(inputs, build_model(inputs))._sample()
+    assert "<" in build_trainer(inputs)._sample()
     monkeypatch.setattr("sys.argv", ["evaluate.py", "--task", "dailydialog", "--model", str(folder)])
     how, given = evaluate.parse()
     ends.append(evaluate.answer_options(given, registry.task("dailydialog"), find(how.model, None)).end_ids)

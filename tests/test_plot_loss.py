@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from training.curves import perplexity, plot, smooth
-from training.history import read_run
+from training.loss_plot import perplexity, plot, smooth
+from training.metrics_log import read_run
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -122,7 +122,7 @@ def test_runs_of_the_same_name_are_told_apart_by_their_paths(tmp_path, monkeypat
 
 @pytest.mark.parametrize("count", [7, 8, 12])
 def test_every_run_has_a_colour_of_its_own(tmp_path, count):
-    from training.curves import _colours
+    from training.loss_plot import _colours
 
     assert len({str(colour) for colour in _colours(count)}) == count
 
@@ -321,7 +321,7 @@ def test_matplotlib_is_imported_only_to_draw_and_without_pyplot(tmp_path):
     make_run(tmp_path / "run")
     program = """
 import sys
-from training.curves import plot
+from training.loss_plot import plot
 assert "matplotlib" not in sys.modules
 plot(["run"], "loss.png")
 assert "matplotlib.pyplot" not in sys.modules

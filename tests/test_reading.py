@@ -179,13 +179,10 @@ import resource, sys
 from pathlib import Path
 from common.errors import UserError
 from common.files import read_json
-from training.checkpoint import Progress
-from training.forecast import Forecast
-from training.history import read_run
-from training.log import Log
+from training.metrics_log import MetricsLog, read_run
 resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
 folder = Path(sys.argv[1])
-log = lambda: Log(folder, 2, None, Progress(step=1))
+log = lambda: MetricsLog(folder, 2, None, {"train": 1})
 for act in (lambda: read_json(folder / "config.json"), lambda: read_run(folder), log):
     try:
         act()

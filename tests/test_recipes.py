@@ -57,15 +57,15 @@ def test_a_misspelt_key_is_told_with_the_right_one(tmp_path, typed, meant):
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_trains_nano_on_the_embedded_sample(path, tmp_path):
     from lora.injection import adapter_names
-    from training.setup import build_model, read_inputs
-    from training.trainer import Trainer
+    from training.setup import build_trainer, read_inputs
 
     typed = {"model": "nano", "data_dir": "sample", "output_dir": str(tmp_path), "max_steps": 2, "eval_limit": 4}
     typed |= {"max_length": 128, "batch_size": 4, "gradient_accumulation": 1, "warmup_steps": 0}
     inputs = read_inputs(resolve(typed, read_recipe(path)), say=lambda _: None)
-    model = build_model(inputs)
+    trainer = build_trainer(inputs)
+    model = trainer.model
     before = {name: model.parameter(name).numpy() for name in adapter_names(model)}
-    progress = Trainer(inputs, model).run()
+    progress = trainer.run()
     assert (progress.step, progress.validated) == (2, 2)
     changed = [name for name, old in before.items() if not np.array_equal(old, model.parameter(name).numpy())]
     assert {name for name in before if "lora_A" not in name} <= set(changed), "every factor, head and row is trained"

@@ -17,12 +17,12 @@ import transformers
 import lora
 import train
 from common.errors import UserError
-from datasets.batches import collate, plan
+from datasets.batches import collate, plan_batches
 from gpt2_jittor import GPT2LMHeadModel
 from training import trainer as trainer_module
 from training.arguments import TrainingArguments, read_recipe, resolve
 from training.evaluation import evaluate
-from training.setup import build_model, read_inputs
+from training.setup import build_trainer, read_inputs
 from training.trainer import Trainer
 
 ADAPTER = {"adapter_config.json", "adapter_model.safetensors"}
@@ -48,7 +48,7 @@ def arguments(world, run_dir, model="dropping", **settings) -> TrainingArguments
 
 def prepare(arguments, resume=False) -> Trainer:
     inputs = read_inputs(arguments, say=lambda text: None)
-    return Trainer(inputs, build_model(inputs), resume)
+    return build_trainer(inputs, resume)
 
 
 def run(arguments, resume=False) -> Trainer:
@@ -68,7 +68,7 @@ def metrics(run_dir, split="train") -> list[dict]:
 
 def torch_run(trainer, folder, adapter):
     """The same run in torch: yields each step's loss and gradient norm, and at last the model."""
-    given, inputs = trainer.arguments, trainer.inputs
+    given, plan = trainer.arguments, trainer.plan
     model = peft.PeftModel.from_pretrained(
         transformers.GPT2LMHeadModel.from_pretrained(folder), adapter, is_trainable=True
     ).train()
@@ -76,9 +76,9 @@ def torch_run(trainer, folder, adapter):
     optimizer = torch.optim.AdamW(parameters, lr=given.learning_rate, weight_decay=given.weight_decay)
     scheduler = transformers.get_linear_schedule_with_warmup(optimizer, given.warmup_steps, given.max_steps)
     batches = (
-        collate([inputs.train[index] for index in indexes], pad_id=0)
+        collate([plan.train[index] for index in indexes], pad_id=0)
         for epoch in range(given.max_steps)
-        for indexes in plan(inputs.train.lengths, given.batch_size, given.seed, epoch)
+        for indexes in plan_batches(plan.train.lengths, given.batch_size, given.seed, epoch)
     )
     for _ in range(given.max_steps):
         batch = next(batches)
@@ -123,7 +123,7 @@ def test_uneven_micro_batches_add_up_to_one_large_batch(world, tmp_path):
             arguments(world, run_dir, "still", lora_dropout=0.0, max_grad_norm=0.0, max_steps=1, **settings)
         )
         trainer.run()
-        assert len({len(item.labels) for item in trainer.inputs.train.items}) > 1
+        assert len({len(item.labels) for item in trainer.plan.train.items}) > 1
         found.append((metrics(run_dir)[0], trainer.optimizer.state()))
     (record, state), *others = found
     for other_record, other_state in others:
@@ -152,7 +152,7 @@ def test_a_run_leaves_exactly_the_files_of_the_contract(world, tmp_path, monkeyp
     assert np.mean(losses[-4:]) < np.mean(losses[:4]) - 0.1
     again = read_inputs(resolve({}, read_recipe(run_dir / "arguments.yaml")), say=lambda text: None)
     assert again.arguments == resolve({}, read_recipe(run_dir / "arguments.yaml"))  # nothing was left to settle
-    assert again.arguments.max_steps == 12 and again.total_steps == 12
+    assert again.arguments.max_steps == 12 and again.plan.total_steps == 12
     assert f"--adapter {run_dir}" in capsys.readouterr().out
 
 
@@ -165,7 +165,7 @@ def test_the_kept_adapter_is_the_best_one(world, tmp_path, monkeypatch):
     assert best["step"] == trainer.progress.best_step <= 5
     model = GPT2LMHeadModel.from_pretrained(world / "dropping")
     lora.load_adapter(model, tmp_path)
-    assert evaluate(model, trainer.inputs.validation, 4, pad_id=256).loss == pytest.approx(best["loss"], rel=1e-6)
+    assert evaluate(model, trainer.plan.validation, 4, pad_id=256).loss == pytest.approx(best["loss"], rel=1e-6)
 
 
 def interrupt_before_update(monkeypatch, step):

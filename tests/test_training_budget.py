@@ -110,8 +110,8 @@ def inputs_of(world, data="data", **settings):
 
 def test_a_small_validation_set_is_validated_whole_and_nothing_is_said(world):
     inputs, said = inputs_of(world, "small", max_steps=2)
-    assert inputs.validation is inputs.whole_validation and len(inputs.validation) == 7
-    assert not inputs.measures_whole and len(said) == len(inputs.reports) == 2
+    assert inputs.plan.validation is inputs.plan.whole_validation and len(inputs.plan.validation) == 7
+    assert not inputs.plan.measures_whole and len(said) == len(inputs.reports) == 2
 
 
 def test_the_demo_validates_all_it_has_at_the_steps_that_the_readme_shows(tmp_path):
@@ -119,7 +119,8 @@ def test_the_demo_validates_all_it_has_at_the_steps_that_the_readme_shows(tmp_pa
     lengths = {"epochs": 8.0, "learning_rate": 3e-3}
     given = TrainingArguments(model="nano", data_dir="sample", output_dir=str(tmp_path), **lengths)
     inputs = read_inputs(given, lambda text: None)
-    found = inputs.total_steps, inputs.arguments.eval_every, len(inputs.validation), len(inputs.whole_validation)
+    plan = inputs.plan
+    found = plan.total_steps, plan.arguments.eval_every, len(plan.validation), len(plan.whole_validation)
     assert found == (160, 16, 24, 24)
 
 
@@ -141,7 +142,7 @@ def test_a_part_is_said_in_one_line_and_stands_in_the_card(world, settings, word
     inputs, said = inputs_of(world, **settings)
     assert said[-1].startswith(f"each validation: {words}") and "\n" not in said[-1]
     assert inputs.reports == tuple(said) and len(said) == 3
-    assert inputs.measures_whole == ("best weights" in said[-1])
+    assert inputs.plan.measures_whole == ("best weights" in said[-1])
 
 
 def test_a_recipe_of_a_run_and_a_longer_run_validate_the_same_examples(world, tmp_path):
@@ -151,4 +152,4 @@ def test_a_recipe_of_a_run_and_a_longer_run_validate_the_same_examples(world, tm
     assert again == inputs.arguments and again.eval_limit == 50
     for arguments in (again, dataclasses.replace(again, max_steps=3000)):
         found = read_inputs(arguments, say=lambda text: None)
-        assert found.arguments == arguments and found.validation.kept == inputs.validation.kept
+        assert found.arguments == arguments and found.plan.validation.kept == inputs.plan.validation.kept

@@ -4,7 +4,7 @@ import pytest
 
 from training.evaluation import Score
 from training.forecast import Forecast, duration
-from training.log import Log
+from training.metrics_log import MetricsLog
 
 COMPILING = (999, 100.0)  # the first update: long, and not of the kind
 
@@ -64,7 +64,7 @@ def test_durations_are_said_in_two_units_at_most(seconds, words):
 
 
 def test_the_line_is_said_above_the_bar_by_the_log(tmp_path, capfd):
-    log = Log(tmp_path, 40, Forecast(100, 400, 4))
+    log = MetricsLog(tmp_path, 40, Forecast(100, 400, 4))
     log.validation(0, 0.0, Score(3.0, 50, None, 7))
     for step in range(1, 12):
         record = {"step": step, "split": "train", "loss": 2.0, "learning_rate": 1e-3, "tokens": 100}

@@ -9,6 +9,7 @@ import tiny
 from test_training import arguments, metrics, prepare, run
 
 from common.errors import UserError
+from training import step as step_module
 from training import trainer as trainer_module
 
 
@@ -22,7 +23,7 @@ def world(tmp_path_factory):
 
 def spoil_losses_of(monkeypatch, step: int) -> None:
     """Update `step`, counted from 0, has a loss of NaN, and so have its gradients."""
-    gradients, update, at = trainer_module.loss_and_gradients, trainer_module.Trainer._update, {}
+    gradients, update, at = step_module.loss_and_gradients, trainer_module.Trainer._update, {}
 
     def remembered(self):
         at["step"] = self.progress.step
@@ -33,7 +34,7 @@ def spoil_losses_of(monkeypatch, step: int) -> None:
         return (loss * math.nan, [g * math.nan for g in found]) if at["step"] == step else (loss, found)
 
     monkeypatch.setattr(trainer_module.Trainer, "_update", remembered)
-    monkeypatch.setattr(trainer_module, "loss_and_gradients", spoiled)
+    monkeypatch.setattr(step_module, "loss_and_gradients", spoiled)
 
 
 def test_a_skipped_update_changes_nothing_and_is_said(world, tmp_path, monkeypatch, capsys):

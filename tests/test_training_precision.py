@@ -12,14 +12,15 @@ import safetensors.numpy
 import tiny
 import torch
 from test_training import arguments, metrics, prepare, run
-from test_training_gradients import adapted, draw
+from test_training_step import adapted, draw
 
 from common.errors import UserError
-from training import scaling
+from training import loss_scale
+from training import step as step_module
 from training import trainer as trainer_module
 from training.checkpoint import Progress
-from training.gradients import loss_and_gradients
 from training.setup import read_inputs
+from training.step import loss_and_gradients
 
 EPSILON = {"fp16": 2.0**-10, "bf16": 2.0**-7}  # twice what a product's rounding is: tests/test_precision.py
 
@@ -49,11 +50,11 @@ def test_ten_steps_stay_close_to_those_in_float32(world, tmp_path, precision, tu
 
 
 def test_the_loss_scale_is_torchs(rng, monkeypatch):
-    monkeypatch.setattr(scaling, "INTERVAL", 3)
+    monkeypatch.setattr(loss_scale, "INTERVAL", 3)
     weight = torch.nn.Parameter(torch.ones(1))
     theirs = torch.amp.GradScaler("cpu", growth_interval=3)
     optimizer = torch.optim.SGD([weight], lr=0.0)
-    progress = Progress(loss_scale=scaling.START)
+    progress = Progress(loss_scale=loss_scale.START)
     # 12 overflows at most: after 16 the scale could be 1, its least, which no gradient is blamed on
     for overflow in rng.permutation(np.arange(60) < 12):
         theirs.scale(weight.sum()).backward()
@@ -63,15 +64,15 @@ def test_the_loss_scale_is_torchs(rng, monkeypatch):
         theirs.step(optimizer)
         theirs.update()
         optimizer.zero_grad()
-        assert scaling.overflowed(progress, 1.0, math.inf if overflow else 1.0) == overflow
-        (scaling.shrink if overflow else scaling.grow)(progress)
-    assert (scaling.START, scaling.FACTOR) == (65536.0, 2.0)
+        assert loss_scale.overflowed(progress, 1.0, math.inf if overflow else 1.0) == overflow
+        (loss_scale.shrink if overflow else loss_scale.grow)(progress)
+    assert (loss_scale.START, loss_scale.FACTOR) == (65536.0, 2.0)
 
 
 def test_the_loss_scale_has_the_constants_of_torch():
     theirs = torch.amp.GradScaler("cpu")
-    assert theirs.get_scale() == scaling.START and theirs.get_growth_interval() == scaling.INTERVAL
-    assert theirs.get_growth_factor() == 1 / theirs.get_backoff_factor() == scaling.FACTOR
+    assert theirs.get_scale() == loss_scale.START and theirs.get_growth_interval() == loss_scale.INTERVAL
+    assert theirs.get_growth_factor() == 1 / theirs.get_backoff_factor() == loss_scale.FACTOR
 
 
 def test_gradients_that_float16_would_lose_are_kept_by_the_scale(rng):
@@ -82,7 +83,7 @@ def test_gradients_that_float16_would_lose_are_kept_by_the_scale(rng):
     model.to_precision("fp16")
     _, lost = loss_and_gradients(model, [batch], parameters, parts)
     scale = 2.0**20
-    _, scaled = loss_and_gradients(model, [batch], parameters, parts, scaling.factor(Progress(loss_scale=scale)))
+    _, scaled = loss_and_gradients(model, [batch], parameters, parts, loss_scale.as_var(Progress(loss_scale=scale)))
     whole, nothing, kept = (np.concatenate([g.numpy().ravel() for g in some]) for some in (exact, lost, scaled))
     assert np.linalg.norm(whole) > 0 and not nothing.any()
     error = np.linalg.norm(kept / scale - whole) / np.linalg.norm(whole)
@@ -91,7 +92,7 @@ def test_gradients_that_float16_would_lose_are_kept_by_the_scale(rng):
 
 def overflowing(monkeypatch, start: float = 2.0**30) -> None:
     """A run begins with a scale that is too large for its gradients."""
-    monkeypatch.setattr(scaling, "START", start)
+    monkeypatch.setattr(loss_scale, "START", start)
 
 
 def test_an_update_whose_gradients_overflow_is_skipped_noted_and_halves_the_scale(world, tmp_path, monkeypatch, capsys):
@@ -142,7 +143,7 @@ def test_the_scale_leaves_norm_clipping_and_moments_as_they_are(world, tmp_path,
 def test_a_run_in_float16_resumes_to_the_same_end(world, tmp_path, monkeypatch):
     """Skipped updates and a growing scale on both sides of the interruption."""
     overflowing(monkeypatch)
-    monkeypatch.setattr(scaling, "INTERVAL", 3)
+    monkeypatch.setattr(loss_scale, "INTERVAL", 3)
     settings = {"precision": "fp16", "max_steps": 30, "eval_every": 10, "save_every": 1}
     run(arguments(world, tmp_path / "whole", **settings))
     scales = [record["loss_scale"] for record in metrics(tmp_path / "whole")]
@@ -174,13 +175,13 @@ def test_a_run_in_float16_resumes_to_the_same_end(world, tmp_path, monkeypatch):
 
 def spoil(monkeypatch, loss: float, norm: float) -> None:
     """Every update's loss and gradients are multiplied by these."""
-    original = trainer_module.loss_and_gradients
+    original = step_module.loss_and_gradients
 
     def spoiled(*given):
         found, gradients = original(*given)
         return found * loss, [gradient * norm for gradient in gradients]
 
-    monkeypatch.setattr(trainer_module, "loss_and_gradients", spoiled)
+    monkeypatch.setattr(step_module, "loss_and_gradients", spoiled)
 
 
 @pytest.mark.parametrize(

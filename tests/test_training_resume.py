@@ -10,9 +10,9 @@ import yaml
 
 from common.errors import UserError
 from training.arguments import FIELDS, RESUMABLE, TrainingArguments, resolve_resumed
-from training.identity import instructions
-from training.manifest import write_manifest
-from training.setup import build_model, read_inputs
+from training.checkpoint import write_manifest
+from training.fingerprint import instructions
+from training.setup import build_trainer, read_inputs
 from training.trainer import Trainer
 
 # every argument that decides the result: another value in arguments.yaml, and what is said of it
@@ -58,7 +58,7 @@ def world(tmp_path_factory):
     inputs = read_inputs(given, say=lambda text: None)
     inputs.arguments.run_dir.mkdir()
     inputs.arguments.save(root / "run" / "arguments.yaml")
-    Trainer(inputs, build_model(inputs)).run()
+    build_trainer(inputs).run()
     return root
 
 
@@ -76,7 +76,7 @@ def edit(run, **values) -> None:
 def resume(run, **typed) -> Trainer:
     given, _ = resolve_resumed(typed, run)
     inputs = read_inputs(given, say=lambda text: None)
-    return Trainer(inputs, build_model(inputs), resume=True)
+    return build_trainer(inputs, resume=True)
 
 
 def test_the_table_holds_every_argument_that_decides_the_result():

@@ -10,9 +10,10 @@ from test_training import arguments, metrics, names, run
 import lora
 from gpt2_jittor import GPT2LMHeadModel
 from training import trainer as trainer_module
-from training.card import CARD, write_card
 from training.evaluation import evaluate
-from training.history import read_run
+from training.metrics_log import read_run
+from training.model_card import CARD, write_card
+from training.setup import read_inputs
 
 STEPS, EVERY, DRAWN, ALL = 28, 7, 5, 10
 CLOCK = {"seconds", "tokens_per_second"}
@@ -64,9 +65,9 @@ def test_the_best_is_chosen_on_the_part_and_measured_on_the_whole_at_the_end(wor
         lora.load_adapter(model, tmp_path)
     else:
         model = GPT2LMHeadModel.from_pretrained(tmp_path)
-    inputs = trainer.inputs
-    assert len(inputs.validation) == DRAWN and len(inputs.whole_validation) == ALL
-    for data, line in ((inputs.validation, best), (inputs.whole_validation, last)):
+    plan = trainer.plan
+    assert len(plan.validation) == DRAWN and len(plan.whole_validation) == ALL
+    for data, line in ((plan.validation, best), (plan.whole_validation, last)):
         assert evaluate(model, data, 4, pad_id=256).loss == pytest.approx(line["loss"], rel=1e-5)
     assert last["loss"] != best["loss"] == trainer.progress.best_loss
     assert trainer.whole_score.loss == last["loss"] and trainer.whole_score.examples == ALL
@@ -80,9 +81,9 @@ def test_the_curve_is_of_the_part_alone(undisturbed):
     assert curve.losses.tolist() == [line["loss"] for line in parts]
 
 
-def test_the_card_tells_both(undisturbed):
+def test_the_card_tells_both(world, undisturbed):
     run_dir, trainer = undisturbed
-    write_card(trainer.inputs, trainer.progress, 1, 2, trainer.whole_score)
+    write_card(read_inputs(given(world, run_dir), say=lambda text: None), trainer.progress, 1, 2, trainer.whole_score)
     card, last = (run_dir / CARD).read_text(), metrics(run_dir, "validation")[-1]
     assert f"| the same, on all 10 | {last['loss']:.4f} | {last['perplexity']:.2f} |" in card
     assert "each validation: 5 of 10 examples, the same each time" in card

@@ -1,23 +1,28 @@
-"""What `--resume` needs: the trained parameters, the optimiser's moments and the position, as whole folders."""
+"""What `--resume` needs: the trained parameters, the optimiser's moments and the position, as whole folders.
+
+A manifest holds each file's size and checksum, so that a cut or a flipped bit is found.
+"""
 
 import dataclasses
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from common.files import read_json, remove_folder, replacing_folder, write_json
+from common.files import json_text, read_json, remove_folder, replacing_folder, write_json
 from gpt2_jittor.pretrained import GPT2PreTrained
 from gpt2_jittor.weights import read_safetensors, read_tensors, write_safetensors
 from lora.adapter import load_adapter, save_adapter
 from lora.injection import adapter_config
-from training.identity import check_same, notes
-from training.manifest import check_manifest, write_manifest
+from training.fingerprint import check_same, notes
 from training.optimizer import AdamW
 
 KEPT = 2  # checkpoints of a run, the newest ones; the best parameters lie in the run's own folder
-PROGRESS, MOMENTS, IDENTITY = "progress.json", "optimizer.safetensors", "identity.json"
+PROGRESS, MOMENTS, FINGERPRINT = "progress.json", "optimizer.safetensors", "identity.json"
+MANIFEST = "manifest.json"
+SETTLED = ("learning_rate", "warmup_steps", "eval_every", "eval_limit")  # by `training/plan.py`, and kept at a resume
 
 
 @dataclass
@@ -33,18 +38,20 @@ class Progress:
     first_accuracy: float | None = None  # of a classifier, where the losses were measured
     best_accuracy: float | None = None
     skipped: int = 0  # updates that were not made, their loss or gradients not being finite
-    loss_scale: float | None = None  # of an fp16 run: what the next loss is multiplied by (`training/scaling.py`)
+    loss_scale: float | None = None  # of an fp16 run: what the next loss is multiplied by (`training/loss_scale.py`)
     scaled_updates: int = 0  # made since that changed
 
 
-def save(run_dir: Path, model: GPT2PreTrained, optimizer: AdamW, progress: Progress, identity: dict[str, Any]) -> Path:
+def save(
+    run_dir: Path, model: GPT2PreTrained, optimizer: AdamW, progress: Progress, fingerprint: dict[str, Any]
+) -> Path:
     """Writes checkpoint-<step>, visible only when complete, and removes all but the newest KEPT."""
     target = run_dir / f"checkpoint-{progress.step}"
     with replacing_folder(target) as temporary:
         save_trained(model, temporary)
         write_safetensors(temporary / MOMENTS, optimizer.state())
         write_json(temporary / PROGRESS, dataclasses.asdict(progress))
-        write_json(temporary / IDENTITY, identity)
+        write_json(temporary / FINGERPRINT, fingerprint)
         write_manifest(temporary)
     for old in checkpoints(run_dir)[:-KEPT]:
         remove_folder(old)
@@ -81,14 +88,20 @@ def load(directory: Path, model: GPT2PreTrained, optimizer: AdamW) -> Progress:
     return progress
 
 
-def check_identity(directory: Path, identity: dict[str, Any]) -> list[str]:
-    """Raises UserError where `directory` was written by another run than the one with this identity.
+def settled(directory: Path) -> dict[str, Any]:
+    """The arguments of the run that wrote `directory` that its data have settled, as far as they are told there."""
+    arguments = read_json(directory / FINGERPRINT).get("arguments", {})
+    return {name: arguments[name] for name in SETTLED if name in arguments}
+
+
+def check_fingerprint(directory: Path, fingerprint: dict[str, Any]) -> list[str]:
+    """Raises UserError where `directory` was written by another run than the one with this fingerprint.
 
     Returns what is to be said of it, a line each.
     """
-    before = read_json(directory / IDENTITY)
-    check_same(before, identity, directory)
-    return notes(before, identity, directory)
+    before = read_json(directory / FINGERPRINT)
+    check_same(before, fingerprint, directory)
+    return notes(before, fingerprint, directory)
 
 
 def checkpoints(run_dir: Path) -> list[Path]:
@@ -112,3 +125,38 @@ def newest(run_dir: Path) -> tuple[Path | None, list[str]]:
     if damaged:
         raise UserError(f"{run_dir} holds no whole checkpoint: {'; '.join(damaged)}; start anew in another folder")
     return None, []
+
+
+def write_manifest(directory: Path) -> None:
+    """Describes the files that are in `directory` now. Raises UserError where it cannot be written."""
+    write_json(directory / MANIFEST, {path.name: _describe(path) for path in sorted(directory.iterdir())})
+
+
+def check_manifest(directory: Path) -> None:
+    """Raises UserError where a file is missing, has another size or another content than when it was written."""
+    path = directory / MANIFEST
+    described = read_json(path)
+    try:
+        is_ours = path.read_text(encoding="utf-8") == json_text(described)
+    except ValueError:  # half a character, which JSON can spell
+        is_ours = False
+    if not is_ours or not described:
+        raise UserError(f"{path} is not as it was written")
+    for name, expected in described.items():
+        file = directory / name
+        if Path(name).name != name or not file.is_file():
+            raise UserError(f"{file} is missing")
+        if (found := _describe(file)) != expected:
+            wanted = expected if isinstance(expected, dict) else {}
+            same_size = found["bytes"] == wanted.get("bytes")
+            reason = "another checksum" if same_size else f"{found['bytes']} bytes, not {wanted.get('bytes')}"
+            raise UserError(f"{file} is not as it was written ({reason})")
+
+
+def _describe(path: Path) -> dict[str, int | str]:
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return {"bytes": file.tell(), "sha256": digest}
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from error

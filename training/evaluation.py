@@ -1,18 +1,21 @@
 """Validation: the mean loss over scored tokens, so that long and short examples count by what they score."""
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from common import processes
 from common.terminal import bar
-from datasets.batches import Batch, collate, plan
+from datasets.batches import Batch, collate, plan_batches
 from datasets.encode import IGNORED, EncodedSet
 from gpt2_jittor.backend import jt
 from gpt2_jittor.classifier import GPT2ForSequenceClassification
 from gpt2_jittor.pretrained import GPT2PreTrained, evaluating
-from training.parallel import summed
+
+# arrays of this process -> their sums over all processes, which make them together: `training.distributed.summed`
+SumOver = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -51,20 +54,28 @@ class Losses:
         return Score(float(self.sums.sum() / self.counts.sum()), int(self.counts.sum()), accuracy, len(data))
 
 
-def evaluate(model: GPT2PreTrained, data: EncodedSet, batch_size: int, pad_id: int) -> Score:
-    """The token-weighted loss over all of `data`, without dropout. The model's mode is put back."""
-    return losses(model, data, batch_size, pad_id).score(data)
+def evaluate(
+    model: GPT2PreTrained, data: EncodedSet, batch_size: int, pad_id: int, sum_over: SumOver | None = None
+) -> Score:
+    """The token-weighted loss over all of `data`, without dropout. The model's mode is put back.
+
+    `sum_over`: as of `losses`.
+    """
+    return losses(model, data, batch_size, pad_id, sum_over).score(data)
 
 
-def losses(model: GPT2PreTrained, data: EncodedSet, batch_size: int, pad_id: int) -> Losses:
+def losses(
+    model: GPT2PreTrained, data: EncodedSet, batch_size: int, pad_id: int, sum_over: SumOver | None = None
+) -> Losses:
     """The loss of each example, without dropout. The model's mode is put back.
 
-    Where there are several processes, all must call this together: they share the work, and each gets the whole.
+    With `sum_over`, all processes of a run must call this together: they share the work, and each gets the whole.
+    Without it, this process measures everything.
     """
-    batches = plan(data.lengths, batch_size, seed=0, epoch=0, shuffle=False)
+    batches = plan_batches(data.lengths, batch_size, seed=0, epoch=0, shuffle=False)
     classes = model.config.labels if isinstance(model, GPT2ForSequenceClassification) else ()
     sums, counts, logits = np.zeros(len(data)), np.zeros(len(data)), np.zeros((len(data), len(classes)))
-    own = batches[processes.rank() :: processes.count()]
+    own = batches[processes.rank() :: processes.count()] if sum_over else batches
     with evaluating(model), jt.no_grad():
         for indexes in bar("validate", iterable=own, unit="batch", leave=False):
             batch = collate([data[index] for index in indexes], pad_id)
@@ -73,7 +84,8 @@ def losses(model: GPT2PreTrained, data: EncodedSet, batch_size: int, pad_id: int
                 sums[indexes], counts[indexes] = cross_entropy(logits[indexes], batch.labels), 1
             else:
                 sums[indexes], counts[indexes] = _by_row(model, batch)
-    sums, counts, logits = summed([sums, counts, logits])  # what a process has not seen is 0 to it
+    if sum_over:
+        sums, counts, logits = sum_over([sums, counts, logits])  # what a process has not seen is 0 to it
     return Losses(sums, counts.astype(np.int64), logits.astype(np.float32) if classes else None)
 
 

@@ -6,9 +6,6 @@ The first update of a process is left out: operators that are new on the machine
 import statistics
 from dataclasses import dataclass, field
 
-from training.budget import FORWARD, count_validations
-from training.setup import Inputs
-
 UPDATES = 5  # that are enough to tell by
 SECONDS = 10.0  # or as many as take so long together, two at least
 
@@ -45,14 +42,6 @@ class Forecast:
         left = speed * (steps_left * self.step_tokens + self.validation_tokens)
         updates, validations = _several(steps_left, "more update"), _several(self.validations, "validation")
         return f"about {duration(left)} for {updates} ({_exact(speed * self.step_tokens)} s each) and {validations}"
-
-
-def forecast_of(inputs: Inputs, step: int) -> Forecast:
-    """For a run that goes on from `step`; 0 is its beginning, whose first validation is not awaited."""
-    every, whole = inputs.arguments.eval_every, inputs.measures_whole
-    validations = count_validations(inputs.total_steps, every) - 1 - step // every
-    tokens = validations * inputs.validation.tokens + whole * inputs.whole_validation.tokens
-    return Forecast(inputs.budget.trained / inputs.total_steps, FORWARD * tokens, validations + whole)
 
 
 def duration(seconds: float) -> str:

@@ -1,84 +1,45 @@
 """From arguments to what a run needs: data, tokenizer and configuration, checked before Jittor is imported."""
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from common import processes
 from common.errors import Faults, UserError
 from datasets import registry
-from datasets.encode import EncodedSet, report
+from datasets.encode import report
 from datasets.example import Dataset
 from datasets.task import Task
 from generation.loading import check_task
 from gpt2_jittor.config import GPT2Config
-from gpt2_jittor.demand import check_training
 from gpt2_jittor.hub import is_local, locate
 from gpt2_jittor.outline import open_model
 from gpt2_jittor.tokenizer import load_tokenizer
 from lora.config import LoraConfig, projections_of
 from lora.source import ModelSource, of_base, run_arguments
 from training.arguments import TrainingArguments
-from training.budget import Budget, count_validations, draw
+from training.plan import RunPlan, check_scored, settle
+from training.sample import SamplePrompt, sample_prompt
 
-DEFAULT_EPOCHS = 3
 DEFAULT_LENGTH = 512
-DEFAULT_RATES = {"lora": 5e-4, "full": 5e-5}  # usual for GPT-2 small; small models bear more
 DEFAULT_TARGETS = ["c_attn", "c_proj", "c_fc"]
-WARMUP = 0.03  # of a run's updates
-LEAST_VALIDATIONS = 10
-MOST_ACCUMULATION = 1024  # batches in an update, or those of an epoch where they are more
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """A run's arguments with every default settled, its data, tokenizer and base model's folder."""
+    """How a run goes, and of what the command knows besides: its task, its data as text, its base model's folder."""
 
-    arguments: TrainingArguments
+    plan: RunPlan
     task: Task
     source: ModelSource  # the base, with the end token that the run teaches
     added: tuple[int, ...]  # the ids of the tokens that were added to its tokenizer
-    train: EncodedSet
-    validation: EncodedSet  # of every validation: all there is, or what is drawn of it (`training/budget.py`)
-    whole_validation: EncodedSet
-    samples: Dataset  # validation examples as text, for the sample reply
+    sample: SamplePrompt | None  # of the validation examples
     reports: tuple[str, ...]  # what was said about the data
     sources: tuple[str, ...] = ()  # where each training item stands, where items are examples
 
     @property
-    def tokenizer(self) -> Any:
-        """The base's, with the added tokens."""
-        return self.source.tokenizer
-
-    @property
-    def batches_per_epoch(self) -> int:
-        """How many batches all the training data make; the last one may be smaller."""
-        return math.ceil(len(self.train) / self.arguments.batch_size)
-
-    @property
-    def total_batches(self) -> int:
-        """Forward passes of the whole run; the last update may accumulate fewer than the others."""
-        if self.arguments.epochs is None:
-            return self.arguments.max_steps * self.arguments.gradient_accumulation
-        return max(1, math.ceil(self.arguments.epochs * self.batches_per_epoch))
-
-    @property
-    def budget(self) -> Budget:
-        """How much validation the run bears."""
-        epochs, whole = self.total_batches / self.batches_per_epoch, self.whole_validation
-        return Budget(len(whole), whole.tokens, self.train.tokens * epochs)
-
-    @property
-    def measures_whole(self) -> bool:
-        """Whether the best weights are measured on the whole validation set at the end, which nothing was before."""
-        return len(self.validation) < len(self.whole_validation) and self.budget.bears_whole
-
-    @property
-    def total_steps(self) -> int:
-        """Updates of the whole run, `gradient_accumulation` batches each; the last one may have fewer."""
-        return -(-self.total_batches // self.arguments.gradient_accumulation)  # rounded up, exactly
+    def arguments(self) -> TrainingArguments:
+        """With every default settled."""
+        return self.plan.arguments
 
 
 def is_here(arguments: TrainingArguments) -> bool:
@@ -97,7 +58,11 @@ def read_inputs(arguments: TrainingArguments, say=print) -> Inputs:
         source, added = read_base(arguments, task)
         if source.directory.resolve() == arguments.run_dir.resolve():
             raise UserError(f"--output-dir {arguments.run_dir} is the model's own folder: choose another")
-        arguments = dataclasses.replace(arguments, max_length=longest(arguments.max_length, source.config))
+        arguments = dataclasses.replace(
+            arguments,
+            max_length=longest(arguments.max_length, source.config),
+            lora_targets=arguments.lora_targets or DEFAULT_TARGETS,
+        )
     encoded, sources, reports = {}, (), []
     for split in ("train", "validation"):
         with faults.gathered():
@@ -105,34 +70,18 @@ def read_inputs(arguments: TrainingArguments, say=print) -> Inputs:
             if faults.errors:  # there may be nothing to encode with, and it would be in vain
                 continue
             encoded[split] = task.encode(samples.examples, source.tokenizer, arguments.max_length)
-            if not encoded[split].scored:
-                raise UserError(f"nothing in the {split} data is scored, so nothing can be learnt: give other data")
+            check_scored(split, encoded[split])
             sources = sources or tuple(samples.examples[index].source for index in encoded[split].kept)
             reports.append(report(samples, encoded[split]))
             say(reports[-1])
     faults.tell()
-    splits = encoded["train"], encoded["validation"], encoded["validation"]
-    inputs = settle(Inputs(arguments, task, source, added, *splits, samples, tuple(reports), sources))
-    check_sizes_of(inputs)
-    if len(inputs.validation) == len(inputs.whole_validation):
-        return inputs
-    say(note := say_drawn(inputs))
-    return dataclasses.replace(inputs, reports=(*reports, note))
-
-
-def check_sizes_of(inputs: Inputs) -> None:
-    """Raises UserError where an update would take more batches than the data have, or a batch more memory than there
-    is. An update's batches are made together.
-    """
-    given, each = inputs.arguments, inputs.batches_per_epoch
-    most = max(each, MOST_ACCUMULATION)
-    if given.gradient_accumulation > most:
-        raise UserError(
-            f"--gradient-accumulation {given.gradient_accumulation:,} is more than {most:,} batches in one update, "
-            f"where all the data are {each:,}: lower it"
-        )
-    rows = min(given.batch_size, len(inputs.train)) * processes.here() // processes.count()
-    check_training(inputs.source.config, rows, max(inputs.train.lengths), "--batch-size or --max-length")
+    plan = settle(arguments, encoded["train"], encoded["validation"])
+    plan.check_sizes(source.config)
+    if len(plan.validation) < len(plan.whole_validation):
+        reports.append(plan.describe_drawn())
+        say(reports[-1])
+    sample = sample_prompt(task, samples[0], source.tokenizer, source.config.n_positions, source.generation.end_ids)
+    return Inputs(plan, task, source, added, sample, tuple(reports), sources)
 
 
 def read_base(arguments: TrainingArguments, task: Task) -> tuple[ModelSource, tuple[int, ...]]:
@@ -173,49 +122,9 @@ def longest(max_length: int | None, config: GPT2Config) -> int:
     return length
 
 
-def settle(inputs: Inputs) -> Inputs:
-    """Fills in the defaults that depend on the data and on each other."""
-
-    def with_values(inputs: Inputs, **values) -> Inputs:
-        """`inputs` with these arguments where they are still None; one that was given stays."""
-        missing = {name: value for name, value in values.items() if getattr(inputs.arguments, name) is None}
-        return dataclasses.replace(inputs, arguments=dataclasses.replace(inputs.arguments, **missing))
-
-    given = inputs.arguments
-    if given.max_steps is None:
-        inputs = with_values(inputs, epochs=DEFAULT_EPOCHS)
-    steps = inputs.total_steps
-    steps_per_epoch = math.ceil(inputs.batches_per_epoch / given.gradient_accumulation)
-    often = max(1, min(steps_per_epoch, steps // LEAST_VALIDATIONS))
-    inputs = with_values(
-        inputs,
-        output_dir=str(given.run_dir),
-        learning_rate=DEFAULT_RATES[given.tuning],
-        lora_targets=DEFAULT_TARGETS,
-        warmup_steps=round(WARMUP * steps),
-        eval_every=often if given.eval_limit else inputs.budget.every(steps, often),
-    )
-    every = inputs.arguments.eval_every
-    inputs = with_values(inputs, save_every=every, eval_limit=inputs.budget.limit(count_validations(steps, every)))
-    drawn = draw(inputs.whole_validation, inputs.arguments.eval_limit, given.seed)
-    return dataclasses.replace(inputs, validation=drawn)
-
-
-def say_drawn(inputs: Inputs) -> str:
-    """What is said of a run whose validations are not of the whole set."""
-    kind = "examples" if inputs.whole_validation.kept else "windows"
-    chosen = f"{len(inputs.validation):,} of {len(inputs.whole_validation):,} {kind}, the same each time"
-    last = (
-        "at the end the best weights are measured on all of them"
-        if inputs.measures_whole
-        else "all of them would take too long in so short a run: `evaluate.py --split validation` measures them"
-    )
-    return f"each validation: {chosen}, drawn with the seed (--eval-limit); {last}"
-
-
 def check_not_shorter(inputs: Inputs, before: TrainingArguments) -> None:
     """Raises UserError where a run that is taken up again would end earlier than it was to."""
-    steps, planned = inputs.total_steps, dataclasses.replace(inputs, arguments=before).total_steps
+    steps, planned = inputs.plan.total_steps, dataclasses.replace(inputs.plan, arguments=before).total_steps
     if steps < planned:
         raise UserError(
             f"--resume can make a run longer, not shorter: {steps} steps, {planned} were planned; "
@@ -262,3 +171,20 @@ def build_model(inputs: Inputs):
         )
         inject(model, config, given.seed)
     return model.to_precision(given.precision).train()
+
+
+def build_trainer(inputs: Inputs, resume: bool = False):
+    """The `Trainer` of a run from the command line; with `resume` it goes on from the newest checkpoint."""
+    from training import Trainer
+
+    plan = inputs.plan
+    return Trainer(
+        build_model(inputs),
+        plan.train,
+        plan.whole_validation,
+        plan.arguments,
+        inputs.source.tokenizer,
+        resume=resume,
+        sources=inputs.sources,
+        sample=inputs.sample,
+    )

@@ -1,15 +1,16 @@
 """The training loop.
 
-Update `step` uses micro-batches step·n … step·n + n − 1 of an endless list of epochs, its masks come from
-(seed, step) and its rate from the schedule: everything about a step follows from its number, so a run can be
-taken up again at any of them.
+An update's micro-batches and its dropout masks follow from the seed and the step, its rate from the schedule: so a run
+can be taken up again at any step.
 
 Under `mpirun` every process makes every update: its loss and gradients are sums over the rows of all of them, and so
 are the same everywhere. The first process alone writes.
 """
 
+import dataclasses
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,46 +19,79 @@ from common import processes
 from common.errors import UserError
 from common.interrupt import interrupts_deferred
 from common.memory import give_back
-from datasets.batches import Batch, collate, plan
+from datasets.batches import Batch
 from datasets.encode import EncodedSet
 from generation.decoding import stream
 from generation.sampling import make_sampler
 from gpt2_jittor.backend import jt
-from gpt2_jittor.ops.dropout import seeds
+from gpt2_jittor.fingerprint import digest
+from gpt2_jittor.pretrained import GPT2PreTrained
 from gpt2_jittor.tokenizer import save_tokenizer, text_of
 from lora.injection import adapter_config, count, trainable
-from training import checkpoint, parallel, scaling
+from training import checkpoint, distributed, loss_scale
+from training.arguments import TrainingArguments
+from training.batches import UpdateBatches
 from training.checkpoint import Progress
 from training.evaluation import Score, evaluate
-from training.forecast import forecast_of
-from training.gradients import Told, loss_and_gradients
-from training.identity import INSTRUCTIONS, identify
-from training.log import Log, Silence
-from training.optimizer import AdamW, clip_factor, global_norm
+from training.fingerprint import INSTRUCTIONS, fingerprint
+from training.metrics_log import MetricsLog, NullLog
+from training.optimizer import AdamW
+from training.plan import check_scored, fill, settle
+from training.sample import SamplePrompt
 from training.schedule import learning_rate
-from training.setup import Inputs
-
-SAMPLE_TOKENS = 40  # of the reply shown at each validation
-SHOWN = 3  # examples of an update that an error names
-SAMPLE_SHOWN = 160  # characters of what it replies to
+from training.step import StepResult, update
 
 
 class Trainer:
-    """One run. `run` trains to the end and returns where it got to."""
+    """One run. `run` trains to the end and returns where it got to.
 
-    def __init__(self, inputs: Inputs, model, resume: bool = False):
-        self.inputs, self.arguments, self.model = inputs, inputs.arguments, model
-        self.run_dir = self.arguments.run_dir
-        self.optimizer = AdamW(trainable(model), self.arguments.weight_decay)
-        self.progress = Progress(loss_scale=scaling.START if self.arguments.precision == "fp16" else None)
-        self.identity = identify(inputs, count(model)[0], "cuda" if jt.flags.use_cuda else "cpu")
-        parallel.check_same_run({name: value for name, value in self.identity.items() if name != INSTRUCTIONS})
+    `model` is trained as it is given: its adapter, or all of it that is not frozen. What `arguments` say of the model
+    itself (how it is tuned, the adapter's settings, the precision) is taken from the model, and what they leave open is
+    settled by the sets (`training/plan.py`). The run's folder is `arguments.output_dir`; nothing else may write in it.
+
+    `sources`: where each training item stands ("file:line"), for error messages. `sample`: what validations show.
+    Raises UserError where nothing can be learnt, where the folder holds a run that is not to be resumed, and with
+    `resume` where it holds another run than this one.
+    """
+
+    def __init__(
+        self,
+        model: GPT2PreTrained,
+        train: EncodedSet,
+        validation: EncodedSet,
+        arguments: TrainingArguments,
+        tokenizer,
+        *,
+        resume: bool = False,
+        sources: Sequence[str] = (),
+        sample: SamplePrompt | None = None,
+    ):
+        if arguments.output_dir is None:
+            raise UserError("output_dir is missing from the arguments: name the run's folder")
+        for split, data in (("train", train), ("validation", validation)):
+            check_scored(split, data)
+        self.model, self.tokenizer, self.sample, self.run_dir = model.train(), tokenizer, sample, arguments.run_dir
+        if not resume and checkpoint.checkpoints(self.run_dir):
+            raise UserError(f"{self.run_dir} holds a run already: resume it, or choose another output_dir")
         self.resumed_from, self.damaged = checkpoint.newest(self.run_dir) if resume else (None, [])
+        arguments = described(arguments, model)
+        if self.resumed_from:  # what was settled when it began stays, however long the run is now
+            arguments = fill(arguments, checkpoint.settled(self.resumed_from))
+        self.plan = settle(arguments, train, validation)
+        self.plan.check_sizes(model.config)
+        self.arguments = self.plan.arguments
+        self.batches = UpdateBatches(self.plan, tokenizer.pad_token_id, sources)
+        self.optimizer = AdamW(trainable(model), self.arguments.weight_decay)
+        if not self.optimizer.parameters:
+            raise UserError("nothing of the model is trained: inject LoRA into it, or load it without freezing it")
+        self.progress = Progress(loss_scale=loss_scale.START if model.precision == "fp16" else None)
+        base = model.base and digest(model.base.stored)
+        self.fingerprint = fingerprint(self.plan, base, count(model)[0], "cuda" if jt.flags.use_cuda else "cpu")
+        distributed.check_same_run({name: value for name, value in self.fingerprint.items() if name != INSTRUCTIONS})
         self.notes: list[str] = []  # on the checkpoint that it goes on from
         if self.resumed_from:
             self._take_up(self.resumed_from)
         self.saved = self.resumed_from  # the checkpoint of the step that was made last, where there is one
-        self._plans: dict[int, list[np.ndarray]] = {}
         self.whole = True  # false while an update is being made
         self.tokens = 0  # real tokens trained on by this process
         self.whole_score: Score | None = None  # of the best weights on the whole validation set, if it was drawn from
@@ -69,20 +103,20 @@ class Trainer:
         model. Raises UserError where a loss or a gradient is not finite; on Ctrl-C or SIGTERM saves and lets it pass.
         """
         progress = self.progress
-        self.log = Silence()
+        self.log = NullLog()
         if processes.is_first():
-            forecast = forecast_of(self.inputs, progress.step)
-            self.log = Log(self.run_dir, self.inputs.total_steps, forecast, progress if self.resumed_from else None)
+            reached = {"train": progress.step, "validation": progress.validated} if self.resumed_from else {}
+            self.log = MetricsLog(self.run_dir, self.plan.total_steps, self.plan.forecast(progress.step), reached)
         try:
             while True:
                 # first what this step still owes: a resumed run may have been stopped in the middle of it
                 if progress.validated < progress.step and self._due(self.arguments.eval_every):
                     self._validate()
                 if progress.step and self._due(self.arguments.save_every):
-                    parallel.check_same_values(self.optimizer.parameters, progress.step)
+                    distributed.check_same_values(self.optimizer.parameters, progress.step)
                     with interrupts_deferred("saving"):
                         self._save()
-                if progress.step >= self.inputs.total_steps or self._out_of_patience():
+                if progress.step >= self.plan.total_steps or self._out_of_patience():
                     self._measure_whole()
                     return progress
                 with interrupts_deferred("finishing this step, then saving"):
@@ -101,9 +135,9 @@ class Trainer:
 
     def _take_up(self, directory: Path) -> None:
         """Goes on from a checkpoint. Raises UserError where this is not the run that wrote it."""
-        self.notes = checkpoint.check_identity(directory, self.identity)
+        self.notes = checkpoint.check_fingerprint(directory, self.fingerprint)
         self.progress = checkpoint.load(directory, self.model, self.optimizer)
-        if count(self.model)[0] != self.identity["trained"]:
+        if count(self.model)[0] != self.fingerprint["trained"]:
             raise RuntimeError(f"loading {directory} has changed which parameters are trained")
 
     def _save(self) -> None:
@@ -116,48 +150,49 @@ class Trainer:
         if not processes.is_first():
             return
         self.log.flush()
-        self.saved = checkpoint.save(self.run_dir, self.model, self.optimizer, self.progress, self.identity)
+        self.saved = checkpoint.save(self.run_dir, self.model, self.optimizer, self.progress, self.fingerprint)
 
     def _due(self, every: int) -> bool:
         """Whether something that is done every so many steps, and at the end, is to be done now."""
-        return self.progress.step % every == 0 or self.progress.step == self.inputs.total_steps
+        return self.progress.step % every == 0 or self.progress.step == self.plan.total_steps
 
     def _update(self) -> None:
         given, step = self.arguments, self.progress.step
         started = time.perf_counter()
-        seeds.restart(given.seed, step, processes.rank())
-        batches = self._micro_batches(step)
-        scored = sum(batch.scored for batch in batches)
-        rate = learning_rate(given.schedule, given.learning_rate, step, given.warmup_steps, self.inputs.total_steps)
-        own = parallel.own_parts(batches)
-        scale = scaling.factor(self.progress)
-        loss, gradients = loss_and_gradients(self.model, own, self.optimizer.parameters, scored, scale)
-        loss, *gradients = parallel.summed_vars([loss, *gradients])
-        norm = global_norm(gradients, scale)
-        told = Told(loss, norm)
-        if (given.skip_nonfinite or scale is not None) and not told.finite:
-            self._skip(self._record(told, rate, batches), time.perf_counter() - started)
+        batches = self.batches.of(step)
+        rate = learning_rate(given.schedule, given.learning_rate, step, given.warmup_steps, self.plan.total_steps)
+        scale = loss_scale.as_var(self.progress)
+        result = update(
+            self.model,
+            self.optimizer,
+            batches,
+            rate,
+            given.max_grad_norm,
+            dropout_seed=(given.seed, step),
+            loss_scale=scale,
+            skip_nonfinite=given.skip_nonfinite or scale is not None,
+        )
+        record = self._record(result, rate, batches)
+        if not result.applied:
+            self._skip(record, time.perf_counter() - started)
             return
-        self.optimizer.step(gradients, rate, clip_factor(norm, given.max_grad_norm, scale))
-        jt.sync_all()
-        record = self._record(told, rate, batches)
         self._check_finite(record)
-        scaling.grow(self.progress)
+        loss_scale.grow(self.progress)
         self.progress.step += 1
         self.tokens += record["tokens"]
         self.log.step(record, time.perf_counter() - started)
 
-    def _record(self, told: Told, rate: float, batches: list[Batch]) -> dict:
+    def _record(self, result: StepResult, rate: float, batches: list[Batch]) -> dict:
         """What is logged of the update that is being made."""
-        (loss, norm), step, scale = told.values, self.progress.step + 1, self.progress.loss_scale
+        step, scale = self.progress.step + 1, self.progress.loss_scale
         return {
             "step": step,
-            "epoch": round(self._epoch(step), 4),
+            "epoch": round(self.batches.epochs(step), 4),
             "split": "train",
-            "loss": loss,
-            "perplexity": Score(loss, 0).perplexity,
+            "loss": result.loss,
+            "perplexity": Score(result.loss, 0).perplexity,
             "learning_rate": rate,
-            "grad_norm": norm,
+            "grad_norm": result.grad_norm,
             "tokens": sum(batch.tokens for batch in batches),
         } | ({} if scale is None else {"loss_scale": scale})
 
@@ -165,7 +200,7 @@ class Trainer:
         for what, value in (("loss", record["loss"]), ("gradient norm", record["grad_norm"])):
             if not math.isfinite(value):
                 step = record["step"]
-                raise UserError(self._diverged(f"{what} {value}", step, self._made_of(step - 1)))
+                raise UserError(self._diverged(f"{what} {value}", step, self.batches.describe(step - 1)))
 
     def _skip(self, record: dict, seconds: float) -> None:
         """Goes on to the next step without having changed anything but the loss scale.
@@ -174,50 +209,18 @@ class Trainer:
         """
         progress, loss, norm = self.progress, record["loss"], record["grad_norm"]
         why = f"loss {loss}, gradient norm {norm}"
-        if scaling.overflowed(progress, loss, norm):
-            scaling.shrink(progress)
+        if loss_scale.overflowed(progress, loss, norm):
+            loss_scale.shrink(progress)
             why = f"gradients beyond float16, the loss scale is now {progress.loss_scale:,.0f}"
             self.log.step(record | {"grad_norm": None, "skipped": True}, seconds)
         elif not self.arguments.skip_nonfinite:
             self._check_finite(record)
-        self.log.say(f"step {record['step']} skipped: {why}; {self._made_of(progress.step)}")
+        self.log.say(f"step {record['step']} skipped: {why}; {self.batches.describe(progress.step)}")
         progress.step += 1
         progress.skipped += 1
 
-    def _micro_batches(self, step: int) -> list[Batch]:
-        chosen = [self._plan(epoch)[index] for epoch, index in self._places(step)]
-        items = [[self.inputs.train[example] for example in examples] for examples in chosen]
-        return [collate(batch, self.inputs.tokenizer.pad_token_id) for batch in items]
-
-    def _places(self, step: int) -> list[tuple[int, int]]:
-        """The epoch of each micro-batch of an update, and which one of the epoch it is."""
-        each = self.arguments.gradient_accumulation
-        last = min((step + 1) * each, self.inputs.total_batches)
-        return [divmod(number, self.inputs.batches_per_epoch) for number in range(step * each, last)]
-
-    def _made_of(self, step: int) -> str:
-        """The update's data in words: epoch and batch, from 1, and where its first examples stand."""
-        places = self._places(step)
-        examples = [int(example) for epoch, index in places for example in self._plan(epoch)[index]]
-        sources = self.inputs.sources
-        named = [sources[example] if sources else f"window {example}" for example in examples[:SHOWN]]
-        more = f" and {len(examples) - SHOWN} more" if len(examples) > SHOWN else ""
-        batches = ", ".join(f"epoch {epoch + 1} batch {index + 1}" for epoch, index in places)
-        return f"{batches}: {', '.join(named)}{more}"
-
-    def _plan(self, epoch: int) -> list[np.ndarray]:
-        if epoch not in self._plans:
-            self._plans = {
-                epoch: plan(self.inputs.train.lengths, self.arguments.batch_size, self.arguments.seed, epoch)
-            }
-        return self._plans[epoch]
-
-    def _epoch(self, step: int) -> float:
-        done = min(step * self.arguments.gradient_accumulation, self.inputs.total_batches)
-        return done / self.inputs.batches_per_epoch
-
     def _validate(self) -> None:
-        progress, score = self.progress, self._score(self.inputs.validation)
+        progress, score = self.progress, self._score(self.plan.validation)
         said = f"step {progress.step}: validation {score}" + self._sample()
         with interrupts_deferred():
             if progress.step == 0:
@@ -225,12 +228,12 @@ class Trainer:
             else:
                 self._keep_best(score)
             progress.validated = progress.step
-            self.log.validation(progress.step, self._epoch(progress.step), score)
+            self.log.validation(progress.step, self.batches.epochs(progress.step), score)
             self.log.say(said)
 
     def _score(self, data: EncodedSet) -> Score:
         """Raises UserError where the loss is not finite."""
-        score = evaluate(self.model, data, self.arguments.batch_size, self.inputs.tokenizer.pad_token_id)
+        score = evaluate(self.model, data, self.arguments.batch_size, self.tokenizer.pad_token_id, distributed.summed)
         give_back()  # batches of all shapes leave gaps between what is in use, which else are touched one by one
         if not math.isfinite(score.loss):
             raise UserError(self._diverged(f"validation loss {score.loss}", self.progress.step))
@@ -238,8 +241,8 @@ class Trainer:
 
     def _measure_whole(self) -> None:
         """The best weights on all that validations drew from. The run is saved before: Ctrl-C only leaves this out."""
-        progress, data = self.progress, self.inputs.whole_validation
-        if not self.inputs.measures_whole:
+        progress, data = self.progress, self.plan.whole_validation
+        if not self.plan.measures_whole:
             return
         with interrupts_deferred("saving"):
             self._save()
@@ -247,25 +250,17 @@ class Trainer:
         if progress.best_step != progress.step:
             if processes.is_first():
                 checkpoint.load_trained(self.model, self.run_dir)
-            parallel.take_from_first(self.optimizer.parameters)
+            distributed.take_from_first(self.optimizer.parameters)
         self.whole_score = self._score(data)
-        self.log.validation(progress.best_step, self._epoch(progress.best_step), self.whole_score)
+        self.log.validation(progress.best_step, self.batches.epochs(progress.best_step), self.whole_score)
 
     def _sample(self) -> str:
-        """A greedy answer to the first validation example, to be read beside the number."""
-        inputs, example = self.inputs, self.inputs.samples[0]
-        if inputs.task.kind.answer_tokens is None or not processes.is_first():
+        """A greedy reply to the sample prompt."""
+        sample, greedy = self.sample, make_sampler(greedy=True)
+        if sample is None or not processes.is_first():
             return ""
-        chat = inputs.task.kind.remembers  # a dialogue's opening says most about a chatbot
-        given = inputs.task.prompt([example.segments[0].text]) if chat else example.given
-        length = min(SAMPLE_TOKENS, inputs.source.config.n_positions // 2)
-        try:
-            prompt = inputs.task.encode_prompt(given, inputs.tokenizer, inputs.source.config.n_positions - length)[0]
-        except UserError:  # too long for this model: the number alone, then
-            return ""
-        reply = stream(self.model, prompt, make_sampler(greedy=True), length, inputs.source.generation.end_ids)
-        asked = " ".join("".join(segment.text for segment in given.segments).split())[-SAMPLE_SHOWN:]
-        return f"\n  > {asked}\n  < {text_of(list(reply), inputs.tokenizer).strip()}"
+        reply = stream(self.model, sample.input_ids, greedy, sample.max_new_tokens, sample.end_ids)
+        return f"\n  > {sample.text}\n  < {text_of(list(reply), self.tokenizer).strip()}"
 
     def _keep_best(self, score: Score) -> None:
         progress = self.progress
@@ -277,8 +272,9 @@ class Trainer:
         if not processes.is_first():
             return
         checkpoint.save_trained(self.model, self.run_dir)
-        if adapter_config(self.model) is None or self.inputs.added:
-            save_tokenizer(self.inputs.tokenizer, self.run_dir)
+        config = adapter_config(self.model)
+        if config is None or config.trainable_token_indices:  # else it is the base's tokenizer
+            save_tokenizer(self.tokenizer, self.run_dir)
 
     def _out_of_patience(self) -> bool:
         patience = self.arguments.patience
@@ -294,3 +290,13 @@ class Trainer:
         last = f"the last good checkpoint is {left[-1]}" if left else "no checkpoint was written yet"
         at = f"step {step} ({where})" if where else f"step {step}"
         return f"{what} at {at}: training has diverged; {last}; {mend}"
+
+
+def described(arguments: TrainingArguments, model: GPT2PreTrained) -> TrainingArguments:
+    """The arguments, with what they say of the model as the model says it."""
+    config = adapter_config(model)
+    values = {"precision": model.precision, "head_dropout": getattr(model, "head_dropout", 0.0), "tuning": "full"}
+    if config is not None:
+        values |= {"tuning": "lora", "lora_r": config.r, "lora_alpha": config.lora_alpha, "lora_bias": config.bias}
+        values |= {"lora_dropout": config.lora_dropout, "lora_rslora": config.use_rslora}
+    return dataclasses.replace(arguments, **values)

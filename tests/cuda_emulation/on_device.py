@@ -18,8 +18,8 @@ from gpt2_jittor.model import GPT2LMHeadModel
 from gpt2_jittor.next_token import last_logits
 from gpt2_jittor.ops import dropout, fused
 from tests.cuda_emulation import device
-from training.gradients import Told, loss_and_gradients
-from training.optimizer import AdamW, clip_factor, global_norm
+from training.optimizer import AdamW
+from training.step import update
 
 
 class Batch:
@@ -63,19 +63,14 @@ def test_a_step_copies_to_the_host_once(tmp_path, capsys):
     optimizer = AdamW(lora.trainable(model))
     batch, prompt = Batch(seed=3), tiny.random_ids(4, (2, 9))
 
-    def update():  # as the trainer's
-        loss, gradients = loss_and_gradients(model, [batch], optimizer.parameters)
-        norm = global_norm(gradients)
-        told = Told(loss, norm)
-        optimizer.step(gradients, 1e-3, clip_factor(norm, 1.0))
-        jt.sync_all()
-        return told.values
+    def step():
+        return update(model, optimizer, [batch], 1e-3, 1.0, dropout_seed=(0, optimizer.steps)).loss
 
     rows = {}
     for way, scope in (("", contextlib.nullcontext), (", with kernels", fused.cuda_kernels)):
         with scope():
             model.train()
-            rows["an update" + way] = counted(update)
+            rows["an update" + way] = counted(step)
             model.eval()
             cache = KVCache()
             last_logits(model, prompt, cache)

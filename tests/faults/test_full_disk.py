@@ -10,7 +10,7 @@ import pytest
 
 from common.errors import UserError
 from training.arguments import resolve_resumed
-from training.setup import build_model, read_inputs
+from training.setup import build_trainer, read_inputs
 from training.trainer import Trainer
 
 SMALL = 12_000  # bytes: an adapter fits into a file of that size, its moments do not
@@ -31,7 +31,7 @@ def take_up(run_dir, steps: int) -> Trainer:
     """The trainer of a run that is to go on to `steps`."""
     arguments, _ = resolve_resumed({"max_steps": steps}, run_dir)
     inputs = read_inputs(arguments, say=lambda text: None)
-    return Trainer(inputs, build_model(inputs), resume=True)
+    return build_trainer(inputs, resume=True)
 
 
 def test_a_file_that_grows_too_long_ends_the_run_with_one_line_and_leaves_what_was_there(

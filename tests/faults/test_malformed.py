@@ -11,7 +11,7 @@ from door import assert_refused
 
 from common.errors import UserError
 from gpt2_jittor.weights import read_safetensors, write_safetensors
-from training.history import read_run
+from training.metrics_log import read_run
 
 
 def knock_with(door, world, tmp_path, name: str, data: bytes, remove: tuple[str, ...] = ()):

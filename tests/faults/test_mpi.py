@@ -11,7 +11,7 @@ import pytest
 import tiny
 
 from gpt2_jittor import runtime
-from training.manifest import check_manifest
+from training.checkpoint import check_manifest
 
 MPIRUN = runtime.find_mpi("mpirun")
 pytestmark = [pytest.mark.mpi, pytest.mark.skipif(MPIRUN is None, reason=f"no mpirun: {runtime.INSTALL_MPI}")]

@@ -10,7 +10,7 @@ import time
 import ground
 import pytest
 
-from training.manifest import check_manifest
+from training.checkpoint import check_manifest
 
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGUSR1: 143}
 AT_ONCE = 10  # seconds; one step of this world takes hundredths of one

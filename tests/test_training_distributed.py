@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from test_training_gradients import adapted, draw
+from test_training_step import adapted, draw
 
 from common import processes
 from common.errors import UserError
 from gpt2_jittor.backend import jt
-from training import parallel
-from training.gradients import loss_and_gradients
+from training import distributed
+from training.step import loss_and_gradients
 
 
 @pytest.fixture
@@ -20,35 +20,35 @@ def other(monkeypatch):
         return [array + (array if brought["number"] is None else brought["number"]) for array in arrays]
 
     monkeypatch.setattr(processes, "count", lambda: 2)
-    monkeypatch.setattr(parallel, "summed", summed)
+    monkeypatch.setattr(distributed, "summed", summed)
     return brought
 
 
 def test_a_process_alone_has_nothing_to_add_or_to_compare(rng):
     arrays = [rng.standard_normal((2, 3)), rng.standard_normal(4)]
-    for found, expected in zip(parallel.summed(arrays), arrays, strict=True):
+    for found, expected in zip(distributed.summed(arrays), arrays, strict=True):
         np.testing.assert_array_equal(found, expected)
-    parallel.check_same_run({"data": "1"})
-    parallel.check_same_values([jt.array(array) for array in arrays], 7)
+    distributed.check_same_run({"data": "1"})
+    distributed.check_same_values([jt.array(array) for array in arrays], 7)
 
 
 @pytest.mark.parametrize("number", [0, 1, 2**32 - 1])
 def test_processes_with_other_data_or_other_parameters_are_told(other, number):
     values = [jt.array(np.arange(5, dtype=np.float32)), jt.array(np.ones((2, 2), np.float32))]
-    parallel.check_same_run({"data": "1"})
-    parallel.check_same_values(values, 7)
+    distributed.check_same_run({"data": "1"})
+    distributed.check_same_values(values, 7)
     other["number"] = number
     with pytest.raises(UserError, match="same data"):
-        parallel.check_same_run({"data": "1"})
+        distributed.check_same_run({"data": "1"})
     with pytest.raises(UserError, match="after step 7 "):
-        parallel.check_same_values(values, 7)
+        distributed.check_same_values(values, 7)
 
 
 def test_a_single_bit_in_the_last_parameter_is_seen(other, monkeypatch):
     seen = []
-    monkeypatch.setattr(parallel, "_is_alike", lambda own: seen.append(own) or True)
+    monkeypatch.setattr(distributed, "_is_alike", lambda own: seen.append(own) or True)
     for last in (1.0, np.nextafter(np.float32(1), np.float32(2))):
-        parallel.check_same_values([jt.array(np.zeros(3, np.float32)), jt.array(np.array([last], np.float32))], 1)
+        distributed.check_same_values([jt.array(np.zeros(3, np.float32)), jt.array(np.array([last], np.float32))], 1)
     assert seen[0] != seen[1]
 
 
@@ -58,9 +58,9 @@ def test_every_process_takes_the_firsts_values(rng, monkeypatch):
     for rank in (0, 1):
         others = iter([np.zeros_like(array) if rank == 0 else array for array in firsts])
         monkeypatch.setattr(processes, "is_first", lambda rank=rank: rank == 0)
-        monkeypatch.setattr(parallel, "summed", lambda arrays, others=others: [arrays[0] + next(others)])
+        monkeypatch.setattr(distributed, "summed", lambda arrays, others=others: [arrays[0] + next(others)])
         values = [jt.array(array if rank == 0 else -7 * array) for array in firsts]
-        parallel.take_from_first(values)
+        distributed.take_from_first(values)
         for value, first in zip(values, firsts, strict=True):
             np.testing.assert_array_equal(value.numpy(), first)
 
@@ -76,7 +76,7 @@ def test_the_parts_of_several_processes_add_up_to_the_whole(rng, monkeypatch, co
     parts = []
     for rank in range(count):
         monkeypatch.setattr(processes, "rank", lambda rank=rank: rank)
-        loss, gradients = loss_and_gradients(model, parallel.own_parts(batches), parameters, scored)
+        loss, gradients = loss_and_gradients(model, distributed.own_shards(batches), parameters, scored)
         parts.append([loss.item(), *(gradient.numpy() for gradient in gradients)])
     loss, gradients = loss_and_gradients(model, batches, parameters, scored)
     np.testing.assert_allclose(sum(part[0] for part in parts), loss.item(), rtol=1e-5)

@@ -14,8 +14,8 @@ from safetensors.numpy import load_file
 import train
 from datasets import registry
 from training.arguments import TrainingArguments
-from training.card import write_card
 from training.checkpoint import Progress
+from training.model_card import write_card
 
 
 def card(folder) -> tuple[dict, str]:

@@ -13,14 +13,14 @@ import numpy as np
 
 from common import processes
 from common.errors import UserError
-from datasets.batches import Batch, part
+from datasets.batches import Batch, shard_batch
 from gpt2_jittor.backend import jt
 
 
-def own_parts(batches: Sequence[Batch]) -> list[Batch]:
+def own_shards(batches: Sequence[Batch]) -> list[Batch]:
     """This process's rows of each batch; of a batch with too few rows for it, nothing."""
-    parts = (part(batch, processes.rank(), processes.count()) for batch in batches)
-    return [mine for mine in parts if mine is not None]
+    shards = (shard_batch(batch, processes.rank(), processes.count()) for batch in batches)
+    return [shard for shard in shards if shard is not None]
 
 
 def summed(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -54,9 +54,9 @@ def take_from_first(values: Sequence) -> None:
         value.assign(summed([firsts])[0])
 
 
-def check_same_run(identity: dict[str, Any]) -> None:
-    """Raises UserError where the processes were given different data, or differ in anything else of `identity`."""
-    if not _is_alike(zlib.crc32(json.dumps(identity).encode())):
+def check_same_run(fingerprint: dict[str, Any]) -> None:
+    """Raises UserError where the processes were given different data, or differ in anything else of `fingerprint`."""
+    if not _is_alike(zlib.crc32(json.dumps(fingerprint).encode())):
         raise UserError(
             "the processes do not have the same data, base model, threads and code: give all of them the same"
         )

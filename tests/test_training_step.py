@@ -1,4 +1,4 @@
-"""Gradients over several batches: those of all of them together, in the memory of one."""
+"""An update: gradients over several batches, in the memory of one; what decides it, and when it is not made."""
 
 import os
 import subprocess
@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from datasets.batches import Batch
+from gpt2_jittor.backend import jt
 from gpt2_jittor.model import GPT2LMHeadModel
 from lora import LoraConfig, inject, trainable
-from training.gradients import loss_and_gradients
+from training.optimizer import AdamW
+from training.step import loss_and_gradients, update
 
 ROOT = Path(__file__).resolve().parent.parent
 NANO = ROOT / "checkpoints" / "gpt2-nano"
@@ -44,9 +46,37 @@ def test_batches_count_by_what_they_score(rng):
         assert error < 1e-4  # float32 sums of some hundred terms, in another order
 
 
+def updated(batch: Batch, step: int, learning_rate: float = 1e-3, **settings):
+    """The result of one update with dropout, and the parameters after it."""
+    config = LoraConfig(r=4, lora_dropout=0.5, target_modules=["c_attn"], init_lora_weights=False)
+    model = inject(GPT2LMHeadModel.from_pretrained(NANO), config).train()
+    optimizer = AdamW(trainable(model))
+    result = update(model, optimizer, [batch], learning_rate, 1.0, dropout_seed=(7, step), **settings)
+    return result, [parameter.numpy() for parameter in optimizer.parameters]
+
+
+def test_an_update_follows_from_its_seed_and_step_alone(rng):
+    batch = draw(rng, 2, 20, 15)
+    (first, values), (again, same), (other, _) = (updated(batch, step) for step in (3, 3, 4))
+    assert (first.loss, first.grad_norm) == (again.loss, again.grad_norm) and other.loss != first.loss
+    assert first.applied and first.finite
+    for value, expected in zip(same, values, strict=True):
+        np.testing.assert_array_equal(value, expected)
+
+
+def test_an_update_that_is_not_finite_is_made_unless_it_is_to_be_skipped(rng):
+    batch = draw(rng, 2, 20, 15)
+    _, before = updated(batch, 3, learning_rate=0.0)
+    infinite = jt.array(np.array([np.inf, np.inf], np.float32))[:1]
+    for skip in (True, False):
+        result, after = updated(batch, 3, loss_scale=infinite, skip_nonfinite=skip)
+        assert not result.finite and result.applied != skip and np.isfinite(result.loss)
+        assert skip == all((old == new).all() for old, new in zip(before, after, strict=True))
+
+
 MEMORY = """
 import numpy as np
-from test_training_gradients import adapted, draw, loss_and_gradients, most_mb
+from test_training_step import adapted, draw, loss_and_gradients, most_mb
 from gpt2_jittor.backend import jt
 
 rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""What a run is made of. With --resume it must be what it was, or the result would not be.
+"""What a run is recognised by. With --resume it must be what it was, or the result would not be.
 
 `arguments.yaml` can be edited, and so the arguments that decide the result stand here, too.
 """
@@ -15,9 +15,8 @@ from common import processes
 from common.errors import UserError
 from common.options import option_name
 from datasets.encode import EncodedSet
-from gpt2_jittor.fingerprint import digest
-from training.arguments import RESUMABLE
-from training.setup import Inputs
+from training.arguments import RESUMABLE, option_name
+from training.plan import RunPlan
 
 # what differs -> what to do about it
 MENDED = {
@@ -35,16 +34,18 @@ SIMD = ("fma", "avx", "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile
 CAPS = (("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"), ("ONEDNN_CPU_ISA_HINTS", "DNNL_CPU_ISA_HINTS"))
 
 
-def identify(inputs: Inputs, trained: int, device: str) -> dict[str, Any]:
-    """The data's and the base's fingerprints, how many numbers are trained, on what, in which precision; and the
-    arguments that decide the result, but for where things lie.
+def fingerprint(plan: RunPlan, base: str | None, trained: int, device: str) -> dict[str, Any]:
+    """What must not change in a run: its data, its base, how many numbers are trained, on what, in which precision;
+    and the arguments that decide the result, but for where things lie.
+
+    `base`: the `digest` of the checkpoint that the model began as, None for a model that began with random weights.
     """
-    given, data = inputs.arguments, hashlib.sha256()
-    for split in (inputs.train, inputs.whole_validation):
+    given, data = plan.arguments, hashlib.sha256()
+    for split in (plan.train, plan.whole_validation):
         _digest(split, data)
     return {
         "data": data.hexdigest(),
-        "base": digest(inputs.source.base),
+        "base": base,
         "device": device,
         "precision": given.precision,
         "threads": _threads() if device == "cpu" else 0,  # of the kernels; on a GPU no sum depends on them
@@ -55,7 +56,7 @@ def identify(inputs: Inputs, trained: int, device: str) -> dict[str, Any]:
             for name, value in dataclasses.asdict(given).items()
             if name not in RESUMABLE | {"precision", "model"}  # the one stands above; what a base is, not where it lies
         },
-        "steps": inputs.total_steps,
+        "steps": plan.total_steps,
         "patience": given.patience,
         INSTRUCTIONS: instructions() if device == "cpu" else "",
     }

@@ -19,7 +19,7 @@ START, FACTOR, INTERVAL = 2.0**16, 2.0, 2000
 LEAST = 1.0
 
 
-def factor(progress: Progress):
+def as_var(progress: Progress):
     """What the loss is to be multiplied by, a Var of one element; None where nothing is scaled."""
     if progress.loss_scale is None:
         return None

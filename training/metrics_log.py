@@ -1,21 +1,146 @@
-"""What a training leaves behind, read back as loss curves.
+"""`metrics.jsonl`: what a run says of each update and each validation, written while it goes and read back as curves.
 
-A run's `metrics.jsonl` has training and validation losses; a plain text log, one loss a line, lets the curve
-of any other program be laid beside it.
+A plain text log, one loss a line, is read too: so the curve of any other program can be laid beside a run's.
+Needs no Jittor.
 """
 
+import contextlib
 import json
-from collections.abc import Iterator
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
+from tqdm import tqdm
 
 from common.errors import UserError
+from common.files import flush, write_text
+from common.terminal import bar
+from training.forecast import Forecast
 
 METRICS = "metrics.jsonl"
 LARGEST = 3.4e38  # a float32
 LONGEST = 1 << 20  # characters of a line: a sparse file, which weighs nothing on the disk, may be one endless line
+WINDOW = 20  # steps over which the bar's tokens per second are averaged
+
+
+class NullLog:
+    """Stands where another process keeps the log."""
+
+    def step(self, record: dict, step_seconds: float) -> None:
+        """Writes nothing."""
+        pass
+
+    def validation(self, step: int, epoch: float, score) -> None:
+        """Writes nothing."""
+        pass
+
+    def say(self, text: str) -> None:
+        """Prints nothing."""
+        pass
+
+    def close(self) -> None:
+        """There is nothing to close."""
+        pass
+
+
+class MetricsLog:
+    """One run's metrics and bar. `reached`, of a run that is taken up again: the last step of each split.
+
+    The lines of what came later are removed; all of them, where there is no `reached`.
+    """
+
+    def __init__(
+        self, run_dir: Path, total_steps: int, forecast: Forecast, reached: Mapping[str, int] = MappingProxyType({})
+    ):
+        self.path, self.total_steps, self.forecast = run_dir / METRICS, total_steps, forecast
+        self.started = time.perf_counter() - self._forget_after(reached)
+        self.bar = bar("train", total=total_steps, initial=reached.get("train", 0), unit="step")
+        self.bar.set_postfix_str("operators that are new here are compiled first")
+        self.recent: deque[tuple[int, float]] = deque(maxlen=WINDOW)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the run so far, an interrupted part included."""
+        return time.perf_counter() - self.started
+
+    def step(self, record: dict, step_seconds: float) -> None:
+        """Logs one update; `record` has what METRICS lines have but time and speed."""
+        self.recent.append((record["tokens"], step_seconds))
+        speed = sum(tokens for tokens, _ in self.recent) / sum(seconds for _, seconds in self.recent)
+        self._append({**record, "tokens_per_second": round(record["tokens"] / step_seconds, 1)})
+        self.bar.set_postfix_str(
+            f"loss {record['loss']:.3f}, rate {record['learning_rate']:.1e}, {speed:,.0f} tokens/s",
+            refresh=False,
+        )
+        self.bar.update()
+        if forecast := self.forecast.update(record["tokens"], step_seconds, self.total_steps - record["step"]):
+            self.say(forecast)
+
+    def validation(self, step: int, epoch: float, score) -> None:
+        """Logs one validation: a `Score` of `training/evaluation.py`."""
+        record = {
+            "step": step,
+            "epoch": round(epoch, 4),
+            "split": "validation",
+            "loss": score.loss,
+            "perplexity": score.perplexity,
+            "tokens": score.tokens,
+            "examples": score.examples,
+        }
+        self._append(record if score.accuracy is None else {**record, "accuracy": score.accuracy})
+
+    def say(self, text: str) -> None:
+        """Prints above the bar."""
+        tqdm.write(text)
+
+    def close(self) -> None:
+        """Ends the bar. The lines are written already."""
+        self.bar.close()
+
+    def _append(self, record: dict) -> None:
+        line = json.dumps({**record, "seconds": round(self.seconds, 3)})
+        with self._telling(), self.path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def flush(self) -> None:
+        """Waits until the lines are on the disk: a checkpoint must not outlive the metrics of its steps."""
+        with self._telling():
+            flush(self.path)
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f"cannot write {self.path}: {error.strerror}; free some space") from error
+
+    def _forget_after(self, reached: Mapping[str, int]) -> float:
+        """Keeps the lines up to each split's step; the seconds passed by then.
+
+        Drops the rest: a cut line, and what was measured at the end of the run on more examples than before.
+        """
+        kept, seconds, examples = [], 0.0, None
+        for line in read_lines(self.path) if self.path.is_file() else ():
+            try:
+                record = json.loads(line)
+                wanted = record["step"] <= reached.get(record["split"], -1)
+                if record["split"] == "validation":
+                    examples = record.get("examples") if examples is None else examples
+                    wanted = wanted and record.get("examples") == examples
+            except (ValueError, KeyError, TypeError, RecursionError):
+                continue
+            if wanted:
+                kept.append(line.rstrip("\n") + "\n")
+                seconds = record.get("seconds", seconds)
+        write_text(self.path, "".join(kept))
+        return seconds
+
+
+# --- read back
 
 
 @dataclass(frozen=True)
