@@ -76,7 +76,7 @@ def main() -> None:
     length = longest(run.get("max_length") if given.max_length is None else given.max_length, found.config)
     dataset = read_split(task, given.split, data_dir, given.limit)
     data = task.encode(dataset.examples, found.tokenizer, length)
-    check_forward(found.config, min(given.batch_size, len(data)), max(data.lengths), "--batch-size")
+    check_forward(found.config, min(given.batch_size, len(data)), max(data.lengths), "{batch_size}")
     if how_to_answer:
         how_to_answer.check(found.config, len(data))
     print(report(dataset, data), file=sys.stderr)

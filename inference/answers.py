@@ -63,8 +63,8 @@ class Decoding:
             check_num_beams(self.num_beams, config.vocab_size)
         each = max(self.num_beams, self.samples, self.best_of)
         rows = each * min(inputs, max(1, self.batch_size // each))
-        options = "--num-beams" if self.num_beams > 1 else "--best-of or --samples" if each > 1 else "--batch-size"
-        check_decoding(config, rows, self.max_new_tokens, f"{options}, or --max-new-tokens")
+        named = "{num_beams}" if self.num_beams > 1 else "{best_of} or {samples}" if each > 1 else "{batch_size}"
+        check_decoding(config, rows, self.max_new_tokens, named + ", or {max_new_tokens}")
 
     def room(self, positions: int) -> int:
         """How long a prompt may be, so that the longest answer still fits into `positions`; half of them at least."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.files import is_own_stream, writing_to
+from common.options import option_name
 from common.terminal import bar, exact
 from datasets.example import Example, Task
 from gpt2_jittor.stopping import Stopper
@@ -108,7 +109,7 @@ class Session:
                     try:
                         self.say({**fields, last: text})
                     except UserError as error:  # an input that is too long ends the turn, not the session
-                        print(f"error: {error}", file=sys.stderr, flush=True)
+                        print(f"error: {error.with_names(option_name)}", file=sys.stderr, flush=True)
                     if self.task.kind != "qa":
                         break
         if not self.as_json:

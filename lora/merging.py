@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.errors import UserError
+from common.errors import ParameterError, UserError
 from common.files import read_yaml
 from datasets.registry import TASKS
 from gpt2_jittor.config import GPT2Config
@@ -128,11 +128,12 @@ def base_of(directory: Path, adapter: Adapter, given: str | None) -> Path:
     named, typed = adapter.config.base_model_name_or_path, run_arguments(directory).get("model")
     base = named if named and Path(named).is_dir() else typed or named
     if not isinstance(base, str) or not base:
-        raise UserError(f"{directory} does not name its base model; give it with --model")
+        raise ParameterError("{directory} does not name its base model; give it with {model}", directory=directory)
     try:
         return locate(base)
     except UserError as error:
-        raise UserError(f"{directory} names a base that cannot be had: {error}; or give it with --model") from None
+        template = "{directory} names a base that cannot be had: {error}; or give it with {model}"
+        raise ParameterError(template, directory=directory, error=error) from None
 
 
 def run_arguments(directory: Path) -> dict:

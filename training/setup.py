@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common import processes
-from common.errors import Faults, UserError
+from common.errors import Faults, ParameterError, UserError
 from datasets import registry
 from datasets.encode import EncodedSet, report
 from datasets.example import Dataset, Task
@@ -87,12 +87,15 @@ def read_inputs(arguments: TrainingArguments, say=print) -> Inputs:
     faults = Faults()
     with faults.gathered():
         if task.kind == "classify" and arguments.head_dropout:
-            raise UserError(f"--head-dropout is for a language model's head, {task.name} has classes: leave it out")
+            raise ParameterError(
+                "{head_dropout} is for a language model's head, {task} has classes: leave it out", task=task.name
+            )
     with faults.gathered():
         base = read_base(arguments)
         directory, config, _, tokenizer, _ = base
         if directory.resolve() == arguments.run_dir.resolve():
-            raise UserError(f"--output-dir {arguments.run_dir} is the model's own folder: choose another")
+            folder = arguments.run_dir
+            raise ParameterError("{output_dir} {folder} is the model's own folder: choose another", folder=folder)
         arguments = dataclasses.replace(arguments, max_length=longest(arguments.max_length, config))
     encoded, sources, reports = {}, (), []
     for split in ("train", "validation"):
@@ -123,12 +126,15 @@ def check_sizes_of(inputs: Inputs) -> None:
     given, each = inputs.arguments, inputs.batches_per_epoch
     most = max(each, MOST_ACCUMULATION)
     if given.gradient_accumulation > most:
-        raise UserError(
-            f"--gradient-accumulation {given.gradient_accumulation:,} is more than {most:,} batches in one update, "
-            f"where all the data are {each:,}: lower it"
+        raise ParameterError(
+            "{gradient_accumulation} {value:,} is more than {most:,} batches in one update, "
+            "where all the data are {each:,}: lower it",
+            value=given.gradient_accumulation,
+            most=most,
+            each=each,
         )
     rows = min(given.batch_size, len(inputs.train)) * processes.here() // processes.count()
-    check_training(inputs.config, rows, max(inputs.train.lengths), "--batch-size or --max-length")
+    check_training(inputs.config, rows, max(inputs.train.lengths), "{batch_size} or {max_length}")
 
 
 def read_base(
@@ -145,7 +151,11 @@ def read_base(
     with faults.gathered():
         config = open_model(directory).config
         if arguments.tuning == "lora" and arguments.lora_r > config.n_embd:
-            raise UserError(f"--lora-r {arguments.lora_r} is larger than the model's width, {config.n_embd}: lower it")
+            raise ParameterError(
+                "{lora_r} {value} is larger than the model's width, {width}: lower it",
+                value=arguments.lora_r,
+                width=config.n_embd,
+            )
         if arguments.tuning == "lora" and arguments.lora_targets:
             targets = LoraConfig(target_modules=names_or_expression(arguments.lora_targets))
             targets.check_targets(projections_of(config.n_layer))
@@ -163,17 +173,21 @@ def read_base(
 
 
 def read_split(task: Task, split: str, data_dir: str | None, limit: int | None = None) -> Dataset:
-    """A split's examples, the first `limit` of them. `data_dir` is what `--data-dir` says."""
+    """A split's examples, the first `limit` of them. `data_dir` is what the parameter of that name says."""
     dataset = task.load(split, registry.data_dir(task, data_dir))
     dataset.examples = dataset.examples[:limit]
     return dataset
 
 
 def longest(max_length: int | None, config: GPT2Config) -> int:
-    """The longest example in tokens: what `--max-length` says, or DEFAULT_LENGTH as far as the model goes."""
+    """The longest example in tokens: `max_length`, or DEFAULT_LENGTH as far as the model goes."""
     length = min(DEFAULT_LENGTH, config.n_positions) if max_length is None else max_length
     if not 2 <= length <= config.n_positions:
-        raise UserError(f"--max-length must be between 2 and the model's {config.n_positions} positions, not {length}")
+        raise ParameterError(
+            "{max_length} must be between 2 and the model's {positions} positions, not {value}",
+            positions=config.n_positions,
+            value=length,
+        )
     return length
 
 
@@ -221,9 +235,11 @@ def check_not_shorter(inputs: Inputs, before: TrainingArguments) -> None:
     """Raises UserError where a run that is taken up again would end earlier than it was to."""
     steps, planned = inputs.total_steps, dataclasses.replace(inputs, arguments=before).total_steps
     if steps < planned:
-        raise UserError(
-            f"--resume can make a run longer, not shorter: {steps} steps, {planned} were planned; "
-            "raise --epochs or --max-steps, or leave them out"
+        raise ParameterError(
+            "{resume} can make a run longer, not shorter: {steps} steps, {planned} were planned; "
+            "raise {epochs} or {max_steps}, or leave them out",
+            steps=steps,
+            planned=planned,
         )
 
 
