@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common import processes
-from common.errors import Faults, ParameterError, UserError
+from common.errors import ErrorCollector, ParameterError, UserError
 from datasets import registry
 from datasets.encode import EncodedSet, report
 from datasets.example import Dataset, Task
@@ -84,13 +84,13 @@ def is_here(arguments: TrainingArguments) -> bool:
 def read_inputs(arguments: TrainingArguments, say=print) -> Inputs:
     """Finds the model, reads and encodes the data, settles the defaults. Raises UserError for what is wrong."""
     task = registry.task(arguments.task)
-    faults = Faults()
-    with faults.gathered():
+    errors = ErrorCollector()
+    with errors.collect():
         if task.kind == "classify" and arguments.head_dropout:
             raise ParameterError(
                 "{head_dropout} is for a language model's head, {task} has classes: leave it out", task=task.name
             )
-    with faults.gathered():
+    with errors.collect():
         base = read_base(arguments)
         directory, config, _, tokenizer, _ = base
         if directory.resolve() == arguments.run_dir.resolve():
@@ -99,9 +99,9 @@ def read_inputs(arguments: TrainingArguments, say=print) -> Inputs:
         arguments = dataclasses.replace(arguments, max_length=longest(arguments.max_length, config))
     encoded, sources, reports = {}, (), []
     for split in ("train", "validation"):
-        with faults.gathered():
+        with errors.collect():
             samples = read_split(task, split, arguments.data_dir)
-            if faults.errors:  # there may be nothing to encode with, and it would be in vain
+            if errors.errors:  # there may be nothing to encode with, and it would be in vain
                 continue
             encoded[split] = task.encode(samples.examples, tokenizer, arguments.max_length)
             if not encoded[split].scored:
@@ -109,7 +109,7 @@ def read_inputs(arguments: TrainingArguments, say=print) -> Inputs:
             sources = sources or tuple(samples.examples[index].source for index in encoded[split].kept)
             reports.append(report(samples, encoded[split]))
             say(reports[-1])
-    faults.tell()
+    errors.raise_all()
     splits = encoded["train"], encoded["validation"], encoded["validation"]
     inputs = settle(Inputs(arguments, task, *base, *splits, samples, tuple(reports), sources))
     check_sizes_of(inputs)
@@ -146,9 +146,9 @@ def read_base(
 
     Raises UserError for what is missing or damaged, the weights' files included, whose tensors are not read yet.
     """
-    faults = Faults()
+    errors = ErrorCollector()
     directory = locate(arguments.model)
-    with faults.gathered():
+    with errors.collect():
         config = open_model(directory).config
         if arguments.tuning == "lora" and arguments.lora_r > config.n_embd:
             raise ParameterError(
@@ -159,9 +159,9 @@ def read_base(
         if arguments.tuning == "lora" and arguments.lora_targets:
             targets = LoraConfig(target_modules=names_or_expression(arguments.lora_targets))
             targets.check_targets(projections_of(config.n_layer))
-    with faults.gathered():
+    with errors.collect():
         tokenizer = load_tokenizer(directory)
-    faults.tell()
+    errors.raise_all()
     check_sizes(tokenizer, config)
     before = tokenizer.eos_token_id
     added = tuple(add_tokens(tokenizer, arguments.added_tokens or ()))
