@@ -16,7 +16,7 @@ from pathlib import Path
 
 from common import processes
 from common.command import Parser
-from common.errors import Faults, UserError
+from common.errors import ErrorCollector, UserError
 from common.files import remove_unfinished, write_text
 from common.lock import locked
 from common.options import add_options, option_name
@@ -34,16 +34,16 @@ def parse() -> tuple[TrainingArguments, TrainingArguments | None]:
     add_options(parser, TrainingArguments)
     given = vars(parser.parse_args())
     recipe, resume = given.pop("config", None), given.pop("resume")
-    values, faults = {}, Faults()
-    with faults.gathered():
+    values, errors = {}, ErrorCollector()
+    with errors.collect():
         values = read_recipe(recipe) if recipe else {}
-    with faults.gathered():
+    with errors.collect():
         arguments = resolve(given, values, recipe)
     lora_options = [option_name(name) for name in given if name.startswith("lora_")]
-    with faults.gathered():
+    with errors.collect():
         if given.get("tuning", values.get("tuning")) == "full" and lora_options:
             raise UserError(f"--tuning full trains every weight: leave out {', '.join(lora_options)}")
-    faults.tell()
+    errors.raise_all()
     if not resume:
         return arguments, None
     said = {name: value for name, value in over(values, given).items() if value is not None}
@@ -56,16 +56,16 @@ def main() -> None:
     # What can be wrong is found before Jittor is imported, which takes minutes on a new machine.
     from training.setup import check_not_shorter, is_here, read_inputs
 
-    faults = Faults()
-    with faults.gathered():
+    errors = ErrorCollector()
+    with errors.collect():
         check_folder(arguments.run_dir, before)
-    with faults.gathered():
+    with errors.collect():
         check_device(arguments)
     if not is_here(arguments):
-        faults.tell()  # before minutes of a download
-    with faults.gathered():
+        errors.raise_all()  # before minutes of a download
+    with errors.collect():
         inputs = read_inputs(arguments)
-    faults.tell()
+    errors.raise_all()
     if before:
         check_not_shorter(inputs, before)
     with locked(inputs.arguments.run_dir) if processes.is_first() else contextlib.nullcontext():

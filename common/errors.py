@@ -54,14 +54,14 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(f"{{{name}}}" for name in names)
 
 
-class Faults:
+class ErrorCollector:
     """Gathers user errors, so that all of them are heard of at once."""
 
     def __init__(self, errors: Iterable[UserError] = ()):
         self.errors = list(errors)
 
     @contextlib.contextmanager
-    def gathered(self) -> Iterator[None]:
+    def collect(self) -> Iterator[None]:
         """Takes up the `UserError` that ends the block, and goes on behind it."""
         try:
             yield
@@ -69,7 +69,7 @@ class Faults:
             if str(error) not in map(str, self.errors):  # one missing folder, met twice
                 self.errors.append(error)
 
-    def tell(self) -> None:
+    def raise_all(self) -> None:
         """Raises one UserError with what was gathered, if anything was."""
         if len(self.errors) > SHOWN:
             more = UserError(f"and {len(self.errors) - SHOWN} more")

@@ -18,7 +18,7 @@ import urllib.parse
 import zipfile
 from pathlib import Path
 
-from common.errors import UserError
+from common.errors import ParameterError, UserError
 from common.files import expanded
 from common.terminal import bar
 
@@ -30,13 +30,13 @@ PAUSE = 1.0  # seconds between them
 ETAG = re.compile(r"\w[\w.+=-]*", re.ASCII)  # it becomes the name of a file
 
 
-class HubError(UserError):
+class HubError(ParameterError):
     """A file that cannot be had. `reason` says why; `missing` is what there is not: "file", "repository",
     "access" to it, or "network", which is any other fault.
     """
 
-    def __init__(self, message: str, reason: str, missing: str):
-        super().__init__(message)
+    def __init__(self, template: str, /, *, reason: str, missing: str, **values: str):
+        super().__init__(template, reason=reason, **values)
         self.reason = reason
         self.missing = missing
 
@@ -46,13 +46,14 @@ def fetch(
     filename: str,
     repo_type: str = "model",
     cache_dir: Path | None = None,
-    instead: str = "give a folder with --data-dir",
+    instead: str = "give a folder with {data_dir}",
 ) -> Path:
     """The path of `filename` in the hub's cache, downloaded where it is missing or has changed.
 
     What the cache has is good enough where no newer one can be had. HF_ENDPOINT, HF_HOME, HF_HUB_CACHE and
     HF_HUB_OFFLINE are read at each call. Raises HubError where the file cannot be had, UserError where it
-    arrives damaged or HF_ENDPOINT is no address; `instead` says what else can be done.
+    arrives damaged or HF_ENDPOINT is no address; `instead` says what else can be done, as a
+    template of a ParameterError.
     """
     hub = endpoint()  # first of all: the client cannot be imported beside an address that is none
     from huggingface_hub.errors import EntryNotFoundError, HFValidationError, HTTPError, OfflineModeIsEnabled
@@ -74,7 +75,8 @@ def fetch(
             if fault and fault not in reason:
                 reason = f"{reason}, and {fault}"
             source = f"{hub} ({repo_type} {repo_id})"
-            raise HubError(f"cannot get {filename} from {source}: {reason}; {instead}", reason, missing) from error
+            template = "cannot get {filename} from {source}: {reason}; " + instead
+            raise HubError(template, filename=filename, source=source, reason=reason, missing=missing) from error
     return known
 
 
@@ -165,9 +167,8 @@ def _fetch(repo_id: str, filename: str, repo_type: str, cache: Path, instead: st
                 fault = _fault(part, etag, metadata.size)
                 if fault:
                     part.unlink()
-                    raise UserError(
-                        f"{repo_id}/{filename} arrived damaged ({fault}) and was removed: try again, or {instead}"
-                    )
+                    template = "{file} arrived damaged ({fault}) and was removed: try again, or " + instead
+                    raise ParameterError(template, file=f"{repo_id}/{filename}", fault=fault)
                 part.replace(blob)
     newest = cache / folder / "refs" / "main"
     if newest.is_file() and not newest.read_bytes().isascii():  # damaged: the client would read it, and fail

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from common.errors import UserError
+from common.errors import ParameterError, UserError
 
 LOCK = ".lock"
 
@@ -27,7 +27,9 @@ def locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.ELOOP:  # what O_NOFOLLOW says of a link
             raise UserError(_foreign(path)) from error
-        raise UserError(f"cannot write {folder}: {error.strerror}; choose another --output-dir") from error
+        raise ParameterError(
+            "cannot write {folder}: {reason}; choose another {output_dir}", folder=folder, reason=error.strerror
+        ) from error
     try:
         with contextlib.suppress(OSError):  # a full disk: it is locked all the same
             os.truncate(opened, 0)
@@ -55,8 +57,10 @@ def _take(path: Path) -> int:
         except BlockingIOError:
             holder = _holder(opened)
             os.close(opened)
-            raise UserError(
-                f"another training works in {path.parent}{holder}: wait for it, or choose another --output-dir"
+            raise ParameterError(
+                "another training works in {folder}{holder}: wait for it, or choose another {output_dir}",
+                folder=path.parent,
+                holder=holder,
             ) from None
         except BaseException:
             os.close(opened)

@@ -55,7 +55,7 @@ def dialogue(turns: Sequence[str], source: str = "") -> Example:
     """The example for a dialogue: for training, and for a chat's history alike.
 
     The first turn is given, the others are scored; each is followed by the end token. A turn loses the space around
-    it, nothing else. Where the tokenizer has the speakers' tokens (`--added-tokens`), each turn begins with its
+    it, nothing else. Where the tokenizer has the speakers' tokens (`added_tokens`), each turn begins with its
     speaker's, which is never scored.
     """
     return Example(

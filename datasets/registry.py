@@ -3,7 +3,7 @@
 import difflib
 from pathlib import Path
 
-from common.errors import UserError
+from common.errors import ParameterError, UserError
 from datasets import dailydialog, dolly, emotion, imdb, rte, squad, text
 from datasets.task import Task
 
@@ -20,7 +20,7 @@ def task(name: str) -> Task:
 
 
 def data_dir(task: Task, value: str | None) -> Path | None:
-    """What `--data-dir` means: None is the hub's copy, "sample" the embedded sample, else a path.
+    """What the parameter `data_dir` means: None is the hub's copy, "sample" the embedded sample, else a path.
 
     Raises UserError where the task has no sample, or where there is no such path.
     """
@@ -28,14 +28,16 @@ def data_dir(task: Task, value: str | None) -> Path | None:
         return None
     path = sample_dir(task) if value == "sample" else Path(value)
     if not path.exists():
-        raise UserError(f"--data-dir {path} does not exist: give a folder of {task.name} data, or `sample`")
+        raise ParameterError(
+            "{data_dir} {path} does not exist: give a folder of {task} data, or `sample`", path=path, task=task.name
+        )
     if not path.is_dir() and not path.is_file():
-        raise UserError(f"--data-dir {path} is neither a folder nor a file: give one of them")
+        raise ParameterError("{data_dir} {path} is neither a folder nor a file: give one of them", path=path)
     return path
 
 
 def sample_dir(task: Task) -> Path:
     """The folder of the task's embedded sample. Raises UserError where it has none."""
     if task.sample is None:
-        raise UserError(f"the task {task.name} has no embedded sample: give a folder with --data-dir")
+        raise ParameterError("the task {task} has no embedded sample: give a folder with {data_dir}", task=task.name)
     return task.sample

@@ -10,7 +10,7 @@ A folder's .txt files are read, whatever the case of their names; what else is i
 import re
 from pathlib import Path
 
-from common.errors import UserError
+from common.errors import ParameterError, UserError
 from datasets.encode import dialogue_prompt, packed
 from datasets.example import Dataset, Example, Segment
 from datasets.read import read_text
@@ -30,7 +30,7 @@ def load(split: str, data_dir: Path | None) -> Dataset:
     Raises UserError where there is no text for it.
     """
     if data_dir is None:
-        raise UserError("the task text reads your own files: give a folder of .txt files with --data-dir")
+        raise ParameterError("the task text reads your own files: give a folder of .txt files with {data_dir}")
     files, held_out, skipped = _files(Path(data_dir))
     own = held_out.get(f"{split}.txt")
     if own:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from common.errors import UserError
+from common.errors import ParameterError
 from generation.decoding import EndIds, Generated, end_set, max_answer_tokens, pad_left
 from generation.sampling import (
     against_repetition,
@@ -71,7 +71,9 @@ def beam_search(
                 cache.select(rows)
                 new, mask = np.concatenate([search.ids[:, -1:] for search in live]), None
     if not all(search.pool for search in searches):
-        raise UserError("no token is left to choose: use a less extreme --no-repeat-ngram or --repetition-penalty")
+        raise ParameterError(
+            "no token is left to choose: use a less extreme {no_repeat_ngram_size} or {repetition_penalty}"
+        )
     return [search.pool[:samples] for search in searches]
 
 
@@ -174,12 +176,16 @@ def _best(scores: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.nd
 def _check(options: _Options, max_new_tokens: int, samples: int, vocab: int) -> None:
     beams = options.num_beams
     if not isinstance(beams, numbers.Integral) or beams < 2:
-        raise UserError(f"--num-beams must be a whole number, 2 or more (1 is --greedy), not {beams}")
+        raise ParameterError("{num_beams} must be a whole number, 2 or more (1 is {greedy}), not {value}", value=beams)
     check_num_beams(beams, vocab, options.candidates // beams)
     if max_new_tokens < 1:
-        raise UserError(f"--max-new-tokens must be at least 1, not {max_new_tokens}")
+        raise ParameterError("{max_new_tokens} must be at least 1, not {value}", value=max_new_tokens)
     if not isinstance(samples, numbers.Integral) or not 1 <= samples <= beams:
-        raise UserError(f"--samples must be between 1 and the {beams} beams, not {samples}")
+        raise ParameterError(
+            "{samples} must be between 1 and the {beams} beams, not {value}", beams=beams, value=samples
+        )
     check_length_penalty(options.length_penalty)
     if options.early_stopping not in (True, False, "never"):
-        raise UserError(f'--early-stopping must be True, False or "never", not {options.early_stopping}')
+        raise ParameterError(
+            '{early_stopping} must be True, False or "never", not {value}', value=options.early_stopping
+        )

@@ -10,6 +10,7 @@ from typing import Any
 
 from common.errors import UserError
 from common.files import is_own_stream, writing_to
+from common.options import option_name
 from common.terminal import bar, exact
 from generation.engine import Engine, Prompt
 from generation.requests import Request, typed_text
@@ -80,7 +81,7 @@ class Console:
                     try:
                         self.say({**fields, last: text})
                     except UserError as error:  # an input that is too long ends the turn, not the session
-                        print(f"error: {error}", file=sys.stderr, flush=True)
+                        print(f"error: {error.with_names(option_name)}", file=sys.stderr, flush=True)
                     if not standing:
                         break
         if not self.as_json:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from common.errors import UserError
+from common.errors import ParameterError
 
 MOST_LENGTH_PENALTY = 10
 
@@ -71,9 +71,13 @@ def against_repetition(repetition_penalty: float = 1.0, no_repeat_ngram_size: in
     Raises UserError for an option out of range.
     """
     if not 0 < repetition_penalty < np.inf:
-        raise UserError(f"--repetition-penalty must be a positive number, 1 is off, not {repetition_penalty}")
+        raise ParameterError(
+            "{repetition_penalty} must be a positive number, 1 is off, not {value}", value=repetition_penalty
+        )
     if not isinstance(no_repeat_ngram_size, numbers.Integral) or no_repeat_ngram_size < 0:
-        raise UserError(f"--no-repeat-ngram must be a whole number, 0 (off) or more, not {no_repeat_ngram_size}")
+        raise ParameterError(
+            "{no_repeat_ngram_size} must be a whole number, 0 (off) or more, not {value}", value=no_repeat_ngram_size
+        )
     steps: list[Step] = []
     if repetition_penalty != 1:
         steps.append(lambda logits, ids: penalize_repetition(logits, ids, repetition_penalty))
@@ -197,9 +201,9 @@ def _nucleus(row: np.ndarray, p: float) -> np.ndarray:
 def check_drawable(logits: np.ndarray) -> None:
     """Raises UserError where a row of [batch, vocab] holds NaN or +inf, or nothing but -inf."""
     if not np.isfinite(logits.max(axis=-1)).all():  # a row's maximum is NaN where any of the row is
-        raise UserError(
+        raise ParameterError(
             "no token can be chosen from the logits, which hold NaN or infinity: use other weights (did training "
-            "diverge?), or a less extreme --temperature, --repetition-penalty or --no-repeat-ngram"
+            "diverge?), or a less extreme {temperature}, {repetition_penalty} or {no_repeat_ngram_size}"
         )
 
 
@@ -207,24 +211,31 @@ def check_num_beams(num_beams: int, vocab: int, candidates: int = 2) -> None:
     """Raises UserError where a vocabulary has not so many `candidates` for each beam."""
     if candidates * num_beams > vocab:
         share = "half" if candidates == 2 else f"1/{candidates}"
-        raise UserError(f"--num-beams must be at most {share} of the vocabulary's {vocab} tokens, not {num_beams}")
+        raise ParameterError(
+            "{num_beams} must be at most {share} of the vocabulary's {vocab} tokens, not {value}",
+            share=share,
+            vocab=vocab,
+            value=num_beams,
+        )
 
 
 def check_length_penalty(value: float) -> None:
     """Raises UserError for what a beam search cannot divide by: lengths to the power of hundreds leave float32."""
     if not abs(value) <= MOST_LENGTH_PENALTY:
-        raise UserError(f"--length-penalty must be between ±{MOST_LENGTH_PENALTY}, not {value}")
+        raise ParameterError(
+            "{length_penalty} must be between ±{most}, not {value}", most=MOST_LENGTH_PENALTY, value=value
+        )
 
 
 def _check(temperature: float, top_k: int, top_p: float, min_p: float, seed: int | None) -> None:
     # Written as `not (within)` so that NaN, which compares as False, is refused as well.
     if not 0 <= temperature < np.inf:
-        raise UserError(f"--temperature must be 0 (greedy) or a positive number, not {temperature}")
+        raise ParameterError("{temperature} must be 0 (greedy) or a positive number, not {value}", value=temperature)
     if not isinstance(top_k, numbers.Integral) or top_k < 0:
-        raise UserError(f"--top-k must be a whole number, 0 (off) or more, not {top_k}")
+        raise ParameterError("{top_k} must be a whole number, 0 (off) or more, not {value}", value=top_k)
     if not 0 <= top_p <= 1:
-        raise UserError(f"--top-p must be between 0 and 1 (off), not {top_p}")
+        raise ParameterError("{top_p} must be between 0 and 1 (off), not {value}", value=top_p)
     if not 0 <= min_p <= 1:
-        raise UserError(f"--min-p must be between 0 (off) and 1, not {min_p}")
+        raise ParameterError("{min_p} must be between 0 (off) and 1, not {value}", value=min_p)
     if seed is not None and (not isinstance(seed, numbers.Integral) or seed < 0):
-        raise UserError(f"--seed must be a whole number, 0 or more, not {seed}")
+        raise ParameterError("{seed} must be a whole number, 0 or more, not {value}", value=seed)

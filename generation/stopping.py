@@ -7,7 +7,7 @@ its beginning is held back: what was shown is never part of a stop string.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from common.errors import UserError
+from common.errors import ParameterError
 from gpt2_jittor.tokenizer import TextStream
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Stopper:
         if isinstance(strings, str):
             strings = [strings]
         if not all(strings):
-            raise UserError("--stop is an empty string, which would stop every text; give it some text")
+            raise ParameterError("{stop} is an empty string, which would stop every text; give it some text")
         self.strings = list(strings)
         self.stopped = False
         self._held = ""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common import hub
-from common.errors import UserError
+from common.errors import ParameterError, UserError
 from common.files import expanded
 from gpt2_jittor.config import PRESETS
 from gpt2_jittor.tokenizer import FILES
@@ -51,7 +51,7 @@ def _local(folder: Path) -> Path:
     if (folder / "config.json").is_file():
         return folder
     if (folder / "adapter_config.json").is_file():
-        raise UserError(f"{folder} holds an adapter, not a model: give it as --adapter")
+        raise ParameterError("{folder} holds an adapter, not a model: give it as {adapter}", folder=folder)
     if folder.is_dir():
         raise UserError(f"{folder} has no config.json: give a model's folder in Hugging Face's layout")
     if folder.exists():

@@ -3,7 +3,7 @@
 What a precision does is told in `ops/precision.py`.
 """
 
-from common.errors import UserError
+from common.errors import ParameterError
 from gpt2_jittor import cuda, runtime
 from gpt2_jittor.cuda.driver import dotted
 
@@ -20,11 +20,17 @@ def check_precision(precision: str, device: str) -> None:
     if precision == "fp32" or device == "auto":
         return
     if device == "cpu":
-        raise UserError(f"--precision {precision} is for CUDA: the CPU computes in --precision fp32")
+        raise ParameterError("{precision} {value} is for CUDA: the CPU computes in {precision} fp32", value=precision)
     found = cuda.find(runtime.find_compiler())
     release = found.toolkit.release
     if release < OLDEST_TOOLKIT:
-        raise UserError(f"--precision {precision} needs CUDA 11 or 12, not {dotted(release)}: see docs/cuda.md")
+        raise ParameterError(
+            "{precision} {value} needs CUDA 11 or 12, not {release}: see docs/cuda.md",
+            value=precision,
+            release=dotted(release),
+        )
     for device in found.driver.devices[:1]:  # the one that Jittor runs on
         if precision == "bf16" and device.capability < OLDEST_FOR_BF16:
-            raise UserError(f"--precision bf16 needs a GPU of compute capability 8.0: use fp16 on this {device}")
+            raise ParameterError(
+                "{precision} bf16 needs a GPU of compute capability 8.0: use fp16 on this {gpu}", gpu=device
+            )

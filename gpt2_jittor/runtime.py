@@ -16,7 +16,7 @@ import sysconfig
 from pathlib import Path
 
 from common import processes
-from common.errors import UserError
+from common.errors import ParameterError, UserError
 from common.interrupt import interrupts_deferred
 from gpt2_jittor import cuda, kernel_cache, process
 from gpt2_jittor.cuda import Cuda
@@ -46,7 +46,8 @@ def prepare(device: str = "auto") -> str:
 
 def _prepare(device: str) -> str:
     if device not in DEVICES:
-        raise UserError(f"--device {device} is unknown; choose one of {', '.join(DEVICES)}")
+        known = ", ".join(DEVICES)
+        raise ParameterError("{device} {value} is unknown; choose one of {known}", value=device, known=known)
     if os.name == "posix" and not find_compiler():
         raise UserError(f"{_compiler()} was not found; Jittor compiles its operators: {INSTALL_COMPILER}")
     os.environ.setdefault("log_silent", "1")
@@ -63,7 +64,9 @@ def _prepare(device: str) -> str:
         os.environ["python_config_path"] = str(config)
     found = Cuda() if device == "cpu" else cuda.find(find_compiler())
     if device == "cuda" and not found.usable:
-        raise UserError(f"--device cuda: {found.problem}; see `python -m gpt2_jittor.doctor`, or use --device cpu")
+        raise ParameterError(
+            "{device} cuda: {problem}; see `python -m gpt2_jittor.doctor`, or use {device} cpu", problem=found.problem
+        )
     os.environ.update(found.settings())
     device = "cuda" if found.usable else "cpu"
     os.environ["cache_name"] = cache_name(device)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.errors import UserError
+from common.errors import ParameterError, UserError
 from common.files import TEMPORARY, flush, open_regular, read_json
 from gpt2_jittor.config import GPT2Config
 from gpt2_jittor.patterns import load_guarded
@@ -76,11 +76,13 @@ def add_tokens(tokenizer: "PreTrainedTokenizerFast", tokens: Sequence[str]) -> l
     known = tokenizer.get_vocab() if tokens else {}
     for index, token in enumerate(tokens):
         if not token.strip() or token in known or token in tokens[:index]:
-            raise UserError(
-                f"--added-tokens must be new, each named once, not {token!r}: choose others, such as <USER>"
+            raise ParameterError(
+                "{added_tokens} must be new, each named once, not {token!r}: choose others, such as <USER>", token=token
             )
         if SURROGATE.search(token):
-            raise UserError(f"--added-tokens: {token!r} is not UTF-8 text; check the terminal's encoding")
+            raise ParameterError(
+                "{added_tokens}: {token!r} is not UTF-8 text; check the terminal's encoding", token=token
+            )
     tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in tokens], special_tokens=True)
     if END_OF_TURN in tokens:
         tokenizer.eos_token = END_OF_TURN

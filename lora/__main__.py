@@ -13,6 +13,7 @@ from pathlib import Path
 
 from common.command import Parser, run_command
 from common.errors import UserError
+from common.options import option_name
 
 
 def parse() -> argparse.Namespace:
@@ -79,7 +80,7 @@ def inspect(arguments: argparse.Namespace) -> None:
         if arguments.model:
             raise
         base = None
-        print(f"note: without the base's norms: {error}", file=sys.stderr)
+        print(f"note: without the base's norms: {error.with_names(option_name)}", file=sys.stderr)
     summary = look(folder, base and base.directory)
     print(json.dumps(summary, indent=2, ensure_ascii=False) if arguments.json else describe(summary))
 

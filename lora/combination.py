@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from common.errors import UserError
+from common.errors import ParameterError, UserError
 from gpt2_jittor.fingerprint import disagreement
 from lora.files import PREFIX, A, Adapter, B
 
@@ -75,9 +75,12 @@ def _check(adapters: Mapping[str, Adapter], weights: Mapping[str, float], ignore
     for name in known[1:]:
         first, second = adapters[known[0]], adapters[name]
         if difference := disagreement(first.base, second.base, second.is_classifier):
-            raise UserError(
-                f"adapters {known[0]!r} and {name!r} were trained on different bases, so that no sum fits either: "
-                f"{difference}; --ignore-base goes on"
+            raise ParameterError(
+                "adapters {first!r} and {second!r} were trained on different bases, so that no sum fits either: "
+                "{difference}; {ignore_base} goes on",
+                first=known[0],
+                second=name,
+                difference=difference,
             )
     tasks = {adapters[name].config.task_type for name in weights}
     if len(tasks) > 1:

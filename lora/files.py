@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.errors import UserError
+from common.errors import ParameterError, UserError
 from common.files import write_json
 from gpt2_jittor.fingerprint import Base
 from gpt2_jittor.outline import SCORE, StoredModel
@@ -104,9 +104,12 @@ def check_base(source: str | Path, adapter: Adapter, base: Base | StoredModel | 
         return
     base = Base(base) if isinstance(base, StoredModel) else base
     if difference := base.difference(adapter.base, adapter.is_classifier):
-        raise UserError(
-            f"{source} was trained on another base than {base.directory}: {difference}; "
-            "give its own (--model), or go on with --ignore-base"
+        raise ParameterError(
+            "{source} was trained on another base than {base}: {difference}; "
+            "give its own ({model}), or go on with {ignore_base}",
+            source=source,
+            base=base.directory,
+            difference=difference,
         )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from common.errors import UserError
+from common.errors import ParameterError, UserError
 from gpt2_jittor.outline import SCORE
 from gpt2_jittor.tokenizer import save_tokenizer
 from lora.files import PREFIX
@@ -26,7 +26,7 @@ def plan(
     source.ends()  # what is wrong with them is told now
     if not source.adapter.is_classifier:
         if labels is not None:
-            raise UserError(f"--labels: {source.folder} is a language model's adapter, which has no classes")
+            raise ParameterError("{labels}: {0} is a language model's adapter, which has no classes", source.folder)
         if source.base.classifies:
             raise UserError(f"{source.folder} is a language model's adapter, and {source.directory} a classifier")
         return source
@@ -48,8 +48,9 @@ def _labels(source: ModelSource, given: Sequence[str] | None, trained: Sequence[
         raise UserError(f"{source.folder}: a classifier's adapter must hold its head, {PREFIX}{SCORE}")
     if given is not None:
         if len(given) != len(score) or len(set(given)) < len(given) or not all(given):
-            raise UserError(
-                f"--labels must name the {len(score)} classes of {source.folder}, each once, not {','.join(given)}"
+            raise ParameterError(
+                "{labels} must name the {0} classes of {1}, each once, not {2}",
+                *(len(score), source.folder, ",".join(given)),
             )
         return given
     if len(trained) == len(score):
@@ -60,6 +61,6 @@ def _labels(source: ModelSource, given: Sequence[str] | None, trained: Sequence[
 def check_empty(output: Path) -> None:
     """Raises UserError where a result's folder would be written among other files."""
     if output.is_dir() and any(output.iterdir()):
-        raise UserError(f"{output} is not empty; choose another --output")
+        raise ParameterError("{0} is not empty; choose another {output}", output)
     if output.exists() and not output.is_dir():
-        raise UserError(f"{output} is a file; choose another --output")
+        raise ParameterError("{0} is a file; choose another {output}", output)

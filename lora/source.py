@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.errors import UserError
+from common.errors import ParameterError, UserError
 from common.files import read_yaml
 from gpt2_jittor.config import GPT2Config
 from gpt2_jittor.generation_config import GenerationConfig, with_end
@@ -133,11 +133,12 @@ def base_of(folder: Path, adapter: Adapter, arguments: dict[str, Any], given: st
     named, typed = adapter.config.base_model_name_or_path, arguments.get("model")
     base = named if named and Path(named).is_dir() else typed or named
     if not base:
-        raise UserError(f"{folder} does not name its base model; give it with --model")
+        raise ParameterError("{0} does not name its base model; give it with {model}", folder)
     try:
         return locate(base)
     except UserError as error:
-        raise UserError(f"{folder} names a base that cannot be had: {error}; or give it with --model") from None
+        template = "{0} names a base that cannot be had: {1}; or give it with {model}"
+        raise ParameterError(template, folder, error) from None
 
 
 def run_arguments(folder: Path) -> dict[str, Any]:

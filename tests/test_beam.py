@@ -105,7 +105,7 @@ def test_beams_end_at_each_of_several_end_tokens(tmp_path, seed, rng, count, ear
 
 
 def test_more_end_tokens_leave_fewer_beams(model):
-    with pytest.raises(UserError, match="^--num-beams must be at most 1/4 of the vocabulary's 301 tokens, not 76$"):
+    with pytest.raises(UserError, match="^num_beams must be at most 1/4 of the vocabulary's 301 tokens, not 76$"):
         beam_search(model, [[1]], 76, 2, [1, 2, 3])
 
 
@@ -219,29 +219,29 @@ def test_there_are_fewer_samples_where_the_penalties_leave_no_more():
     assert sorted(beam.ids for beam in beams) == [[2, 3], [3, 2]]
     (beams,) = beam_search(model, [[0, 1, 2]], 2, 1, None, no_repeat_ngram_size=1, samples=2)
     assert [beam.ids for beam in beams] == [[3]]
-    with pytest.raises(UserError, match="--no-repeat-ngram"):
+    with pytest.raises(UserError, match="no_repeat_ngram_size"):
         beam_search(model, [[0, 1]], 2, 3, None, no_repeat_ngram_size=1)
 
 
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("num_beams", 1, "--num-beams must be a whole number, 2 or more"),
-        ("num_beams", 2.0, "--num-beams must be a whole number, 2 or more"),
-        ("num_beams", 151, "--num-beams must be at most half"),
-        ("max_new_tokens", 0, "--max-new-tokens must be at least 1"),
-        ("samples", 4, "--samples must be between 1 and the 3 beams, not 4"),
-        ("samples", 0, "--samples must be between 1 and the 3 beams, not 0"),
-        ("length_penalty", float("nan"), "--length-penalty must be between"),
-        ("length_penalty", 170.0, "--length-penalty must be between ±10"),
-        ("early_stopping", "always", "--early-stopping must be"),
-        ("repetition_penalty", 0.0, "--repetition-penalty must be"),
-        ("no_repeat_ngram_size", -1, "--no-repeat-ngram must be"),
+        ("num_beams", 1, "num_beams must be a whole number, 2 or more"),
+        ("num_beams", 2.0, "num_beams must be a whole number, 2 or more"),
+        ("num_beams", 151, "num_beams must be at most half"),
+        ("max_new_tokens", 0, "max_new_tokens must be at least 1"),
+        ("samples", 4, "samples must be between 1 and the 3 beams, not 4"),
+        ("samples", 0, "samples must be between 1 and the 3 beams, not 0"),
+        ("length_penalty", float("nan"), "length_penalty must be between"),
+        ("length_penalty", 170.0, "length_penalty must be between ±10"),
+        ("early_stopping", "always", "early_stopping must be"),
+        ("repetition_penalty", 0.0, "repetition_penalty must be"),
+        ("no_repeat_ngram_size", -1, "no_repeat_ngram_size must be"),
         ("prompts", [[]], "the prompt is empty"),
         ("prompts", [[1], [1] * POSITIONS], f"prompts[1] takes {POSITIONS} tokens"),
     ],
 )
-def test_an_option_out_of_range_is_refused_in_the_words_of_the_command_line(model, option, value, message):
+def test_an_option_out_of_range_is_refused_by_its_name(model, option, value, message):
     options = {"prompts": [[1]], "num_beams": 3, "max_new_tokens": 2, "end_id": None} | {option: value}
     with pytest.raises(UserError) as caught:
         beam_search(model, **options)

@@ -3,7 +3,7 @@
 import pytest
 from test_common_command import error_of
 
-from common.errors import Faults, ParameterError, UserError, joined, listed
+from common.errors import ErrorCollector, ParameterError, UserError, joined, listed
 from common.options import option_name
 
 BRACES = "{top_p} and {0} and {"
@@ -40,19 +40,19 @@ def test_names_are_listed():
 
 
 def test_errors_are_gathered_once_each_and_told_together_as_far_as_anybody_reads():
-    faults = Faults([ParameterError("{seed} is wrong")])
+    errors = ErrorCollector([ParameterError("{seed} is wrong")])
     for number in (0, 0, *range(1, 10)):
-        with faults.gathered():
+        with errors.collect():
             raise ParameterError("{top_k} {number}", number=number)
     with pytest.raises(UserError) as caught:
-        faults.tell()
+        errors.raise_all()
     several = "; ".join(f"--top-k {number}" for number in range(7))
     assert caught.value.with_names(option_name) == f"--seed is wrong; {several}; and 3 more"
     assert str(caught.value).startswith("seed is wrong; top_k 0; ")
 
 
 def test_nothing_is_told_where_nothing_was_gathered():
-    faults = Faults()
-    with faults.gathered():
+    errors = ErrorCollector()
+    with errors.collect():
         pass
-    faults.tell()
+    errors.raise_all()

@@ -87,7 +87,7 @@ def test_a_download_that_is_cut_is_gone_on_with_in_the_same_call(hub, tmp_path, 
 
 def test_after_a_network_that_stays_away_the_next_call_goes_on(hub, tmp_path):
     hub.content["train.zip"], hub.cuts = DATA, ["closed"] + ["refused"] * common.hub.TRIES
-    with pytest.raises(UserError, match=r"cannot get train\.zip from .*peer closed connection.*--data-dir"):
+    with pytest.raises(UserError, match=r"cannot get train\.zip from .*peer closed connection.*data_dir"):
         get("train.zip", tmp_path)
     hub.requests.clear()
     assert get("train.zip", tmp_path) == DATA
@@ -217,7 +217,7 @@ def test_what_was_damaged_in_the_cache_is_fetched_again_and_never_served(hub, tm
         away.setenv("HF_HUB_OFFLINE", "1")
         with pytest.raises(UserError, match=rf"{name}.*(is damaged \(|is not in the cache).*HF_HUB_OFFLINE") as caught:
             get(name, tmp_path)
-        assert ("is damaged (" in str(caught.value)) == (how != "gone") and "--data-dir" in str(caught.value)
+        assert ("is damaged (" in str(caught.value)) == (how != "gone") and "data_dir" in str(caught.value)
     hub.cuts = ["refused"] * common.hub.TRIES if name.endswith((".zip", ".bin", ".safetensors")) else []
     if hub.cuts:  # on a network that is away, too
         with pytest.raises(UserError, match=f"cannot get {name}"):
@@ -264,7 +264,7 @@ def test_what_the_hub_does_not_have_is_named_with_where_it_was_looked_for(hub, t
     with pytest.raises(common.hub.HubError) as caught:
         get("absent.zip", tmp_path, repo_id)
     assert f"cannot get absent.zip from {hub.endpoint} (dataset {repo_id}): {reason}" in str(caught.value)
-    assert "--data-dir" in str(caught.value)
+    assert "data_dir" in str(caught.value)
     assert caught.value.missing == missing
 
 
@@ -290,7 +290,7 @@ def test_without_a_network_the_cache_serves_and_what_it_lacks_is_refused_at_once
     hub.server.server_close()
     assert get("train.zip", tmp_path) == b"large"
     begin = time.monotonic()
-    with pytest.raises(UserError, match=r"cannot get test\.zip from http://127\.0\.0\.1.*--data-dir"):
+    with pytest.raises(UserError, match=r"cannot get test\.zip from http://127\.0\.0\.1.*data_dir"):
         get("test.zip", tmp_path)
     assert time.monotonic() - begin < 5
 

@@ -85,7 +85,7 @@ def test_what_cannot_be_parted_is_the_users_error(tmp_path, split, message):
 
 
 def test_without_a_folder_or_without_text_in_it_the_error_says_what_to_give(tmp_path):
-    with pytest.raises(UserError, match="--data-dir"):
+    with pytest.raises(UserError, match="data_dir"):
         load("train", None)
     with pytest.raises(UserError, match="has no .txt to learn from"):
         load("train", tmp_path)

@@ -196,12 +196,13 @@ def test_what_is_given_comes_before_what_the_adapter_names(world, adapter, tmp_p
 
 def test_a_base_with_other_weights_than_the_adapters_is_refused(world, adapter, tmp_path):
     other = tiny.model_folder(tmp_path / "other", seed=9, vocab_size=257)
-    with pytest.raises(UserError, match="trained on another base than .*other.*--model"):
+    with pytest.raises(UserError, match="trained on another base than .*other.*model"):
         find(str(other), adapter())
 
 
 @pytest.mark.parametrize(
-    ("base", "message"), [(None, "does not name its base model; give it with --model"), ("/gone", "/gone.*--model")]
+    ("base", "message"),
+    [(None, "does not name its base model; give it with model"), ("/gone", "/gone.*give it with model")],
 )
 def test_an_adapter_whose_base_is_nowhere_is_refused(adapter, base, message):
     with pytest.raises(UserError, match=message):
@@ -211,7 +212,7 @@ def test_an_adapter_whose_base_is_nowhere_is_refused(adapter, base, message):
 def test_a_folder_that_is_no_run_is_refused(world, tmp_path):
     with pytest.raises(UserError, match="holds no adapter"):
         find(None, tmp_path)
-    with pytest.raises(UserError, match="give it as --adapter"):
+    with pytest.raises(UserError, match="give it as adapter"):
         find(str(world / "chat"), None)
 
 

@@ -269,5 +269,5 @@ def test_the_shown_text_is_the_same_however_it_came_in_pieces_and_never_part_of_
 
 def test_an_empty_stop_string_is_refused(tokenizer):
     for make in (Stopper, lambda strings: StopStrings(tokenizer, strings)):
-        with pytest.raises(UserError, match="^--stop is an empty string"):
+        with pytest.raises(UserError, match="^stop is an empty string"):
             make(["a", ""])

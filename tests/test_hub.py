@@ -51,7 +51,7 @@ def test_nano_is_the_model_in_the_repository():
     ("content", "reason"),
     [
         (None, "has no config.json"),
-        ("adapter_config.json", "holds an adapter, not a model: give it as --adapter"),
+        ("adapter_config.json", "holds an adapter, not a model: give it as adapter"),
     ],
 )
 def test_a_folder_without_a_config_is_refused(tmp_path, content, reason):

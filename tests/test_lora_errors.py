@@ -11,6 +11,7 @@ import tiny
 
 import lora
 from common.errors import UserError
+from common.options import option_name
 from gpt2_jittor import GPT2LMHeadModel
 from gpt2_jittor.backend import jt
 from gpt2_jittor.fingerprint import fingerprint
@@ -40,10 +41,10 @@ def adapter(base, tmp_path):
 
 
 def assert_refused(call, *words) -> str:
-    """Runs `call`, which must end in a one-line UserError that holds all `words`; returns it."""
+    """Runs `call`, which must end in a UserError that a command tells in one line with all `words`; returns it."""
     with pytest.raises(UserError) as caught:
         call()
-    message = str(caught.value)
+    message = caught.value.with_names(option_name)
     assert "\n" not in message
     assert [word for word in words if word not in message] == [], message
     return message

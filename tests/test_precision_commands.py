@@ -25,7 +25,7 @@ def machine(monkeypatch):
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_the_cpu_computes_in_float32_alone(precision):
-    with pytest.raises(UserError, match=f"--precision {precision} is for CUDA"):
+    with pytest.raises(UserError, match=f"precision {precision} is for CUDA"):
         check_precision(precision, "cpu")
     check_precision(precision, "auto")  # not known yet
     check_precision("fp32", "cpu")
@@ -54,7 +54,7 @@ def test_a_recipe_carries_the_precision(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text("precision: bf16\n")
     assert resolve({}, read_recipe(path), path).precision == "bf16"
-    with pytest.raises(UserError, match="--precision bf16 is for CUDA"):
+    with pytest.raises(UserError, match="precision bf16 is for CUDA"):
         resolve({"device": "cpu"}, read_recipe(path), path)
     path.write_text("precision: fp64\n")
     with pytest.raises(UserError, match="precision must be one of fp32, fp16, bf16, not 'fp64'"):

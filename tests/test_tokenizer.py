@@ -201,7 +201,7 @@ def test_a_vocabulary_without_a_turns_end_keeps_its_end_token(tmp_path):
 )
 def test_tokens_that_are_none_or_known_are_refused_and_none_is_added(tmp_path, tokens, named):
     tokenizer = load_tokenizer(byte_tokenizer(tmp_path))
-    with pytest.raises(UserError, match="--added-tokens must be new, each named once, not ") as caught:
+    with pytest.raises(UserError, match="added_tokens must be new, each named once, not ") as caught:
         add_tokens(tokenizer, tokens)
     assert f"not {named}:" in str(caught.value)
     assert len(tokenizer) == 257 and tokenizer.eos_token_id == 256

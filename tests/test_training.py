@@ -247,7 +247,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_one_line(world, tmp_path, m
         return original(*given)
 
     monkeypatch.setattr(trainer_module, "learning_rate", spoiling)
-    with pytest.raises(UserError, match="loss nan at step 3 .*checkpoint-2; try a lower --learning-rate") as caught:
+    with pytest.raises(UserError, match="loss nan at step 3 .*checkpoint-2; try a lower learning_rate") as caught:
         trainer.run()
     assert "\n" not in str(caught.value)
     assert "(epoch 1 batch 3: " in str(caught.value) and "dialogues_train.txt:" in str(caught.value)

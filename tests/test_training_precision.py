@@ -191,7 +191,7 @@ def spoil(monkeypatch, loss: float, norm: float) -> None:
 def test_what_is_not_the_scales_fault_ends_the_run(world, tmp_path, monkeypatch, loss, norm, start, what):
     overflowing(monkeypatch, start)
     spoil(monkeypatch, loss, norm)
-    with pytest.raises(UserError, match=f"{what} at step 1 .*--learning-rate, or --precision bf16") as caught:
+    with pytest.raises(UserError, match=f"{what} at step 1 .*learning_rate, or precision bf16") as caught:
         run(arguments(world, tmp_path, precision="fp16", max_steps=2))
     assert "\n" not in str(caught.value) and metrics(tmp_path) == []
 
@@ -201,7 +201,7 @@ def test_a_base_model_that_leaves_float16_is_told_apart_from_a_damaged_one(world
     bias = trainer.model.transformer.h[0].mlp.c_fc.bias  # float32: the next product finds it beyond float16
     bias.assign(np.full(bias.shape, 1e5, np.float32))
     bias.stop_grad()
-    with pytest.raises(UserError, match="before the first step: .*float16; use --precision bf16"):
+    with pytest.raises(UserError, match="before the first step: .*float16; use precision bf16"):
         trainer.run()
 
 
@@ -212,7 +212,7 @@ def test_bf16_has_no_loss_scale(world, tmp_path):
 
 def test_a_run_is_not_taken_up_again_in_another_precision(world, tmp_path):
     run(arguments(world, tmp_path, precision="bf16", max_steps=1))
-    with pytest.raises(UserError, match="it computed in bf16, this would in fp32: give --precision bf16"):
+    with pytest.raises(UserError, match="it computed in bf16, this would in fp32: give precision bf16"):
         prepare(arguments(world, tmp_path, max_steps=2), resume=True)
 
 

@@ -19,28 +19,28 @@ from training.trainer import Trainer
 OTHER = {
     "task": ("squad", "data"),
     "model": ("nano", "the base model's weights or its config.json are others"),
-    "tuning": ("full", "--tuning was lora and is full now"),
-    "lora_r": (3, "--lora-r was 2 and is 3 now"),
-    "lora_alpha": (8.0, "--lora-alpha was 16.0 and is 8.0 now"),
-    "lora_dropout": (0.5, "--lora-dropout was 0.05 and is 0.5 now"),
-    "lora_targets": (["c_attn"], "--lora-targets was c_attn c_proj c_fc and is c_attn now"),
-    "lora_bias": ("all", "--lora-bias was none and is all now"),
-    "lora_modules_to_save": (["lm_head"], "--lora-modules-to-save was unset and is lm_head now"),
-    "lora_rslora": (True, "--lora-rslora was False and is True now"),
-    "added_tokens": (["<USER>"], "--added-tokens was unset and is <USER> now"),
-    "head_dropout": (0.5, "--head-dropout was 0.0 and is 0.5 now"),
-    "batch_size": (5, "--batch-size was 4 and is 5 now"),
-    "gradient_accumulation": (2, "--gradient-accumulation was 1 and is 2 now"),
-    "learning_rate": (0.02, "--learning-rate was 0.01 and is 0.02 now"),
-    "schedule": ("cosine", "--schedule was linear and is cosine now"),
-    "warmup_steps": (2, "--warmup-steps was 1 and is 2 now"),
-    "weight_decay": (0.0, "--weight-decay was 0.01 and is 0.0 now"),
-    "max_grad_norm": (2.0, "--max-grad-norm was 1.0 and is 2.0 now"),
-    "max_length": (40, "--max-length was 60 and is 40 now"),
-    "seed": (1, "--seed was 0 and is 1 now"),
-    "eval_every": (2, "--eval-every was 1 and is 2 now"),
-    "eval_limit": (3, "--eval-limit was 7 and is 3 now"),
-    "skip_nonfinite": (True, "--skip-nonfinite was False and is True now"),
+    "tuning": ("full", "tuning was lora and is full now"),
+    "lora_r": (3, "lora_r was 2 and is 3 now"),
+    "lora_alpha": (8.0, "lora_alpha was 16.0 and is 8.0 now"),
+    "lora_dropout": (0.5, "lora_dropout was 0.05 and is 0.5 now"),
+    "lora_targets": (["c_attn"], "lora_targets was c_attn c_proj c_fc and is c_attn now"),
+    "lora_bias": ("all", "lora_bias was none and is all now"),
+    "lora_modules_to_save": (["lm_head"], "lora_modules_to_save was unset and is lm_head now"),
+    "lora_rslora": (True, "lora_rslora was False and is True now"),
+    "added_tokens": (["<USER>"], "added_tokens was unset and is <USER> now"),
+    "head_dropout": (0.5, "head_dropout was 0.0 and is 0.5 now"),
+    "batch_size": (5, "batch_size was 4 and is 5 now"),
+    "gradient_accumulation": (2, "gradient_accumulation was 1 and is 2 now"),
+    "learning_rate": (0.02, "learning_rate was 0.01 and is 0.02 now"),
+    "schedule": ("cosine", "schedule was linear and is cosine now"),
+    "warmup_steps": (2, "warmup_steps was 1 and is 2 now"),
+    "weight_decay": (0.0, "weight_decay was 0.01 and is 0.0 now"),
+    "max_grad_norm": (2.0, "max_grad_norm was 1.0 and is 2.0 now"),
+    "max_length": (40, "max_length was 60 and is 40 now"),
+    "seed": (1, "seed was 0 and is 1 now"),
+    "eval_every": (2, "eval_every was 1 and is 2 now"),
+    "eval_limit": (3, "eval_limit was 7 and is 3 now"),
+    "skip_nonfinite": (True, "skip_nonfinite was False and is True now"),
     "precision": ("bf16", "bf16"),
 }
 
@@ -94,15 +94,13 @@ def test_an_argument_that_was_edited_is_refused_with_both_values(run, name):
 
 def test_an_argument_that_was_edited_and_is_typed_alike_is_refused_too(run):
     edit(run, seed=3)
-    with pytest.raises(
-        UserError, match="checkpoint-2 is not of this run: --seed was 0 and is 3 now: put arguments.yaml"
-    ):
+    with pytest.raises(UserError, match="checkpoint-2 is not of this run: seed was 0 and is 3 now: put arguments.yaml"):
         resume(run, seed=3)
 
 
 def test_all_that_was_edited_is_named_together(run):
     edit(run, seed=3, schedule="constant")
-    with pytest.raises(UserError, match="--schedule was linear and is constant now; --seed was 0 and is 3 now: put"):
+    with pytest.raises(UserError, match="schedule was linear and is constant now; seed was 0 and is 3 now: put"):
         resume(run)
 
 
@@ -111,7 +109,7 @@ def test_all_that_was_edited_is_named_together(run):
     [
         ({"max_steps": 1}, "it was to make 2 steps and would make 1 now, fewer"),
         ({"max_steps": None, "epochs": 0.1}, "it was to make 2 steps and would make 1 now, fewer"),
-        ({"patience": 4}, "--patience was 5 and is 4 now, less"),
+        ({"patience": 4}, "patience was 5 and is 4 now, less"),
     ],
 )
 def test_a_run_that_was_edited_to_be_shorter_is_refused(run, values, words):

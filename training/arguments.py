@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from common.errors import Faults, ParameterError, UserError, joined
+from common.errors import ErrorCollector, ParameterError, UserError, joined
 from common.files import read_yaml, write_text
 from common.options import check_type, option, options_of, problems, short
 from gpt2_jittor.precisions import PRECISIONS, check_precision
@@ -81,7 +81,7 @@ class TrainingArguments:
     precision: str = option("fp32", "of matrix products; fp16 and bf16 on CUDA alone", choices=PRECISIONS)
 
     def __post_init__(self):
-        Faults([*problems(self), *_contradictions(self)]).tell()
+        ErrorCollector([*problems(self), *_contradictions(self)]).raise_all()
 
     @property
     def run_dir(self) -> Path:
@@ -99,9 +99,9 @@ FIELDS = options_of(TrainingArguments)
 
 def read_recipe(path: Path) -> dict[str, Any]:
     """A recipe's values, checked against the fields. Raises UserError that names the nearest right key."""
-    values, faults = read_yaml(path), Faults()
+    values, errors = read_yaml(path), ErrorCollector()
     for key, value in values.items():
-        with faults.gathered():
+        with errors.collect():
             if key not in FIELDS:
                 near = difflib.get_close_matches(str(key), FIELDS, n=1)
                 hint = f"did you mean {near[0]}?" if near else "`train.py --help` names all"
@@ -110,7 +110,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
                 values[key] = check_type(FIELDS[key], value)
             except UserError as error:
                 raise UserError(f"{path}: {error}") from None
-    faults.tell()
+    errors.raise_all()
     return values
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from common import processes
-from common.errors import UserError
+from common.errors import ParameterError, UserError
 from datasets.batches import Batch, shard_batch
 from gpt2_jittor.backend import jt
 
@@ -70,9 +70,10 @@ def check_same_values(values: Sequence, step: int) -> None:
     for value in values:
         own = zlib.crc32(value.numpy(), own)
     if not _is_alike(own):
-        raise UserError(
-            f"after step {step} the processes do not hold the same parameters: use machines of one kind, and go on "
-            "from the newest checkpoint with --resume"
+        raise ParameterError(
+            "after step {step} the processes do not hold the same parameters: use machines of one kind, and go on "
+            "from the newest checkpoint with {resume}",
+            step=step,
         )
 
 

@@ -12,18 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from common import processes
-from common.errors import UserError
-from common.options import option_name
+from common.errors import ParameterError, UserError, joined
 from datasets.encode import EncodedSet
-from training.arguments import RESUMABLE, option_name
+from training.arguments import RESUMABLE
 from training.plan import RunPlan
 
 # what differs -> what to do about it
 MENDED = {
-    "data": "the data are others: give those of the run with --data-dir",
+    "data": "the data are others: give those of the run with {data_dir}",
     "base": "the base model's weights or its config.json are others: give those of the run",
-    "device": "it ran on {before}, this is {now}: numbers would round otherwise; give --device {before}",
-    "precision": "it computed in {before}, this would in {now}: give --precision {before}",
+    "device": "it ran on {before}, this is {now}: numbers would round otherwise; give {device} {before}",
+    "precision": "it computed in {before}, this would in {now}: give {precision} {before}",
     "threads": "it ran on {before} threads, this on {now}: sums would round otherwise; set OMP_NUM_THREADS={before}",
     "processes": "it ran in {before} processes, this in {now}: sums would round otherwise; use mpirun -np {before}",
     "trained": "it trained {before:,} numbers, this would train {now:,}: give the model and the code of the run",
@@ -70,27 +69,32 @@ def check_same(before: dict[str, Any], now: dict[str, Any], checkpoint: Path) ->
             "otherwise: go on with that version, or start anew in another folder"
         )
     changed = [
-        words.format(before=before.get(name), now=now[name])
+        ParameterError(words, before=before.get(name), now=now[name])
         for name, words in MENDED.items()
         if before.get(name) != now[name]
     ]
     changed += _other_arguments(before, now)
     if changed:
-        raise UserError(f"{checkpoint} is not of this run: {'; '.join(changed)}")
+        raise ParameterError(
+            "{checkpoint} is not of this run: {changed}", checkpoint=checkpoint, changed=joined(changed)
+        )
 
 
-def _other_arguments(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def _other_arguments(before: dict[str, Any], now: dict[str, Any]) -> list[UserError]:
     """What differs between the arguments of a checkpoint and those of now: what was typed was compared already."""
     old, changed = before["arguments"], []
     for name, value in now["arguments"].items():
         if name in old and old[name] != value:
-            changed.append(f"{option_name(name)} was {_shown(old[name])} and is {_shown(value)} now")
+            template = f"{{{name}}} was {{before}} and is {{now}} now"
+            changed.append(ParameterError(template, before=_shown(old[name]), now=_shown(value)))
     if now["steps"] < before.get("steps", 0):
-        changed.append(f"it was to make {before['steps']:,} steps and would make {now['steps']:,} now, fewer")
+        fewer = f"it was to make {before['steps']:,} steps and would make {now['steps']:,} now, fewer"
+        changed.append(UserError(fewer))
     if (now["patience"] or math.inf) < (before.get("patience") or math.inf) and "patience" in before:
-        changed.append(f"--patience was {_shown(before['patience'])} and is {now['patience']} now, less")
+        template = "{patience} was {before} and is {now} now, less"
+        changed.append(ParameterError(template, before=_shown(before["patience"]), now=now["patience"]))
     if changed:
-        changed[-1] += ": put arguments.yaml back as it was"
+        changed[-1] = ParameterError("{}: put arguments.yaml back as it was", changed[-1])
     return changed
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common import processes
-from common.errors import UserError
+from common.errors import ParameterError, UserError
 from datasets.encode import EncodedSet
 from gpt2_jittor.config import GPT2Config
 from gpt2_jittor.demand import check_training
@@ -86,12 +86,15 @@ class RunPlan:
         given, each = self.arguments, self.batches_per_epoch
         most = max(each, MOST_ACCUMULATION)
         if given.gradient_accumulation > most:
-            raise UserError(
-                f"--gradient-accumulation {given.gradient_accumulation:,} is more than {most:,} batches in one update, "
-                f"where all the data are {each:,}: lower it"
+            raise ParameterError(
+                "{gradient_accumulation} {value:,} is more than {most:,} batches in one update, "
+                "where all the data are {each:,}: lower it",
+                value=given.gradient_accumulation,
+                most=most,
+                each=each,
             )
         rows = min(given.batch_size, len(self.train)) * processes.here() // processes.count()
-        check_training(config, rows, max(self.train.lengths), "--batch-size or --max-length")
+        check_training(config, rows, max(self.train.lengths), "{batch_size} or {max_length}")
 
 
 def settle(arguments: TrainingArguments, train: EncodedSet, validation: EncodedSet) -> RunPlan:

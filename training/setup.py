@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.errors import Faults, UserError
+from common.errors import ErrorCollector, ParameterError
 from datasets import registry
 from datasets.encode import report
 from datasets.example import Dataset
@@ -50,14 +50,16 @@ def is_here(arguments: TrainingArguments) -> bool:
 def read_inputs(arguments: TrainingArguments, say=print) -> Inputs:
     """Finds the model, reads and encodes the data, settles the defaults. Raises UserError for what is wrong."""
     task = registry.task(arguments.task)
-    faults = Faults()
-    with faults.gathered():
+    errors = ErrorCollector()
+    with errors.collect():
         if not task.kind.generates and arguments.head_dropout:
-            raise UserError(f"--head-dropout is for a language model's head, {task.name} has classes: leave it out")
-    with faults.gathered():
+            raise ParameterError(
+                "{head_dropout} is for a language model's head, {0} has classes: leave it out", task.name
+            )
+    with errors.collect():
         source, added = read_base(arguments, task)
         if source.directory.resolve() == arguments.run_dir.resolve():
-            raise UserError(f"--output-dir {arguments.run_dir} is the model's own folder: choose another")
+            raise ParameterError("{output_dir} {0} is the model's own folder: choose another", arguments.run_dir)
         arguments = dataclasses.replace(
             arguments,
             max_length=longest(arguments.max_length, source.config),
@@ -65,16 +67,16 @@ def read_inputs(arguments: TrainingArguments, say=print) -> Inputs:
         )
     encoded, sources, reports = {}, (), []
     for split in ("train", "validation"):
-        with faults.gathered():
+        with errors.collect():
             samples = read_split(task, split, arguments.data_dir)
-            if faults.errors:  # there may be nothing to encode with, and it would be in vain
+            if errors.errors:  # there may be nothing to encode with, and it would be in vain
                 continue
             encoded[split] = task.encode(samples.examples, source.tokenizer, arguments.max_length)
             check_scored(split, encoded[split])
             sources = sources or tuple(samples.examples[index].source for index in encoded[split].kept)
             reports.append(report(samples, encoded[split]))
             say(reports[-1])
-    faults.tell()
+    errors.raise_all()
     plan = settle(arguments, encoded["train"], encoded["validation"])
     plan.check_sizes(source.config)
     if len(plan.validation) < len(plan.whole_validation):
@@ -89,36 +91,40 @@ def read_base(arguments: TrainingArguments, task: Task) -> tuple[ModelSource, tu
 
     Raises UserError for what is missing or damaged, the weights' files included, whose tensors are not read yet.
     """
-    faults = Faults()
+    errors = ErrorCollector()
     directory = locate(arguments.model)
-    with faults.gathered():
+    with errors.collect():
         base = open_model(directory)
         if arguments.tuning == "lora" and arguments.lora_r > base.config.n_embd:
-            width = base.config.n_embd
-            raise UserError(f"--lora-r {arguments.lora_r} is larger than the model's width, {width}: lower it")
+            numbers = arguments.lora_r, base.config.n_embd
+            raise ParameterError("{lora_r} {0} is larger than the model's width, {1}: lower it", *numbers)
         if arguments.tuning == "lora" and arguments.lora_targets:
             targets = LoraConfig(target_modules=names_or_expression(arguments.lora_targets))
             targets.check_targets(projections_of(base.config.n_layer))
-    with faults.gathered():
+    with errors.collect():
         tokenizer = load_tokenizer(directory)
-    faults.tell()
+    errors.raise_all()
     source = of_base(base, tokenizer, run_arguments(directory))
     check_task(source, task, bare=True)
     return source.with_labels(task.labels).for_training(arguments.added_tokens or ())
 
 
 def read_split(task: Task, split: str, data_dir: str | None, limit: int | None = None) -> Dataset:
-    """A split's examples, the first `limit` of them. `data_dir` is what `--data-dir` says."""
+    """A split's examples, the first `limit` of them. `data_dir` is what the parameter of that name says."""
     dataset = task.load(split, registry.data_dir(task, data_dir))
     dataset.examples = dataset.examples[:limit]
     return dataset
 
 
 def longest(max_length: int | None, config: GPT2Config) -> int:
-    """The longest example in tokens: what `--max-length` says, or DEFAULT_LENGTH as far as the model goes."""
+    """The longest example in tokens: `max_length`, or DEFAULT_LENGTH as far as the model goes."""
     length = min(DEFAULT_LENGTH, config.n_positions) if max_length is None else max_length
     if not 2 <= length <= config.n_positions:
-        raise UserError(f"--max-length must be between 2 and the model's {config.n_positions} positions, not {length}")
+        raise ParameterError(
+            "{max_length} must be between 2 and the model's {positions} positions, not {value}",
+            positions=config.n_positions,
+            value=length,
+        )
     return length
 
 
@@ -126,9 +132,11 @@ def check_not_shorter(inputs: Inputs, before: TrainingArguments) -> None:
     """Raises UserError where a run that is taken up again would end earlier than it was to."""
     steps, planned = inputs.plan.total_steps, dataclasses.replace(inputs.plan, arguments=before).total_steps
     if steps < planned:
-        raise UserError(
-            f"--resume can make a run longer, not shorter: {steps} steps, {planned} were planned; "
-            "raise --epochs or --max-steps, or leave them out"
+        raise ParameterError(
+            "{resume} can make a run longer, not shorter: {steps} steps, {planned} were planned; "
+            "raise {epochs} or {max_steps}, or leave them out",
+            steps=steps,
+            planned=planned,
         )
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from common import processes
-from common.errors import UserError
+from common.errors import ParameterError, UserError
 from common.interrupt import interrupts_deferred
 from common.memory import give_back
 from datasets.batches import Batch
@@ -146,7 +146,7 @@ class Trainer:
         if self.saved == self.run_dir / f"checkpoint-{step}":
             return
         if not all(np.isfinite(value.numpy()).all() for value in self.optimizer.parameters):
-            raise UserError(self._diverged("weights that are not finite", step))
+            raise self._diverged("weights that are not finite", step)
         if not processes.is_first():
             return
         self.log.flush()
@@ -200,12 +200,12 @@ class Trainer:
         for what, value in (("loss", record["loss"]), ("gradient norm", record["grad_norm"])):
             if not math.isfinite(value):
                 step = record["step"]
-                raise UserError(self._diverged(f"{what} {value}", step, self.batches.describe(step - 1)))
+                raise self._diverged(f"{what} {value}", step, self.batches.describe(step - 1))
 
     def _skip(self, record: dict, seconds: float) -> None:
         """Goes on to the next step without having changed anything but the loss scale.
 
-        Raises UserError where it is not the scale's fault and `--skip-nonfinite` was not given.
+        Raises UserError where it is not the scale's fault and `skip_nonfinite` was not given.
         """
         progress, loss, norm = self.progress, record["loss"], record["grad_norm"]
         why = f"loss {loss}, gradient norm {norm}"
@@ -236,7 +236,7 @@ class Trainer:
         score = evaluate(self.model, data, self.arguments.batch_size, self.tokenizer.pad_token_id, distributed.summed)
         give_back()  # batches of all shapes leave gaps between what is in use, which else are touched one by one
         if not math.isfinite(score.loss):
-            raise UserError(self._diverged(f"validation loss {score.loss}", self.progress.step))
+            raise self._diverged(f"validation loss {score.loss}", self.progress.step)
         return score
 
     def _measure_whole(self) -> None:
@@ -280,16 +280,16 @@ class Trainer:
         patience = self.arguments.patience
         return patience is not None and self.progress.worse_validations >= patience
 
-    def _diverged(self, what: str, step: int, where: str = "") -> str:
-        mend, damaged = "try a lower --learning-rate", "the base model's weights are damaged; get them again"
+    def _diverged(self, what: str, step: int, where: str = "") -> ParameterError:
+        mend, damaged = "try a lower {learning_rate}", "the base model's weights are damaged; get them again"
         if self.arguments.precision == "fp16":
-            mend, damaged = f"{mend}, or --precision bf16", "the model's numbers leave float16; use --precision bf16"
+            mend, damaged = mend + ", or {precision} bf16", "the model's numbers leave float16; use {precision} bf16"
         if not step:
-            return f"{what} before the first step: {damaged}"
+            return ParameterError("{what} before the first step: " + damaged, what=what)
         left = checkpoint.checkpoints(self.run_dir)
         last = f"the last good checkpoint is {left[-1]}" if left else "no checkpoint was written yet"
         at = f"step {step} ({where})" if where else f"step {step}"
-        return f"{what} at {at}: training has diverged; {last}; {mend}"
+        return ParameterError("{what} at {at}: training has diverged; {last}; " + mend, what=what, at=at, last=last)
 
 
 def described(arguments: TrainingArguments, model: GPT2PreTrained) -> TrainingArguments:
