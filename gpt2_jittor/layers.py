@@ -14,7 +14,7 @@ from gpt2_jittor.ops.dropout import add_dropped, dropout
 from gpt2_jittor.ops.head_loss import head_loss
 from gpt2_jittor.ops.layer_norm import layer_norm
 from gpt2_jittor.ops.linear import linear
-from gpt2_jittor.ops.precision import factor, product
+from gpt2_jittor.ops.precision import matmul, to_compute_dtype
 
 
 class Conv1D(jt.nn.Module):
@@ -54,7 +54,7 @@ class Embedding(jt.nn.Module):
 
     def logits(self, x):
         """The product of hidden states [tokens, width] with every row: a tied head, [tokens, rows]."""
-        return product(x, self.weight, transposed=True)
+        return matmul(x, self.weight, transposed=True)
 
     def losses(self, x, targets):
         """The cross-entropy of those logits, [tokens], without storing them. Each head has this method."""
@@ -90,7 +90,7 @@ class Attention(jt.nn.Module):
             x = attention(qkv, mask, self.heads, self.scale, self.dropout if self.is_training() else 0.0)
         else:
             width = x.shape[-1]
-            new = factor(qkv[:, :, width : 2 * width]), factor(qkv[:, :, 2 * width :])
+            new = to_compute_dtype(qkv[:, :, width : 2 * width]), to_compute_dtype(qkv[:, :, 2 * width :])
             keys, values = cache.append(self.layer, *new)  # [batch, all, width]
             x = cached_attention(qkv[:, :, :width], keys, values, mask, self.heads, self.scale)
         return self.c_proj(x)
@@ -186,7 +186,7 @@ class Head(jt.nn.Module):
 
     def execute(self, x):
         """Hidden states float32 [tokens, width] → logits [tokens, vocab]."""
-        return product(x, self.weight, transposed=True)
+        return matmul(x, self.weight, transposed=True)
 
     def losses(self, x, targets):
         """The cross-entropy of those logits in nats, [tokens]; targets int32 [tokens]."""

@@ -15,7 +15,7 @@ import numpy as np
 from gpt2_jittor.backend import jt
 from gpt2_jittor.layers import Embedding
 from gpt2_jittor.ops.head_loss import head_loss
-from gpt2_jittor.ops.precision import product
+from gpt2_jittor.ops.precision import matmul
 
 
 class Rows(jt.nn.Module):
@@ -57,10 +57,10 @@ class TrainedTokens(jt.nn.Module):
 
     def logits(self, x):
         """The tied head: hidden states [tokens, width] → [tokens, vocab]."""
-        logits = product(x, self.weight, transposed=True)
+        logits = matmul(x, self.weight, transposed=True)
         if self.merged:
             return logits
-        return logits.setitem((slice(None), self._tokens), product(x, self.rows, transposed=True))
+        return logits.setitem((slice(None), self._tokens), matmul(x, self.rows, transposed=True))
 
     def losses(self, x, targets):
         """The cross-entropy of those logits, [tokens]."""

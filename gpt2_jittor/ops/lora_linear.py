@@ -4,7 +4,7 @@ from gpt2_jittor.backend import jt
 from gpt2_jittor.ops import dropout as dropout_op
 from gpt2_jittor.ops import fused, linear
 from gpt2_jittor.ops.activation import Recomputed
-from gpt2_jittor.ops.precision import product
+from gpt2_jittor.ops.precision import matmul
 
 _LORA = """
     const Lora lora = {{{a}, {b}, in0_shape0, {weight}_shape0, {weight}_shape1, (long)r, (float)scaling, (uint32_t)seed,
@@ -31,8 +31,8 @@ def lora_linear(x, weight, bias, a, b, scaling: float, dropout: float = 0.0, act
 def composed(x, weight, bias, a, b, scaling: float, dropout: float, seed: int):
     """`lora_linear` in plain Jittor, without its activation: x [rows, in] → [rows, out]."""
     dropped = dropout_op.composed(x, dropout, seed) if dropout else x
-    low = product(dropped, a, transposed=True) * scaling  # [rows, r]
-    return linear.composed(x, weight, bias) + product(low, b, transposed=True)
+    low = matmul(dropped, a, transposed=True) * scaling  # [rows, r]
+    return linear.composed(x, weight, bias) + matmul(low, b, transposed=True)
 
 
 class _LoraLinear(jt.Function):
