@@ -65,7 +65,7 @@ def read_adapter(directory: str | Path) -> Adapter:
     config = LoraConfig.from_pretrained(directory)
     path = weights_of(directory)
     views = _todays_keys(open_file(path), path)
-    _check_factors(views, config, path)
+    _check_matrices(views, config, path)
     adapter = Adapter(config, {}, base=None if path.name == ARCHIVE else read_metadata(path).get(BASE))
     stored = in_float32(views, path)
     for key, tensor in stored.items():
@@ -82,7 +82,7 @@ def read_adapter(directory: str | Path) -> Adapter:
         adapter.tied_rows = True
     if config.trainable_token_indices is None and not adapter.tensors.get(PREFIX + ROWS, np.ones(1)).size:
         del adapter.tensors[PREFIX + ROWS]  # and those of an empty list
-    _check_products(adapter, path)
+    _check_range(adapter, path)
     return adapter
 
 
@@ -139,7 +139,7 @@ def _todays_keys(views: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarr
     return {renamed[key]: view for key, view in views.items()}
 
 
-def _check_factors(views: dict[str, np.ndarray], config: LoraConfig, path: Path) -> None:
+def _check_matrices(views: dict[str, np.ndarray], config: LoraConfig, path: Path) -> None:
     """Raises UserError where the stored factors are not those that `config` speaks of: before anything is made of r."""
     for key, view in views.items():
         layer, lora, _ = key.removeprefix(PREFIX).partition(".lora_")
@@ -157,7 +157,7 @@ def _check_factors(views: dict[str, np.ndarray], config: LoraConfig, path: Path)
         raise UserError(f"{path} holds no factors of LoRA; get the adapter again")
 
 
-def _check_products(adapter: Adapter, path: Path) -> None:
+def _check_range(adapter: Adapter, path: Path) -> None:
     """Raises UserError where α, A and B are so large that a change of the weights might not be a number."""
     for key, a in adapter.tensors.items():
         if key.endswith(A) and a.size:

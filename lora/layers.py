@@ -18,7 +18,7 @@ from gpt2_jittor.ops.lora_linear import lora_linear
 from lora.config import LoraConfig
 
 
-class Factor(jt.nn.Module):
+class LoraMatrix(jt.nn.Module):
     """One of the two small matrices, oriented as torch's Linear: [out, in]."""
 
     def __init__(self, values: np.ndarray):
@@ -35,8 +35,8 @@ class LoraLinear(jt.nn.Module):
         layer.weight, layer.bias = base.weight, base.bias
         layer.scaling, layer.dropout = config.scaling, config.lora_dropout
         inputs, outputs = base.weight.shape
-        a, b = initial_factors(inputs, outputs, config, generator)
-        layer.lora_A, layer.lora_B = Factor(a), Factor(b)
+        a, b = initial_matrices(inputs, outputs, config, generator)
+        layer.lora_A, layer.lora_B = LoraMatrix(a), LoraMatrix(b)
         layer.merged = False
         return layer
 
@@ -71,7 +71,7 @@ class LoraLinear(jt.nn.Module):
         self.merged = not self.merged
 
 
-def initial_factors(inputs: int, outputs: int, config: LoraConfig, generator: np.random.Generator):
+def initial_matrices(inputs: int, outputs: int, config: LoraConfig, generator: np.random.Generator):
     """A [r, in] and B [out, r] as PEFT draws them: torch's kaiming_uniform(a=√5), that is U(±1/√fan_in), and zeros.
 
     "gaussian": A is normal with deviation 1/r. False: B is drawn like A, so that the adapter acts at once.

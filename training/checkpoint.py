@@ -11,7 +11,7 @@ from common.files import read_json, remove_folder, replacing_folder, write_json
 from gpt2_jittor.pretrained import GPT2PreTrained
 from gpt2_jittor.weights import read_safetensors, read_tensors, write_safetensors
 from lora.adapter import load_adapter, save_adapter
-from lora.injection import adapter_config
+from lora.attach import adapter_config
 from training.identity import check_same, notes
 from training.manifest import check_manifest, write_manifest
 from training.optimizer import AdamW

@@ -25,7 +25,7 @@ from gpt2_jittor.generation import stream
 from gpt2_jittor.ops.dropout import seeds
 from gpt2_jittor.sampling import make_sampler
 from gpt2_jittor.tokenizer import save_tokenizer, text_of
-from lora.injection import adapter_config, count, trainable
+from lora.attach import adapter_config, count, trainable
 from training import checkpoint, parallel, scaling
 from training.checkpoint import Progress
 from training.evaluation import Score, evaluate

@@ -22,11 +22,11 @@ def inject(model: GPT2PreTrained, config: LoraConfig, seed: int = 0) -> GPT2PreT
     if config.r > model.config.n_embd:
         raise UserError(f"r {config.r} is larger than the model's width, {model.config.n_embd}: lower it")
     _check_names(model, config)
-    exchange(model, config, seed)
+    attach(model, config, seed)
     return model
 
 
-def exchange(model: GPT2PreTrained, config: LoraConfig, seed: int = 0) -> dict:
+def attach(model: GPT2PreTrained, config: LoraConfig, seed: int = 0) -> dict:
     """Does what `inject` does; returns the modules that were replaced, by their paths.
 
     As PEFT does with an adapter that is read, it leaves names alone that match nothing, where others match.
@@ -59,7 +59,7 @@ def exchange(model: GPT2PreTrained, config: LoraConfig, seed: int = 0) -> dict:
     return originals
 
 
-def factor_shapes(model: GPT2PreTrained, config: LoraConfig) -> dict[str, tuple[int, int]]:
+def matrix_shapes(model: GPT2PreTrained, config: LoraConfig) -> dict[str, tuple[int, int]]:
     """The factors that `config` would give a plain model, by their paths: A [r, in], B [out, r]. Makes none of them."""
     shapes = {}
     for path, module in _targets(model, config):
@@ -68,8 +68,8 @@ def factor_shapes(model: GPT2PreTrained, config: LoraConfig) -> dict[str, tuple[
     return shapes
 
 
-def eject(model: GPT2PreTrained, originals: dict) -> None:
-    """Puts the modules that `exchange` returned back: the plain model again, all of it frozen."""
+def detach(model: GPT2PreTrained, originals: dict) -> None:
+    """Puts the modules that `attach` returned back: the plain model again, all of it frozen."""
     for path, module in originals.items():
         replace(model, path, module)
     model._lora = None
