@@ -10,7 +10,8 @@ from gpt2_jittor.pretrained import GPT2PreTrained
 from gpt2_jittor.weights import differences
 from lora.attach import adapter_config, adapter_names, attach, detach, is_merged, mark_trainable, matrix_shapes
 from lora.config import LoraConfig
-from lora.files import PREFIX, A, Adapter, B, check_base, read_adapter, write_adapter
+from lora.files import Adapter, check_base, read_adapter, write_adapter
+from lora.keys import PREFIX, is_matrix
 from lora.layers import LoraLinear
 
 
@@ -82,7 +83,7 @@ def check_vocabulary(model: GPT2PreTrained, adapter: Adapter, source: str | Path
 def check_matrices(model: GPT2PreTrained, adapter: Adapter, source: str | Path) -> None:
     """Raises UserError where a plain model would get other factors than the adapter's file holds: none is made yet."""
     expected = {f"{PREFIX}{name}": shape for name, shape in matrix_shapes(model, adapter.config).items()}
-    found = {key: tensor.shape for key, tensor in adapter.tensors.items() if key.endswith((A, B))}
+    found = {key: tensor.shape for key, tensor in adapter.tensors.items() if is_matrix(key)}
     _refuse(source, differences(expected, found))
 
 

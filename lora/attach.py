@@ -6,6 +6,7 @@ from common.errors import UserError
 from gpt2_jittor.layers import Conv1D, Embedding, Head, LayerNorm, TiedHead
 from gpt2_jittor.pretrained import GPT2PreTrained
 from lora.config import CLASSIFIERS, PROJECTIONS, LoraConfig, is_called
+from lora.keys import A, B
 from lora.layers import LoraLinear
 from lora.tokens import TrainedTokens
 
@@ -42,7 +43,7 @@ def attach(model: GPT2PreTrained, config: LoraConfig, seed: int = 0) -> dict:
     originals |= dict(targets) | dict(saved)
     generator = np.random.default_rng(seed)
     for path, module in targets:
-        replace(model, path, LoraLinear.from_base(module, config, generator))
+        replace(model, path, LoraLinear.from_base(module, config.for_path(path), generator, config.init_lora_weights))
     for path, module in saved:
         if module is embedding and isinstance(head, TiedHead):
             # the head stays with the original embedding, as in PEFT
@@ -63,8 +64,8 @@ def matrix_shapes(model: GPT2PreTrained, config: LoraConfig) -> dict[str, tuple[
     """The factors that `config` would give a plain model, by their paths: A [r, in], B [out, r]. Makes none of them."""
     shapes = {}
     for path, module in _targets(model, config):
-        inputs, outputs = module.weight.shape
-        shapes |= {f"{path}.lora_A.weight": (config.r, inputs), f"{path}.lora_B.weight": (outputs, config.r)}
+        (inputs, outputs), rank = module.weight.shape, config.for_path(path).rank
+        shapes |= {f"{path}{A}": (rank, inputs), f"{path}{B}": (outputs, rank)}
     return shapes
 
 

@@ -41,6 +41,16 @@ NAMED = 8  # fields in an error message
 
 
 @dataclasses.dataclass(frozen=True)
+class LayerSettings:
+    """What LoRA is at one projection: `scaling` is the factor of B A x there."""
+
+    rank: int
+    alpha: float
+    dropout: float
+    scaling: float
+
+
+@dataclasses.dataclass(frozen=True)
 class LoraConfig:
     """LoRA's settings, with PEFT's names. Raises UserError, naming every impossible value.
 
@@ -71,6 +81,10 @@ class LoraConfig:
     def scaling(self) -> float:
         """The factor of B A x: α / r, or α / √r (rank-stabilised, Kalajdzievski 2023)."""
         return self.lora_alpha / (math.sqrt(self.r) if self.use_rslora else self.r)
+
+    def for_path(self, path: str) -> LayerSettings:
+        """The settings of the projection at this dotted path: today the same for every path."""
+        return LayerSettings(self.r, self.lora_alpha, self.lora_dropout, self.scaling)
 
     def shape(self) -> tuple:
         """What must be equal for one adapter's weights to take the place of another's."""

@@ -15,7 +15,7 @@ from gpt2_jittor.backend import jt
 from gpt2_jittor.layers import Conv1D
 from gpt2_jittor.ops.linear import linear
 from gpt2_jittor.ops.lora_linear import lora_linear
-from lora.config import LoraConfig
+from lora.config import LayerSettings
 
 
 class LoraMatrix(jt.nn.Module):
@@ -29,13 +29,15 @@ class LoraLinear(jt.nn.Module):
     """A wrapped projection. `merged`: the product B A is inside `weight`, and is not added again."""
 
     @classmethod
-    def from_base(cls, base: Conv1D, config: LoraConfig, generator: np.random.Generator) -> "LoraLinear":
-        """Wraps `base`, sharing its weight and bias, with freshly drawn factors."""
+    def from_base(
+        cls, base: Conv1D, given: LayerSettings, generator: np.random.Generator, init: bool | str = True
+    ) -> "LoraLinear":
+        """Wraps `base`, sharing its weight and bias, with freshly drawn matrices (`initial_matrices`)."""
         layer = cls()
         layer.weight, layer.bias = base.weight, base.bias
-        layer.scaling, layer.dropout = config.scaling, config.lora_dropout
+        layer.scaling, layer.dropout = given.scaling, given.dropout
         inputs, outputs = base.weight.shape
-        a, b = initial_matrices(inputs, outputs, config, generator)
+        a, b = initial_matrices(inputs, outputs, given.rank, generator, init)
         layer.lora_A, layer.lora_B = LoraMatrix(a), LoraMatrix(b)
         layer.merged = False
         return layer
@@ -71,15 +73,16 @@ class LoraLinear(jt.nn.Module):
         self.merged = not self.merged
 
 
-def initial_matrices(inputs: int, outputs: int, config: LoraConfig, generator: np.random.Generator):
-    """A [r, in] and B [out, r] as PEFT draws them: torch's kaiming_uniform(a=√5), that is U(±1/√fan_in), and zeros.
+def initial_matrices(inputs: int, outputs: int, rank: int, generator: np.random.Generator, init: bool | str):
+    """A [rank, in] and B [out, rank] as PEFT draws them. `init` is the configuration's `init_lora_weights`.
 
-    "gaussian": A is normal with deviation 1/r. False: B is drawn like A, so that the adapter acts at once.
+    True: A by torch's kaiming_uniform(a=√5), that is U(±1/√fan_in), and B zeros. "gaussian": A is normal with
+    deviation 1/rank. False: B is drawn like A, so that the adapter acts at once.
     """
-    if config.init_lora_weights == "gaussian":
-        a = generator.standard_normal((config.r, inputs)) / config.r
+    if init == "gaussian":
+        a = generator.standard_normal((rank, inputs)) / rank
     else:
-        a = generator.uniform(-1, 1, (config.r, inputs)) / math.sqrt(inputs)
-    if config.init_lora_weights is False:
-        return a, generator.uniform(-1, 1, (outputs, config.r)) / math.sqrt(config.r)
-    return a, np.zeros((outputs, config.r))
+        a = generator.uniform(-1, 1, (rank, inputs)) / math.sqrt(inputs)
+    if init is False:
+        return a, generator.uniform(-1, 1, (outputs, rank)) / math.sqrt(rank)
+    return a, np.zeros((outputs, rank))
