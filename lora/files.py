@@ -145,7 +145,7 @@ def _check_range(adapter: Adapter, path: Path) -> None:
     for key, a in adapter.tensors.items():
         if key.endswith(A) and a.size:
             layer = projection_of(key)
-            b, given = adapter.tensors[f"{PREFIX}{layer}{B}"], adapter.config.for_path(layer)
+            b, given = adapter.tensors[key.removesuffix(A) + B], adapter.config.for_path(layer)
             largest = given.scaling * given.rank * float(np.abs(a).max()) * float(np.abs(b).max())
             if largest > LARGEST_FLOAT:
                 factors = f"lora_alpha {given.alpha:g} times {layer}'s factors"
