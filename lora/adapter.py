@@ -12,7 +12,6 @@ from lora.attach import adapter_config, adapter_names, attach, detach, is_merged
 from lora.config import LoraConfig
 from lora.files import Adapter, check_base, read_adapter, write_adapter
 from lora.keys import PREFIX, is_matrix
-from lora.layers import LoraLinear
 
 
 def save_adapter(model: GPT2PreTrained, directory: str | Path) -> None:
@@ -113,13 +112,9 @@ def embeddings_of(model: GPT2PreTrained, adapter: Adapter) -> dict[str, np.ndarr
 
 
 def peft_keys(model: GPT2PreTrained) -> dict[str, str]:
-    """Our parameter's path → PEFT's key. PEFT moves a wrapped layer's own bias under `base_layer`."""
-    wrapped = {path for path, module in model.named_modules() if isinstance(module, LoraLinear)}
-    keys = {}
-    for name in adapter_names(model):
-        path, _, kind = name.rpartition(".")
-        keys[name] = PREFIX + (f"{path}.base_layer.{kind}" if path in wrapped else name)
-    return keys
+    """PEFT's key of each parameter of the adapter by its name: PEFT's keys are places too, `base_layer` included."""
+    places = model.places()
+    return {name: PREFIX + places[name] for name in adapter_names(model)}
 
 
 def _refuse(source: str | Path, problems: str) -> None:
