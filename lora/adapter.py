@@ -80,7 +80,7 @@ def check_vocabulary(model: GPT2PreTrained, adapter: Adapter, source: str | Path
 
 
 def check_matrices(model: GPT2PreTrained, adapter: Adapter, source: str | Path) -> None:
-    """Raises UserError where a plain model would get other factors than the adapter's file holds: none is made yet."""
+    """Raises UserError where a plain model would get other matrices than the adapter's file holds: none is made yet."""
     expected = {f"{PREFIX}{name}": shape for name, shape in matrix_shapes(model, adapter.config).items()}
     found = {key: tensor.shape for key, tensor in adapter.tensors.items() if is_matrix(key)}
     _refuse(source, differences(expected, found))

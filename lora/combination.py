@@ -1,4 +1,4 @@
-"""Several adapters as one, exactly: factors side by side, so that the product is the weighted sum of products.
+"""Several adapters as one, exactly: matrices side by side, so that B A is the weighted sum of products.
 
     Σ wᵢ sᵢ Bᵢ Aᵢ  =  [B₁ B₂ …] · [w₁ s₁ A₁ ; w₂ s₂ A₂ ; …]        (PEFT's combination_type "cat")
 
@@ -21,7 +21,7 @@ from lora.keys import PREFIX, A, is_matrix, projection_of
 def combine(adapters: Mapping[str, Adapter], weights: Mapping[str, float], ignore_base: bool = False) -> Adapter:
     """One adapter for the weighted sum of those that `weights` names. Ranks, alphas and targets may differ.
 
-    Raises UserError for weights that are no numbers, for adapters that train more than LoRA's factors, and
+    Raises UserError for weights that are no numbers, for adapters that train more than LoRA's matrices, and
     where they are not of one model. With `ignore_base`, its shapes alone must be the same.
     """
     _check(adapters, weights, ignore_base)
@@ -86,7 +86,7 @@ def _check(adapters: Mapping[str, Adapter], weights: Mapping[str, float], ignore
 
 
 def _more(adapter: Adapter):
-    """What an adapter holds besides factors, of which no sum can be made."""
+    """What an adapter holds besides LoRA matrices, of which no sum can be made."""
     config = adapter.config
     layers = {key.removeprefix(PREFIX).rpartition(".")[0] for key in adapter.tensors}  # names may match nothing
     yield "whole layers (modules_to_save)", config.task_type == "SEQ_CLS" or any(map(config.saves, layers))
@@ -104,5 +104,5 @@ def _targets(parts: list[tuple[Adapter, float]]) -> list[str]:
 
 
 def paths(adapter: Adapter) -> list[str]:
-    """The projections that the adapter's factors stand beside, by their dotted paths."""
+    """The projections that the adapter's matrices stand beside, by their dotted paths."""
     return [projection_of(key) for key in adapter.tensors if key.endswith(A)]

@@ -27,7 +27,7 @@ CHANGE_BASE = ("pissa", "olora", "loftq", "corda", "lora_ga", "eva")
 HARMLESS = (
     *("auto_mapping", "inference_mode", "merge_weights", "peft_type", "peft_version", "revision", "runtime_config"),
     "fan_in_fan_out",  # PEFT sees what the layer is
-    *("corda_config", "eva_config", "loftq_config", "lora_ga_config"),  # how the factors were drawn
+    *("corda_config", "eva_config", "loftq_config", "lora_ga_config"),  # how the matrices were drawn
     *("layers_pattern", "megatron_core", "qalora_group_size"),  # they belong to fields that are refused
     "ensure_weight_tying",  # but with modules_to_save
 )
@@ -185,7 +185,7 @@ def _settings(values: dict[str, Any]) -> dict[str, Any]:
     if isinstance(drawn, str) and drawn.lower().startswith(CHANGE_BASE):
         raise UserError(f"init_lora_weights {_short(drawn)} changes the base model's weights: merge it in PEFT first")
     if not isinstance(drawn, bool | str) or drawn not in INITS:
-        settings.pop("init_lora_weights", None)  # how the factors were drawn does not matter to those who read them
+        settings.pop("init_lora_weights", None)  # how the matrices were drawn does not matter to those who read them
     settings["trainable_token_indices"] = _tokens(settings.get("trainable_token_indices"))
     return settings
 

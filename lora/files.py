@@ -123,7 +123,7 @@ def write_adapter(
 
 
 def _check_matrices(views: dict[str, np.ndarray], config: LoraConfig, path: Path) -> None:
-    """Raises UserError where the stored factors are not those that `config` speaks of: before anything is made of r."""
+    """Raises UserError where the stored matrices are not those that `config` speaks of: before anything is made of r."""
     for key, view in views.items():
         layer, lora, _ = key.removeprefix(PREFIX).partition(".lora_")
         if lora and layer in BESIDE_PROJECTIONS:
@@ -148,5 +148,5 @@ def _check_range(adapter: Adapter, path: Path) -> None:
             b, given = adapter.tensors[key.removesuffix(A) + B], adapter.config.for_path(layer)
             largest = given.scaling * given.rank * float(np.abs(a).max()) * float(np.abs(b).max())
             if largest > LARGEST_FLOAT:
-                factors = f"lora_alpha {given.alpha:g} times {layer}'s factors"
-                raise UserError(f"{path}: {factors} is beyond float32; get it again")
+                alpha = f"{given.alpha:g}"
+                raise UserError(f"{path}: lora_alpha {alpha} times {layer}'s factors is beyond float32; get it again")

@@ -97,7 +97,7 @@ def _projections(adapter: Adapter, base: Path | None) -> list[dict[str, Any]]:
 
 
 def _whole(adapter: Adapter) -> list[dict[str, Any]]:
-    """What is stored besides the factors: heads and norms trained whole, biases, rows of tokens."""
+    """What is stored besides the LoRA matrices: heads and norms trained whole, biases, rows of tokens."""
     others = {key: array for key, array in adapter.tensors.items() if not is_matrix(key)}
     return [
         {"path": key.removeprefix(PREFIX), "shape": list(array.shape), "norm": _norm(array)}
@@ -106,7 +106,7 @@ def _whole(adapter: Adapter) -> list[dict[str, Any]]:
 
 
 def _shape(adapter: Adapter, path: str) -> tuple[int, int]:
-    """[in, out] of the projection that the factors stand beside."""
+    """[in, out] of the projection that the matrices stand beside."""
     return adapter.tensors[f"{PREFIX}{path}{A}"].shape[1], adapter.tensors[f"{PREFIX}{path}{B}"].shape[0]
 
 

@@ -60,7 +60,7 @@ class Adapters:
         """Makes an adapter active, or a weighted sum {name: weight} of several, or, with None, the base alone.
 
         A sum is exact: Σ weight · scaling · B A. Raises UserError for unknown names, and for sums of adapters
-        that train more than LoRA's factors.
+        that train more than LoRA's matrices.
         """
         adapter = None if which is None else self._find(which)
         self._check_unmerged()
