@@ -62,7 +62,7 @@ def attach(model: GPT2PreTrained, config: LoraConfig, seed: int = 0) -> dict:
 
 
 def matrix_shapes(model: GPT2PreTrained, config: LoraConfig) -> dict[str, tuple[int, int]]:
-    """The matrices that `config` would give a plain model, by their paths: A [r, in], B [out, r]. Makes none of them."""
+    """The matrices that `config` would give a plain model, by their names: A [r, in], B [out, r]. Makes none."""
     shapes = {}
     for path, module in _targets(model, config):
         (inputs, outputs), rank = module.shape, config.for_path(path).rank

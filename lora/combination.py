@@ -15,7 +15,7 @@ import numpy as np
 from common.errors import UserError
 from gpt2_jittor.fingerprint import disagreement
 from lora.files import Adapter
-from lora.keys import PREFIX, A, is_matrix, projection_of
+from lora.keys import PREFIX, A, is_matrix, layer_of
 
 
 def combine(adapters: Mapping[str, Adapter], weights: Mapping[str, float], ignore_base: bool = False) -> Adapter:
@@ -36,7 +36,7 @@ def combine(adapters: Mapping[str, Adapter], weights: Mapping[str, float], ignor
                 raise UserError(f"{key} {list(values.shape)} is no factor of LoRA's: this adapter cannot be combined")
             if key.endswith(A):
                 whole = tensors.setdefault(key, np.zeros((rank, values.shape[1]), np.float32))
-                place, factor = whole[start:end], weight * adapter.config.for_path(projection_of(key)).scaling
+                place, factor = whole[start:end], weight * adapter.config.for_path(layer_of(key)).scaling
             else:
                 whole = tensors.setdefault(key, np.zeros((values.shape[0], rank), np.float32))
                 place, factor = whole[:, start:end], 1.0
@@ -105,4 +105,4 @@ def _targets(parts: list[tuple[Adapter, float]]) -> list[str]:
 
 def paths(adapter: Adapter) -> list[str]:
     """The projections that the adapter's matrices stand beside, by their dotted paths."""
-    return [projection_of(key) for key in adapter.tensors if key.endswith(A)]
+    return [layer_of(key) for key in adapter.tensors if key.endswith(A)]

@@ -21,7 +21,7 @@ from lora.keys import (
     B,
     embedding_of,
     is_matrix,
-    projection_of,
+    layer_of,
     todays_keys,
 )
 
@@ -123,17 +123,17 @@ def write_adapter(
 
 
 def _check_matrices(views: dict[str, np.ndarray], config: LoraConfig, path: Path) -> None:
-    """Raises UserError where the stored matrices are not those that `config` speaks of: before anything is made of r."""
+    """Raises UserError where the stored matrices are not those that `config` speaks of: before any is made of r."""
     for key, view in views.items():
-        layer, lora, _ = key.removeprefix(PREFIX).partition(".lora_")
-        if lora and layer in BESIDE_PROJECTIONS:
+        layer = layer_of(key)
+        if layer in BESIDE_PROJECTIONS:
             raise UserError(f"{path.parent}: LoRA on {layer} is not supported here yet; merge it in PEFT first")
         if not is_matrix(key):
             continue
         other = key.removesuffix(A) + B if key.endswith(A) else key.removesuffix(B) + A
         if view.ndim != 2 or other not in views:
             raise UserError(f"{path}: {key} {list(view.shape)} is not one of two factors; get the adapter again")
-        rank, expected = view.shape[0 if key.endswith(A) else 1], config.for_path(projection_of(key)).rank
+        rank, expected = view.shape[0 if key.endswith(A) else 1], config.for_path(layer).rank
         if rank != expected:
             raise UserError(f"{path}: {key} has rank {rank}, {SETTINGS} says r {expected}; get the adapter again")
     if not any(key.endswith(A) for key in views):
@@ -144,7 +144,7 @@ def _check_range(adapter: Adapter, path: Path) -> None:
     """Raises UserError where α, A and B are so large that a change of the weights might not be a number."""
     for key, a in adapter.tensors.items():
         if key.endswith(A) and a.size:
-            layer = projection_of(key)
+            layer = layer_of(key)
             b, given = adapter.tensors[key.removesuffix(A) + B], adapter.config.for_path(layer)
             largest = given.scaling * given.rank * float(np.abs(a).max()) * float(np.abs(b).max())
             if largest > LARGEST_FLOAT:

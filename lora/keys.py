@@ -28,9 +28,10 @@ def is_matrix(key: str) -> bool:
     return key.endswith((A, B))
 
 
-def projection_of(key: str) -> str:
-    """The dotted path of the projection beside which the LoRA matrix with this key stands."""
-    return key.removeprefix(PREFIX).removesuffix(A).removesuffix(B)
+def layer_of(key: str) -> str | None:
+    """The dotted path of the layer beside which LoRA, of whatever kind, has the tensor with this key; else None."""
+    layer, lora, _ = key.removeprefix(PREFIX).partition(".lora_")
+    return layer if lora else None
 
 
 def embedding_of(key: str) -> str | None:
