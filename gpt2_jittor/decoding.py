@@ -33,7 +33,7 @@ def _applies(model: GPT2LMHeadModel, cache: KVCache) -> bool:
 
 
 def _has_kernel(model: GPT2LMHeadModel) -> bool:
-    return model.transformer.h[0].mlp.activation is gelu_new and model.is_plain()
+    return model.transformer.h[0].mlp.activation is gelu_new and model.is_plain
 
 
 def _projections(block) -> tuple:

@@ -122,6 +122,7 @@ class GPT2PreTrained(jt.nn.Module):
         layers = self.layers().items()
         return {f"{path}.{name}": var for path, layer in layers for name, var in layer.adapter_parameters().items()}
 
+    @property
     def is_plain(self) -> bool:
         """Whether the weights are all that it computes with: no adapter, or a merged one."""
         return all(layer.is_plain for layer in self.layers().values())
@@ -140,7 +141,7 @@ class GPT2PreTrained(jt.nn.Module):
         Raises UserError where an adapter stands beside the weights: it must be merged first; and for weights in 8 or 16
         bits.
         """
-        if not self.is_plain():
+        if not self.is_plain:
             raise UserError("the adapter is not part of the weights yet: merge it first, or save the adapter")
         self.check_full("save the model")
         config, tensors = self._stored()

@@ -81,7 +81,7 @@ def quantize(model: GPT2PreTrained) -> None:
 
     Raises UserError where an adapter stands beside the weights: it must be merged first; and for weights in 16 bits.
     """
-    if not model.is_plain():
+    if not model.is_plain:
         raise UserError("the adapter is not part of the weights yet: merge it before they become int8")
     model.check_full("quantise it")
     body = model.transformer

@@ -72,7 +72,7 @@ def test_merging_moves_its_bases_weight_by_delta_and_leaves_a_plain_layer(rng):
 def test_a_parameters_name_is_the_same_whatever_wraps_its_layer(seed):
     model = GPT2LMHeadModel.from_pretrained("nano")
     plain = dict(model.named_parameters())
-    assert model.places() == {name: name for name in plain} and model.is_plain()
+    assert model.places() == {name: name for name in plain} and model.is_plain
     config = lora.LoraConfig(r=2, target_modules=["c_attn"], trainable_token_indices=[5], bias="all")
     lora.inject(model, config, seed)
     names = dict(model.named_parameters())
