@@ -1,6 +1,7 @@
 """GPT-2's layers, under Hugging Face's names: a checkpoint's key is the attribute's path, `h.0.attn.c_attn.weight`.
 
-Projections keep GPT-2's Conv1D orientation, weight [in, out]. Blocks know nothing of LoRA: it wraps projections.
+Projections keep GPT-2's Conv1D orientation, weight [in, out]. Blocks know nothing of LoRA: it wraps projections, and
+a model asks every `Layer` the same questions, whatever it is.
 """
 
 import math
@@ -14,22 +15,49 @@ from gpt2_jittor.ops.dropout import add_dropped, dropout
 from gpt2_jittor.ops.head_loss import head_loss
 from gpt2_jittor.ops.layer_norm import layer_norm
 from gpt2_jittor.ops.linear import linear
-from gpt2_jittor.ops.precision import factor, product
+from gpt2_jittor.ops.precision import matmul, to_compute_dtype
 
 
-class Conv1D(jt.nn.Module):
+class Layer(jt.nn.Module):
+    """What holds weights, and how it answers a model's questions. An adapter's layers answer otherwise (`lora/`).
+
+    bias: float32 [out], None where the layer has none.
+    quantized: its weights are int8, for use only.
+    is_plain: its weights are all that it computes with; no adapter stands beside them.
+    """
+
+    bias = None
+    quantized = False
+    is_plain = True
+
+    def adapter_parameters(self) -> dict:
+        """What an adapter adds beside the weights: Vars by their names below this layer."""
+        return {}
+
+
+class Conv1D(Layer):
     """activation(x) @ weight + bias, weight [in, out]; one of `ops.activation`, or none."""
 
     def __init__(self, inputs: int, outputs: int):
         self.weight = jt.zeros((inputs, outputs))
         self.bias = jt.zeros((outputs,))
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """How many numbers go in and come out."""
+        return tuple(self.weight.shape)
+
+    @property
+    def parts(self) -> tuple:
+        """What the decoding kernel reads: weight, bias."""
+        return self.weight, self.bias
+
     def execute(self, x, activation=None):
         """x float32 [..., in] → [..., out]."""
         return linear(x, self.weight, self.bias, activation)
 
 
-class LayerNorm(jt.nn.Module):
+class LayerNorm(Layer):
     """Layer normalisation over the last axis, with a trained weight and bias [width]."""
 
     def __init__(self, width: int, eps: float):
@@ -42,11 +70,16 @@ class LayerNorm(jt.nn.Module):
         return layer_norm(x, self.weight, self.bias, self.eps)
 
 
-class Embedding(jt.nn.Module):
+class Embedding(Layer):
     """A table of vectors, weight [rows, width]: for token ids (`wte`) or positions (`wpe`)."""
 
     def __init__(self, rows: int, width: int):
         self.weight = jt.zeros((rows, width))
+
+    @property
+    def parts(self) -> tuple:
+        """What the decoding kernel reads: the weight."""
+        return (self.weight,)
 
     def execute(self, ids):
         """ids int32, any shape [...] → float32 [..., width]. Ids out of range read garbage: check them before."""
@@ -54,7 +87,7 @@ class Embedding(jt.nn.Module):
 
     def logits(self, x):
         """The product of hidden states [tokens, width] with every row: a tied head, [tokens, rows]."""
-        return product(x, self.weight, transposed=True)
+        return matmul(x, self.weight, transposed=True)
 
     def losses(self, x, targets):
         """The cross-entropy of those logits, [tokens], without storing them. Each head has this method."""
@@ -90,7 +123,7 @@ class Attention(jt.nn.Module):
             x = attention(qkv, mask, self.heads, self.scale, self.dropout if self.is_training() else 0.0)
         else:
             width = x.shape[-1]
-            new = factor(qkv[:, :, width : 2 * width]), factor(qkv[:, :, 2 * width :])
+            new = to_compute_dtype(qkv[:, :, width : 2 * width]), to_compute_dtype(qkv[:, :, 2 * width :])
             keys, values = cache.append(self.layer, *new)  # [batch, all, width]
             x = cached_attention(qkv[:, :, :width], keys, values, mask, self.heads, self.scale)
         return self.c_proj(x)
@@ -151,27 +184,37 @@ class GPT2Model(jt.nn.Module):
         return self.ln_f(x)
 
 
-class TiedHead(jt.nn.Module):
-    """The LM head that is the token embedding. Its weight is not listed twice among the parameters."""
+class TiedHead(Layer):
+    """The LM head that is the token embedding. It holds no parameter, and no layer, of its own."""
 
-    def __init__(self, embedding: Embedding):
-        self._embedding = embedding
+    def __init__(self, embedding: Layer):
+        self._tied_to = (embedding,)  # within a tuple Jittor does not find it a second time
+
+    @property
+    def embedding(self) -> Layer:
+        """The token embedding, which may be an adapter's, or int8."""
+        return self._tied_to[0]
 
     @property
     def weight(self):
         """The token embedding's own weight, [vocab, width]. An embedding in int8 has none."""
-        return self._embedding.weight
+        return self.embedding.weight
+
+    @property
+    def parts(self) -> tuple:
+        """What the decoding kernel reads: the token embedding's."""
+        return self.embedding.parts
 
     def execute(self, x):
         """Hidden states float32 [tokens, width] → logits [tokens, vocab]."""
-        return self._embedding.logits(x)
+        return self.embedding.logits(x)
 
     def losses(self, x, targets):
         """The cross-entropy of those logits in nats, [tokens]; targets int32 [tokens]."""
-        return self._embedding.losses(x, targets)
+        return self.embedding.losses(x, targets)
 
 
-class Head(jt.nn.Module):
+class Head(Layer):
     """An LM head of its own, weight [vocab, width] as torch's Linear has it."""
 
     def __init__(self, width: int, vocab: int):
@@ -184,9 +227,14 @@ class Head(jt.nn.Module):
         head.weight = weight
         return head
 
+    @property
+    def parts(self) -> tuple:
+        """What the decoding kernel reads: the weight."""
+        return (self.weight,)
+
     def execute(self, x):
         """Hidden states float32 [tokens, width] → logits [tokens, vocab]."""
-        return product(x, self.weight, transposed=True)
+        return matmul(x, self.weight, transposed=True)
 
     def losses(self, x, targets):
         """The cross-entropy of those logits in nats, [tokens]; targets int32 [tokens]."""

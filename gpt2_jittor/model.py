@@ -26,7 +26,7 @@ class GPT2LMHeadModel(GPT2PreTrained):
 
     def _stored(self) -> tuple[GPT2Config, dict[str, np.ndarray]]:
         config, tensors = super()._stored()
-        tied = isinstance(self.lm_head, TiedHead) and self.lm_head._embedding is self.transformer.wte
+        tied = isinstance(self.lm_head, TiedHead) and self.lm_head.embedding is self.transformer.wte
         if not tied:
             tensors["lm_head.weight"] = self.lm_head.weight.numpy()
         return dataclasses.replace(config, tie_word_embeddings=tied), tensors

@@ -4,7 +4,6 @@ import numpy as np
 
 from gpt2_jittor.backend import jt
 from gpt2_jittor.cache import KVCache
-from gpt2_jittor.layers import TiedHead
 from gpt2_jittor.model import GPT2LMHeadModel
 from gpt2_jittor.ops import fused
 from gpt2_jittor.ops.activation import gelu_new
@@ -29,15 +28,12 @@ def _applies(model: GPT2LMHeadModel, cache: KVCache) -> bool:
     if not fused.enabled_on_cpu() or model.precision != "fp32" or cache.rows > MOST_ROWS or model.is_training():
         return False
     if cache.step is None:
-        cache.step = _prepare(model) if _is_plain(model) else False
+        cache.step = _prepare(model) if _has_kernel(model) else False
     return bool(cache.step)
 
 
-def _is_plain(model: GPT2LMHeadModel) -> bool:
-    body = model.transformer
-    # what is wrapped around a weight says by `merged` whether the weight is all there is
-    wrapped = (body.wte, *(part for block in body.h for part in _projections(block)))
-    return body.h[0].mlp.activation is gelu_new and all(getattr(module, "merged", True) for module in wrapped)
+def _has_kernel(model: GPT2LMHeadModel) -> bool:
+    return model.transformer.h[0].mlp.activation is gelu_new and model.is_plain
 
 
 def _projections(block) -> tuple:
@@ -46,29 +42,24 @@ def _projections(block) -> tuple:
 
 def _prepare(model: GPT2LMHeadModel) -> DecodeStep:
     """The kernel, with this model's parameters."""
-    body, head = model.transformer, model.lm_head
+    body = model.transformer
     blocks = [
         BlockWeights(
             (block.ln_1.weight, block.ln_1.bias, block.ln_2.weight, block.ln_2.bias),
-            [_parts(part, "weight", "bias") for part in _projections(block)],
+            [projection.parts for projection in _projections(block)],
         )
         for block in body.h
     ]
     return DecodeStep(
-        tokens=_parts(body.wte, "weight"),
+        tokens=body.wte.parts,
         positions=body.wpe.weight,
         blocks=blocks,
         norm=(body.ln_f.weight, body.ln_f.bias),
-        head=_parts(head._embedding if isinstance(head, TiedHead) else head, "weight"),
+        head=model.lm_head.parts,
         heads=model.config.n_head,
         scales=[block.attn.scale for block in body.h],
         eps=model.config.layer_norm_epsilon,
     )
-
-
-def _parts(module, *names: str) -> tuple:
-    """What the kernel reads of a layer: its int8 parts, or float32 parameters."""
-    return module.parts if getattr(module, "quantized", False) else tuple(getattr(module, name) for name in names)
 
 
 def _next_token(model: GPT2LMHeadModel, ids: np.ndarray, cache: KVCache):

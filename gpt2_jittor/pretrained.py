@@ -18,12 +18,17 @@ from gpt2_jittor.config import GPT2Config
 from gpt2_jittor.fingerprint import Base
 from gpt2_jittor.hub import locate
 from gpt2_jittor.initial import initial_head, initial_weights
-from gpt2_jittor.layers import GPT2Model
+from gpt2_jittor.layers import GPT2Model, Layer
 from gpt2_jittor.ops.precision import products_in, to_half
 from gpt2_jittor.outline import StoredModel, open_model
 from gpt2_jittor.precisions import PRECISIONS
 
-BESIDE = (".lora_", ".token_adapter.")  # in the names of what an adapter adds
+BASE_LAYER = "base_layer"  # where a layer of an adapter's holds the one that it wraps, as in PEFT
+
+
+def plain_name(place: str) -> str:
+    """The name of what stands at this dotted place among a model's modules: in a checkpoint nothing is wrapped."""
+    return ".".join(part for part in place.split(".") if part != BASE_LAYER)
 
 
 def in_own_precision(method: Callable) -> Callable:
@@ -49,6 +54,7 @@ class GPT2PreTrained(jt.nn.Module):
     generation: dict[str, Any] | None = None  # what its folder says of generation, for a folder made of this model
     unused: tuple[str, ...] = ()  # tensors of a checkpoint that this kind of model has no use for
     precision = "fp32"  # of its products: `to_precision`
+    adapter_config: Any = None  # of the adapter that its layers belong to, while there is one: `lora/attach.py`
 
     def __init__(self, config: GPT2Config, seed: int = 0):
         self._build(config)
@@ -95,6 +101,33 @@ class GPT2PreTrained(jt.nn.Module):
         """The configuration with this kind of head, and the head's parameters where the checkpoint has none."""
         return stored.config, {}
 
+    def state_dict(self, to: str | None = None, recurse: bool = True) -> dict:
+        """Every parameter by its name, as Jittor's own method, and `named_parameters` with it. A name does not change
+        when an adapter wraps the layer: `transformer.h.0.attn.c_attn.weight`, where a checkpoint has it."""
+        return {plain_name(place): value for place, value in super().state_dict(to, recurse).items()}
+
+    def places(self) -> dict[str, str]:
+        """Every parameter's dotted place among the modules, `….c_attn.base_layer.weight`, by its name."""
+        return {plain_name(place): place for place in super().state_dict()}
+
+    def layers(self) -> dict[str, Layer]:
+        """Every layer by its dotted path. A layer of an adapter's stands for the one that it wraps."""
+        layers: dict[str, Layer] = {}
+        for place, module in self.named_modules():
+            if isinstance(module, Layer):
+                layers.setdefault(plain_name(place), module)  # what wraps comes before what it wraps
+        return layers
+
+    def adapter_parameters(self) -> dict:
+        """What an adapter adds beside the weights: Vars by their names."""
+        layers = self.layers().items()
+        return {f"{path}.{name}": var for path, layer in layers for name, var in layer.adapter_parameters().items()}
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the weights are all that it computes with: no adapter, or a merged one."""
+        return all(layer.is_plain for layer in self.layers().values())
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Every parameter's shape by its name."""
         return {name: tuple(value.shape) for name, value in self.named_parameters()}
@@ -109,18 +142,16 @@ class GPT2PreTrained(jt.nn.Module):
         Raises UserError where an adapter stands beside the weights: it must be merged first; and for weights in 8 or 16
         bits.
         """
-        if any(getattr(module, "merged", True) is False for module in self.modules()):
+        if not self.is_plain:
             raise UserError("the adapter is not part of the weights yet: merge it first, or save the adapter")
-        if any(getattr(module, "quantized", False) for module in self.modules()):
-            raise UserError("the weights have become int8, which is for use only: save the model before that")
-        self.check_full("save it")
+        self.check_full("save the model")
         config, tensors = self._stored()
         weights.write_model(directory, config, tensors, dtype, type(self).__name__, self.generation)
 
     def _stored(self) -> tuple[GPT2Config, dict[str, np.ndarray]]:
         """The configuration and the tensors of a plain checkpoint."""
-        plain = [(name, value) for name, value in self.named_parameters() if not any(part in name for part in BESIDE)]
-        return self.config, {name: value.numpy() for name, value in plain}
+        added = self.adapter_parameters()
+        return self.config, {name: value.numpy() for name, value in self.named_parameters() if name not in added}
 
     @in_own_precision
     def hidden(self, input_ids, attention_mask=None, cache: KVCache | None = None):
@@ -148,10 +179,10 @@ class GPT2PreTrained(jt.nn.Module):
         """Gives the vocabulary `rows` entries; each new one starts as the mean of those that were there.
 
         Raises ValueError where there are more already, or where the model has an adapter, which counts on its own,
-        UserError where they have 16 bits.
+        UserError where they have 8 or 16 bits.
         """
         self.check_full("resize the vocabulary")
-        if any(hasattr(module, "merged") for module in self.modules()):
+        if self.adapter_parameters():
             raise ValueError("the model has an adapter: resize the vocabulary before that")
         more = rows - self.config.vocab_size
         if more < 0:
@@ -180,10 +211,9 @@ class GPT2PreTrained(jt.nn.Module):
         """
         if precision not in PRECISIONS or self.precision not in ("fp32", precision):
             raise ValueError(f"no change from {self.precision} to {precision}; there are {', '.join(PRECISIONS)}")
-        self.precision = precision
+        self.precision, added = precision, self.adapter_parameters()
         for name, value in self.named_parameters() if precision != "fp32" else ():
-            own = any(part in name for part in BESIDE)
-            if value.ndim < 2 or own or not value.is_stop_grad() or value.dtype != "float32":
+            if value.ndim < 2 or name in added or not value.is_stop_grad() or value.dtype != "float32":
                 continue
             array = value.numpy()
             if precision == "fp16" and np.abs(array).max(initial=0) > np.finfo(np.float16).max:
@@ -195,7 +225,12 @@ class GPT2PreTrained(jt.nn.Module):
         return self
 
     def check_full(self, doing: str, names: Collection[str] | None = None) -> None:
-        """Raises UserError where a parameter, of those called `names`, has 16 bits and `doing` ("save it") needs 32."""
+        """Raises UserError where a parameter, of those called `names`, has 16 bits and `doing` ("save it") needs 32.
+
+        Without `names` also where a layer has become int8.
+        """
+        if names is None and any(layer.quantized for layer in self.layers().values()):
+            raise UserError(f"the weights have become int8, which is for use only: {doing} before that")
         chosen = [value for name, value in self.named_parameters() if names is None or name in names]
         if any(value.dtype in ("float16", "bfloat16") for value in chosen):
             raise UserError(f"the model's weights are kept in {self.precision} now: {doing} before that")

@@ -6,13 +6,13 @@ Projections and token embedding, and with it the head, are quantised; norms, bia
 from common.errors import UserError
 from common.memory import give_back
 from gpt2_jittor.backend import jt
-from gpt2_jittor.layers import TiedHead
+from gpt2_jittor.layers import Layer, TiedHead
 from gpt2_jittor.ops.head_loss import head_loss
 from gpt2_jittor.ops.int8 import int8_linear, int8_transposed, quantize_rows, to_panels
 from gpt2_jittor.pretrained import GPT2PreTrained
 
 
-class Int8Linear(jt.nn.Module):
+class Int8Linear(Layer):
     """A projection in int8. What begins with an underscore is no parameter to Jittor: it is not trained or saved."""
 
     quantized = True
@@ -21,6 +21,11 @@ class Int8Linear(jt.nn.Module):
         rows, scales = quantize_rows(base.weight.numpy().T)
         self._panels, self._scales = jt.array(to_panels(rows)), jt.array(scales)
         self.bias = base.bias
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """How many numbers go in and come out."""
+        return self._panels.shape[1], self._scales.shape[0]
 
     @property
     def parts(self) -> tuple:
@@ -32,7 +37,7 @@ class Int8Linear(jt.nn.Module):
         return int8_linear(x if activation is None else activation(x), *self.parts)
 
 
-class Int8Table(jt.nn.Module):
+class Int8Table(Layer):
     """A token embedding or a head in int8, a scale for each token."""
 
     quantized = True
@@ -76,7 +81,7 @@ def quantize(model: GPT2PreTrained) -> None:
 
     Raises UserError where an adapter stands beside the weights: it must be merged first; and for weights in 16 bits.
     """
-    if any(not getattr(module, "merged", True) for module in model.modules()):
+    if not model.is_plain:
         raise UserError("the adapter is not part of the weights yet: merge it before they become int8")
     model.check_full("quantise it")
     body = model.transformer

@@ -11,15 +11,15 @@ Names are loaded when first used: `python -m lora inspect` and wrong arguments n
 import importlib
 
 _HOMES = {
-    "Adapters": "several",
+    "Adapters": "multi",
     "LoraConfig": "config",
-    "count": "injection",
-    "inject": "injection",
+    "count": "attach",
+    "inject": "attach",
     "load_adapter": "adapter",
-    "merge": "injection",
+    "merge": "attach",
     "save_adapter": "adapter",
-    "trainable": "injection",
-    "unmerge": "injection",
+    "trainable": "attach",
+    "unmerge": "attach",
 }
 __all__ = [  # noqa: F822 (they are loaded by __getattr__)
     "Adapters",

@@ -8,10 +8,10 @@ from common.errors import UserError
 from gpt2_jittor.layers import TiedHead
 from gpt2_jittor.pretrained import GPT2PreTrained
 from gpt2_jittor.weights import differences
+from lora.attach import adapter_config, adapter_names, attach, detach, is_merged, mark_trainable, matrix_shapes
 from lora.config import LoraConfig
-from lora.files import PREFIX, A, Adapter, B, check_base, read_adapter, write_adapter
-from lora.injection import adapter_config, adapter_names, eject, exchange, factor_shapes, is_merged, mark_trainable
-from lora.layers import LoraLinear
+from lora.files import Adapter, check_base, read_adapter, write_adapter
+from lora.keys import PREFIX, is_matrix
 
 
 def save_adapter(model: GPT2PreTrained, directory: str | Path) -> None:
@@ -52,13 +52,13 @@ def put_adapter(
 ) -> None:
     """What `load_adapter` does with an adapter that was read from `source`."""
     check_vocabulary(model, adapter, source)
-    originals = _make_room(model, adapter, source)
+    originals = _attach_unless_there(model, adapter, source)
     try:
         check_tensors(model, adapter, source)
         check_base(source, adapter, model.base, ignore_base)
     except UserError:
         if originals is not None:
-            eject(model, originals)  # what was refused leaves the model as it was
+            detach(model, originals)  # what was refused leaves the model as it was
         raise
     assign(model, adapter)
     mark_trainable(model, trained)
@@ -86,11 +86,11 @@ def check_vocabulary(model: GPT2PreTrained, adapter: Adapter, source: str | Path
         raise UserError(f"{source}: the adapter's model has a head of its own, this one's is its token embedding")
 
 
-def check_factors(model: GPT2PreTrained, adapter: Adapter, source: str | Path) -> None:
-    """Raises UserError where a plain model would get other factors than the adapter's file holds: none is made yet."""
-    expected = {f"{PREFIX}{name}": shape for name, shape in factor_shapes(model, adapter.config).items()}
-    found = {key: tensor.shape for key, tensor in adapter.tensors.items() if key.endswith((A, B))}
-    _tell(source, differences(expected, found))
+def check_matrices(model: GPT2PreTrained, adapter: Adapter, source: str | Path) -> None:
+    """Raises UserError where a plain model would get other matrices than the adapter's file holds: none is made yet."""
+    expected = {f"{PREFIX}{name}": shape for name, shape in matrix_shapes(model, adapter.config).items()}
+    found = {key: tensor.shape for key, tensor in adapter.tensors.items() if is_matrix(key)}
+    _refuse(source, differences(expected, found))
 
 
 def check_tensors(model: GPT2PreTrained, adapter: Adapter, source: str | Path) -> None:
@@ -101,7 +101,7 @@ def check_tensors(model: GPT2PreTrained, adapter: Adapter, source: str | Path) -
     expected = {key: tuple(model.parameter(name).shape) for key, name in keys.items()}
     found = {key: tensor.shape for key, tensor in adapter.tensors.items()}
     found |= {f"{PREFIX}{name}": tensor.shape for name, tensor in embeddings_of(model, adapter).items()}
-    _tell(source, differences(expected, found))
+    _refuse(source, differences(expected, found))
 
 
 def assign(model: GPT2PreTrained, adapter: Adapter) -> None:
@@ -119,29 +119,25 @@ def embeddings_of(model: GPT2PreTrained, adapter: Adapter) -> dict[str, np.ndarr
 
 
 def peft_keys(model: GPT2PreTrained) -> dict[str, str]:
-    """Our parameter's path → PEFT's key. PEFT moves a wrapped layer's own bias under `base_layer`."""
-    wrapped = {path for path, module in model.named_modules() if isinstance(module, LoraLinear)}
-    keys = {}
-    for name in adapter_names(model):
-        path, _, kind = name.rpartition(".")
-        keys[name] = PREFIX + (f"{path}.base_layer.{kind}" if path in wrapped else name)
-    return keys
+    """PEFT's key of each parameter of the adapter by its name: PEFT's keys are places too, `base_layer` included."""
+    places = model.places()
+    return {name: PREFIX + places[name] for name in adapter_names(model)}
 
 
-def _tell(source: str | Path, problems: str) -> None:
+def _refuse(source: str | Path, problems: str) -> None:
     if problems:
         raise UserError(f"{source}: the adapter does not fit this model; tensors {problems}")
 
 
-def _make_room(model: GPT2PreTrained, adapter: Adapter, source: str | Path) -> dict | None:
+def _attach_unless_there(model: GPT2PreTrained, adapter: Adapter, source: str | Path) -> dict | None:
     """Injects the adapter's configuration; returns the modules that were replaced.
 
     None, and nothing is done, where the very same is there already, and not merged.
     """
     present = adapter_config(model)
     if present is None:
-        check_factors(model, adapter, source)
-        return exchange(model, adapter.config)
+        check_matrices(model, adapter, source)
+        return attach(model, adapter.config)
     if is_merged(model) or present.shape() != adapter.config.shape():
         raise UserError("this model has another adapter, or a merged one; load the base model again")
     return None

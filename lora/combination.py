@@ -1,4 +1,4 @@
-"""Several adapters as one, exactly: factors side by side, so that the product is the weighted sum of products.
+"""Several adapters as one, exactly: matrices side by side, so that B A is the weighted sum of products.
 
     Σ wᵢ sᵢ Bᵢ Aᵢ  =  [B₁ B₂ …] · [w₁ s₁ A₁ ; w₂ s₂ A₂ ; …]        (PEFT's combination_type "cat")
 
@@ -14,13 +14,14 @@ import numpy as np
 
 from common.errors import ParameterError, UserError
 from gpt2_jittor.fingerprint import disagreement
-from lora.files import PREFIX, A, Adapter, B
+from lora.files import Adapter
+from lora.keys import PREFIX, A, is_matrix, layer_of
 
 
 def combine(adapters: Mapping[str, Adapter], weights: Mapping[str, float], ignore_base: bool = False) -> Adapter:
     """One adapter for the weighted sum of those that `weights` names. Ranks, alphas and targets may differ.
 
-    Raises UserError for weights that are no numbers, for adapters that train more than LoRA's factors, and
+    Raises UserError for weights that are no numbers, for adapters that train more than LoRA's matrices, and
     where they are not of one model. With `ignore_base`, its shapes alone must be the same.
     """
     _check(adapters, weights, ignore_base)
@@ -31,11 +32,11 @@ def combine(adapters: Mapping[str, Adapter], weights: Mapping[str, float], ignor
     for adapter, weight in parts:
         end = start + adapter.config.r
         for key, values in adapter.tensors.items():
-            if not key.endswith((A, B)) or values.ndim != 2:
+            if not is_matrix(key) or values.ndim != 2:
                 raise UserError(f"{key} {list(values.shape)} is no factor of LoRA's: this adapter cannot be combined")
             if key.endswith(A):
                 whole = tensors.setdefault(key, np.zeros((rank, values.shape[1]), np.float32))
-                place, factor = whole[start:end], weight * adapter.config.scaling
+                place, factor = whole[start:end], weight * adapter.config.for_path(layer_of(key)).scaling
             else:
                 whole = tensors.setdefault(key, np.zeros((values.shape[0], rank), np.float32))
                 place, factor = whole[:, start:end], 1.0
@@ -88,7 +89,7 @@ def _check(adapters: Mapping[str, Adapter], weights: Mapping[str, float], ignore
 
 
 def _more(adapter: Adapter):
-    """What an adapter holds besides factors, of which no sum can be made."""
+    """What an adapter holds besides LoRA matrices, of which no sum can be made."""
     config = adapter.config
     layers = {key.removeprefix(PREFIX).rpartition(".")[0] for key in adapter.tensors}  # names may match nothing
     yield "whole layers (modules_to_save)", config.task_type == "SEQ_CLS" or any(map(config.saves, layers))
@@ -106,5 +107,5 @@ def _targets(parts: list[tuple[Adapter, float]]) -> list[str]:
 
 
 def paths(adapter: Adapter) -> list[str]:
-    """The projections that the adapter's factors stand beside, by their dotted paths."""
-    return [key.removeprefix(PREFIX).removesuffix(A) for key in adapter.tensors if key.endswith(A)]
+    """The projections that the adapter's matrices stand beside, by their dotted paths."""
+    return [layer_of(key) for key in adapter.tensors if key.endswith(A)]

@@ -27,7 +27,7 @@ CHANGE_BASE = ("pissa", "olora", "loftq", "corda", "lora_ga", "eva")
 HARMLESS = (
     *("auto_mapping", "inference_mode", "merge_weights", "peft_type", "peft_version", "revision", "runtime_config"),
     "fan_in_fan_out",  # PEFT sees what the layer is
-    *("corda_config", "eva_config", "loftq_config", "lora_ga_config"),  # how the factors were drawn
+    *("corda_config", "eva_config", "loftq_config", "lora_ga_config"),  # how the matrices were drawn
     *("layers_pattern", "megatron_core", "qalora_group_size"),  # they belong to fields that are refused
     "ensure_weight_tying",  # but with modules_to_save
 )
@@ -38,6 +38,16 @@ TASK_TYPES = ("CAUSAL_LM", "SEQ_CLS", "SEQ_2_SEQ_LM", "TOKEN_CLS", "QUESTION_ANS
 ALL_LINEAR = "all-linear"  # PEFT's word for every projection
 LARGEST_SIZE, LARGEST_FLOAT = 2**31 - 1, 3.4e38  # what a tensor's dimension and a float32 can hold
 NAMED = 8  # fields in an error message
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerSettings:
+    """What LoRA is at one projection: `scaling` is the factor of B A x there."""
+
+    rank: int
+    alpha: float
+    dropout: float
+    scaling: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +81,10 @@ class LoraConfig:
     def scaling(self) -> float:
         """The factor of B A x: α / r, or α / √r (rank-stabilised, Kalajdzievski 2023)."""
         return self.lora_alpha / (math.sqrt(self.r) if self.use_rslora else self.r)
+
+    def for_path(self, path: str) -> LayerSettings:
+        """The settings of the projection at this dotted path: today the same for every path."""
+        return LayerSettings(self.r, self.lora_alpha, self.lora_dropout, self.scaling)
 
     def shape(self) -> tuple:
         """What must be equal for one adapter's weights to take the place of another's."""
@@ -171,7 +185,7 @@ def _settings(values: dict[str, Any]) -> dict[str, Any]:
     if isinstance(drawn, str) and drawn.lower().startswith(CHANGE_BASE):
         raise UserError(f"init_lora_weights {_short(drawn)} changes the base model's weights: merge it in PEFT first")
     if not isinstance(drawn, bool | str) or drawn not in INITS:
-        settings.pop("init_lora_weights", None)  # how the factors were drawn does not matter to those who read them
+        settings.pop("init_lora_weights", None)  # how the matrices were drawn does not matter to those who read them
     settings["trainable_token_indices"] = _tokens(settings.get("trainable_token_indices"))
     return settings
 

@@ -1,6 +1,5 @@
 """An adapter's two files, PEFT's own, and what they hold. Nothing here needs Jittor."""
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,21 +11,24 @@ from gpt2_jittor.fingerprint import Base
 from gpt2_jittor.outline import SCORE, StoredModel
 from gpt2_jittor.weights import in_float32, open_file, write_safetensors
 from lora.config import LARGEST_FLOAT, LoraConfig
+from lora.keys import (
+    PREFIX,
+    REPLACED,
+    ROWS,
+    TIED_ROWS,
+    TRAINED,
+    A,
+    B,
+    embedding_of,
+    is_matrix,
+    layer_of,
+    todays_keys,
+)
 
-PREFIX = "base_model.model."
 WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
 ARCHIVE = "adapter_model.bin"  # what PEFT wrote by default until 0.6, and still reads where there is no other
-A, B = ".lora_A.weight", ".lora_B.weight"
 BASE = "base_fingerprint"  # in the weights' metadata, which PEFT leaves alone
-ROWS = "transformer.wte.token_adapter.trainable_tokens_delta"
-
-# with bias "all", PEFT stores the biases of modules_to_save again, under names of its own wrapper: the one that is
-# trained, and the one that stood there before and that nothing uses any more
-TRAINED, REPLACED = ".modules_to_save.", ".original_module."
-TIED_ROWS = f"{PREFIX}lm_head.token_adapter.trainable_tokens_delta"
-WITH_NAME = re.compile(r"(.+\.lora_[AB])\.[^.]+(\.weight)")  # a factor's key in a model's own state_dict
 BESIDE_PROJECTIONS = ("lm_head", "score", "transformer.wte", "transformer.wpe")  # where PEFT has LoRA as well
-EMBEDDING = re.compile(r"(transformer\.wte|lm_head)(\.token_adapter)?(\.base_layer)?\.weight")
 
 
 @dataclass
@@ -64,15 +66,16 @@ def read_adapter(directory: str | Path) -> Adapter:
         raise UserError(f"{directory} holds no adapter ({SETTINGS}); give the folder of a finished run")
     config = LoraConfig.from_pretrained(directory)
     path = weights_of(directory)
-    views, metadata = open_file(path)
-    views = _todays_keys(views, path)
-    _check_factors(views, config, path)
+    stored, metadata = open_file(path)
+    keys = todays_keys(stored, path)
+    views = {keys[key]: view for key, view in stored.items()}
+    _check_matrices(views, config, path)
     adapter = Adapter(config, {}, base=metadata.get(BASE))
     stored = in_float32(views, path)
     for key, tensor in stored.items():
-        found = EMBEDDING.fullmatch(key.removeprefix(PREFIX))
-        if found and not config.saves(found[1]):
-            adapter.embeddings[f"{found[1]}.weight"] = tensor
+        embedding = embedding_of(key)
+        if embedding and not config.saves(embedding):
+            adapter.embeddings[f"{embedding}.weight"] = tensor
         elif TRAINED in key and np.array_equal(tensor, stored.get(key.replace(TRAINED, "."))):
             continue
         elif REPLACED not in key:
@@ -83,7 +86,7 @@ def read_adapter(directory: str | Path) -> Adapter:
         adapter.tied_rows = True
     if config.trainable_token_indices is None and not adapter.tensors.get(PREFIX + ROWS, np.ones(1)).size:
         del adapter.tensors[PREFIX + ROWS]  # and those of an empty list
-    _check_products(adapter, path)
+    _check_range(adapter, path)
     return adapter
 
 
@@ -122,51 +125,31 @@ def write_adapter(
     write_json(directory / SETTINGS, config.to_dict())
 
 
-def _todays_keys(views: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
-    """The tensors under the keys that PEFT writes today.
-
-    Until 0.6 a wrapped layer's bias had no `base_layer` in its key, and factors have the adapter's name in theirs where
-    somebody saved the model's state_dict. What stands before all keys, as `module.` of torch's DistributedDataParallel,
-    is left out. Raises UserError where two tensors have one key.
-    """
-    wrappers = {key.partition(PREFIX)[0] if PREFIX in key else "" for key in views}
-    wrapper = wrappers.pop() if len(wrappers) == 1 else ""
-    wrapper = wrapper if wrapper.endswith(".") else ""
-    renamed = {key: WITH_NAME.sub(r"\1\2", key.removeprefix(wrapper)) for key in views}
-    factors = set(renamed.values())
-    for key, name in renamed.items():
-        layer = name.removesuffix(".bias")
-        if name != layer and layer + A in factors:
-            renamed[key] = f"{layer}.base_layer.bias"
-    if len(set(renamed.values())) < len(views):
-        raise UserError(f"{path} holds more than one adapter; save the one that is wanted alone")
-    return {renamed[key]: view for key, view in views.items()}
-
-
-def _check_factors(views: dict[str, np.ndarray], config: LoraConfig, path: Path) -> None:
-    """Raises UserError where the stored factors are not those that `config` speaks of: before anything is made of r."""
+def _check_matrices(views: dict[str, np.ndarray], config: LoraConfig, path: Path) -> None:
+    """Raises UserError where the stored matrices are not those that `config` speaks of: before any is made of r."""
     for key, view in views.items():
-        layer, lora, _ = key.removeprefix(PREFIX).partition(".lora_")
-        if lora and layer in BESIDE_PROJECTIONS:
+        layer = layer_of(key)
+        if layer in BESIDE_PROJECTIONS:
             raise UserError(f"{path.parent}: LoRA on {layer} is not supported here yet; merge it in PEFT first")
-        if not key.endswith((A, B)):
+        if not is_matrix(key):
             continue
         other = key.removesuffix(A) + B if key.endswith(A) else key.removesuffix(B) + A
         if view.ndim != 2 or other not in views:
             raise UserError(f"{path}: {key} {list(view.shape)} is not one of two factors; get the adapter again")
-        rank = view.shape[0 if key.endswith(A) else 1]
-        if rank != config.r:
-            raise UserError(f"{path}: {key} has rank {rank}, {SETTINGS} says r {config.r}; get the adapter again")
+        rank, expected = view.shape[0 if key.endswith(A) else 1], config.for_path(layer).rank
+        if rank != expected:
+            raise UserError(f"{path}: {key} has rank {rank}, {SETTINGS} says r {expected}; get the adapter again")
     if not any(key.endswith(A) for key in views):
         raise UserError(f"{path} holds no factors of LoRA; get the adapter again")
 
 
-def _check_products(adapter: Adapter, path: Path) -> None:
+def _check_range(adapter: Adapter, path: Path) -> None:
     """Raises UserError where α, A and B are so large that a change of the weights might not be a number."""
     for key, a in adapter.tensors.items():
         if key.endswith(A) and a.size:
-            b = adapter.tensors[key.removesuffix(A) + B]
-            largest = adapter.config.scaling * adapter.config.r * float(np.abs(a).max()) * float(np.abs(b).max())
+            layer = layer_of(key)
+            b, given = adapter.tensors[key.removesuffix(A) + B], adapter.config.for_path(layer)
+            largest = given.scaling * given.rank * float(np.abs(a).max()) * float(np.abs(b).max())
             if largest > LARGEST_FLOAT:
-                layer, alpha = key.removeprefix(PREFIX).removesuffix(A), adapter.config.lora_alpha
-                raise UserError(f"{path}: lora_alpha {alpha:g} times {layer}'s factors is beyond float32; get it again")
+                alpha = f"{given.alpha:g}"
+                raise UserError(f"{path}: lora_alpha {alpha} times {layer}'s factors is beyond float32; get it again")

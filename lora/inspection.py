@@ -13,7 +13,8 @@ import numpy as np
 from common.errors import UserError
 from gpt2_jittor.weights import read_tensors
 from lora.combination import paths
-from lora.files import PREFIX, A, Adapter, B, read_adapter, weights_of
+from lora.files import Adapter, read_adapter, weights_of
+from lora.keys import PREFIX, A, B, is_matrix
 
 
 def inspect(directory: Path, base: Path | None = None) -> dict[str, Any]:
@@ -81,9 +82,10 @@ def _projections(adapter: Adapter, base: Path | None) -> list[dict[str, Any]]:
     rows = []
     for path in sorted(paths(adapter), key=_by_layer):
         a, b = (adapter.tensors.get(f"{PREFIX}{path}{kind}", np.zeros(0)) for kind in (A, B))
-        if a.ndim != 2 or b.ndim != 2 or not a.shape[0] == b.shape[1] == adapter.config.r:
-            raise UserError(f"{path}: the adapter's file does not hold two factors of rank {adapter.config.r}")
-        change = adapter.config.scaling * product_norm(a, b)
+        given = adapter.config.for_path(path)
+        if a.ndim != 2 or b.ndim != 2 or not a.shape[0] == b.shape[1] == given.rank:
+            raise UserError(f"{path}: the adapter's file does not hold two factors of rank {given.rank}")
+        change = given.scaling * product_norm(a, b)
         rows.append({"path": path, "A": _norm(a), "B": _norm(b), "change": change})
     if base is not None:
         shapes = {f"{path}.weight": _shape(adapter, path) for path in paths(adapter)}
@@ -95,8 +97,8 @@ def _projections(adapter: Adapter, base: Path | None) -> list[dict[str, Any]]:
 
 
 def _whole(adapter: Adapter) -> list[dict[str, Any]]:
-    """What is stored besides the factors: heads and norms trained whole, biases, rows of tokens."""
-    others = {key: array for key, array in adapter.tensors.items() if not key.endswith((A, B))}
+    """What is stored besides the LoRA matrices: heads and norms trained whole, biases, rows of tokens."""
+    others = {key: array for key, array in adapter.tensors.items() if not is_matrix(key)}
     return [
         {"path": key.removeprefix(PREFIX), "shape": list(array.shape), "norm": _norm(array)}
         for key, array in sorted(others.items())
@@ -104,7 +106,7 @@ def _whole(adapter: Adapter) -> list[dict[str, Any]]:
 
 
 def _shape(adapter: Adapter, path: str) -> tuple[int, int]:
-    """[in, out] of the projection that the factors stand beside."""
+    """[in, out] of the projection that the matrices stand beside."""
     return adapter.tensors[f"{PREFIX}{path}{A}"].shape[1], adapter.tensors[f"{PREFIX}{path}{B}"].shape[0]
 
 

@@ -7,7 +7,7 @@ from gpt2_jittor.model import GPT2LMHeadModel
 from gpt2_jittor.pretrained import GPT2PreTrained
 from gpt2_jittor.quantized import quantize
 from lora.adapter import put_adapter
-from lora.injection import merge
+from lora.attach import merge
 from lora.source import ModelSource
 
 

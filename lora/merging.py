@@ -6,7 +6,7 @@ from pathlib import Path
 from common.errors import ParameterError, UserError
 from gpt2_jittor.outline import SCORE
 from gpt2_jittor.tokenizer import save_tokenizer
-from lora.files import PREFIX
+from lora.keys import PREFIX
 from lora.source import ModelSource, find
 
 

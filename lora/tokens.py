@@ -15,7 +15,8 @@ import numpy as np
 from gpt2_jittor.backend import jt
 from gpt2_jittor.layers import Embedding
 from gpt2_jittor.ops.head_loss import head_loss
-from gpt2_jittor.ops.precision import product
+from gpt2_jittor.ops.precision import matmul
+from lora.layers import AdapterLayer
 
 
 class Rows(jt.nn.Module):
@@ -25,20 +26,18 @@ class Rows(jt.nn.Module):
         self.trainable_tokens_delta = jt.array(values)
 
 
-class TrainedTokens(jt.nn.Module):
-    """A wrapped embedding. `merged`: the rows stand in `weight`, which is then all that is read."""
+class TrainedTokens(AdapterLayer):
+    """An embedding of which some rows are trained. Merged, they stand in its weight, which is then all that is read."""
 
     @classmethod
     def from_base(cls, base: Embedding, tokens: Sequence[int]) -> "TrainedTokens":
-        """Wraps `base`, sharing its weight; the rows of `tokens` start as they are there."""
-        layer = cls()
-        layer.weight = base.weight
+        """Wraps `base`; the rows of `tokens` start as they are there."""
+        layer = cls(base)
         layer._tokens = jt.array(np.array(tokens, np.int32))
         slots = np.full(base.weight.shape[0], -1, np.int32)
         slots[list(tokens)] = np.arange(len(tokens))
         layer._slots = jt.array(slots)  # token id → row among the trained ones, −1: none
-        layer.token_adapter = Rows(layer.weight[layer._tokens].float32().numpy())
-        layer.merged = False
+        layer.token_adapter = Rows(base.weight[layer._tokens].float32().numpy())
         return layer
 
     @property
@@ -46,9 +45,13 @@ class TrainedTokens(jt.nn.Module):
         """The trained rows [k, width]."""
         return self.token_adapter.trainable_tokens_delta
 
+    def adapter_parameters(self) -> dict:
+        """The trained rows."""
+        return {"token_adapter.trainable_tokens_delta": self.rows}
+
     def execute(self, ids):
         """ids int32, any shape [...] → float32 [..., width]. Ids out of range read garbage: check them before."""
-        x = self.weight[ids].float32()  # [..., width]
+        x = self.base_layer(ids)  # [..., width]
         if self.merged:
             return x
         slots = self._slots[ids].unsqueeze(-1)  # [..., 1]
@@ -57,15 +60,15 @@ class TrainedTokens(jt.nn.Module):
 
     def logits(self, x):
         """The tied head: hidden states [tokens, width] → [tokens, vocab]."""
-        logits = product(x, self.weight, transposed=True)
+        logits = self.base_layer.logits(x)
         if self.merged:
             return logits
-        return logits.setitem((slice(None), self._tokens), product(x, self.rows, transposed=True))
+        return logits.setitem((slice(None), self._tokens), matmul(x, self.rows, transposed=True))
 
     def losses(self, x, targets):
         """The cross-entropy of those logits, [tokens]."""
         if self.merged:
-            return head_loss(x, self.weight, targets)
+            return self.base_layer.losses(x, targets)
         return head_loss(x, self.weight, targets, self._tokens, self.rows)
 
     def merge(self) -> None:

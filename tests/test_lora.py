@@ -104,6 +104,23 @@ def test_targets_are_the_ones_peft_chooses(base, settings):
 
 
 @every_setting
+def test_the_settings_of_a_path_are_those_of_pefts_layer(base, settings):
+    settings = settings | {"lora_dropout": 0.25}
+    config = lora.LoraConfig(**with_defaults(settings))
+    layers = [
+        (name, it)
+        for name, it in peft_model(base, settings).named_modules()
+        if isinstance(it, peft.tuners.lora.LoraLayer)
+    ]
+    assert layers
+    for name, layer in layers:
+        found = config.for_path(our_name(name))
+        dropout = layer.lora_dropout["default"].p
+        expected = (layer.r["default"], layer.lora_alpha["default"], dropout, layer.scaling["default"])
+        assert (found.rank, found.alpha, found.dropout, found.scaling) == expected
+
+
+@every_setting
 def test_as_much_is_trained_as_by_peft(base, settings):
     trained, total = peft_model(base, settings).get_nb_trainable_parameters()
     found = lora.count(our_model(base, settings))

@@ -275,7 +275,7 @@ def test_mistakes_are_told_in_one_line(base, rng, tmp_path, monkeypatch):
 
 
 def test_the_packages_names_are_functions_however_its_files_were_imported():
-    script = "import lora, lora.injection; from lora import inject; assert inject is lora.inject and callable(inject)"
+    script = "import lora, lora.attach; from lora import inject; assert inject is lora.inject and callable(inject)"
     assert command("-c", script).returncode == 0
     with pytest.raises(AttributeError):
         lora.nothing  # noqa: B018

@@ -14,9 +14,9 @@ from test_lora_several import make, our_logits, ours, torch_logits
 
 import lora
 from gpt2_jittor import GPT2LMHeadModel
+from lora.attach import adapter_config
 from lora.config import LoraConfig
 from lora.files import WEIGHTS, read_adapter
-from lora.injection import adapter_config
 from training.checkpoint import save_trained
 
 LOGITS = 1e-4  # absolute, the contract's for logits: float32 sums of the same terms in another order

@@ -15,7 +15,7 @@ from gpt2_jittor.backend import jt
 from gpt2_jittor.cache import KVCache
 from gpt2_jittor.next_token import last_logits
 from gpt2_jittor.ops import fused, precision
-from gpt2_jittor.ops.precision import product, products_in, to_half
+from gpt2_jittor.ops.precision import matmul, products_in, to_half
 
 HALVES = ("fp16", "bf16")
 TORCH = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -63,7 +63,7 @@ def test_numbers_are_rounded_to_the_nearest_as_torch_does(rng, half):
     x = np.concatenate([special(), normal(rng, 1000), normal(rng, 1000, scale=1e-5), normal(rng, 99, scale=1e3)])
     expected = torch.tensor(x).to(TORCH[half])
     with products_in(half):
-        found = precision.factor(jt.array(x))
+        found = precision.to_compute_dtype(jt.array(x))
     for var in (found, to_half(x, half)):
         assert str(var.dtype) == str(TORCH[half]).removeprefix("torch.")
         np.testing.assert_array_equal(var.float32().numpy(), expected.float().numpy())
@@ -72,7 +72,7 @@ def test_numbers_are_rounded_to_the_nearest_as_torch_does(rng, half):
 def test_what_is_beyond_a_half_type_is_infinite_and_nan_stays_nan(half):
     x = np.array([70000.0, -70000.0, np.inf, -np.inf, np.nan], np.float32)
     with products_in(half):
-        found = precision.factor(jt.array(x)).float32().numpy()
+        found = precision.to_compute_dtype(jt.array(x)).float32().numpy()
     np.testing.assert_array_equal(found, torch.tensor(x).to(TORCH[half]).float().numpy())
 
 
@@ -84,7 +84,7 @@ def test_a_product_and_its_gradients_are_exact_sums_rounded_where_torch_rounds(r
     dy = normal(rng, *leading, 5, 7)
     ours = [jt.array(a), jt.array(b)]
     with products_in(half):
-        y = product(*ours, transposed)
+        y = matmul(*ours, transposed)
     found = [y, *jt.grad((y * jt.array(dy)).sum(), ours)]
     theirs = [torch.tensor(x).to(TORCH[half]).double().requires_grad_() for x in (a, b)]
     expected = theirs[0] @ (theirs[1].transpose(-1, -2) if transposed else theirs[1])
@@ -100,15 +100,15 @@ def test_a_product_and_its_gradients_are_exact_sums_rounded_where_torch_rounds(r
 def test_without_a_half_type_a_product_is_float32(rng):
     a, b = normal(rng, 5, 67), normal(rng, 67, 7)
     exact = a.astype(np.float64) @ b
-    assert_close([product(jt.array(a), jt.array(b)).numpy()], [exact])
-    assert_close([product(jt.array(a), jt.array(b.T.copy()), transposed=True).numpy()], [exact])
+    assert_close([matmul(jt.array(a), jt.array(b)).numpy()], [exact])
+    assert_close([matmul(jt.array(a), jt.array(b.T.copy()), transposed=True).numpy()], [exact])
     with products_in("bf16"):
-        assert relative(product(jt.array(a), jt.array(b)).numpy(), exact) > 1e-4
+        assert relative(matmul(jt.array(a), jt.array(b)).numpy(), exact) > 1e-4
 
 
 def test_jittors_own_switches_which_change_float32_stay_off():
     with products_in("fp16"):
-        product(jt.ones((2, 3)), jt.ones((3, 2))).sync()
+        matmul(jt.ones((2, 3)), jt.ones((3, 2))).sync()
     assert (jt.flags.use_tensorcore, jt.flags.auto_mixed_precision_level, jt.flags.amp_reg) == (0, 0, 0)
 
 

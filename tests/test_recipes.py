@@ -56,7 +56,7 @@ def test_a_misspelt_key_is_told_with_the_right_one(tmp_path, typed, meant):
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_trains_nano_on_the_embedded_sample(path, tmp_path):
-    from lora.injection import adapter_names
+    from lora.attach import adapter_names
     from training.setup import build_trainer, read_inputs
 
     typed = {"model": "nano", "data_dir": "sample", "output_dir": str(tmp_path), "max_steps": 2, "eval_limit": 4}

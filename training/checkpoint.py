@@ -15,7 +15,7 @@ from common.files import json_text, read_json, remove_folder, replacing_folder, 
 from gpt2_jittor.pretrained import GPT2PreTrained
 from gpt2_jittor.weights import read_safetensors, read_tensors, write_safetensors
 from lora.adapter import load_adapter, save_adapter
-from lora.injection import adapter_config
+from lora.attach import adapter_config
 from training.fingerprint import check_same, notes
 from training.optimizer import AdamW
 

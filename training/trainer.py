@@ -27,7 +27,7 @@ from gpt2_jittor.backend import jt
 from gpt2_jittor.fingerprint import digest
 from gpt2_jittor.pretrained import GPT2PreTrained
 from gpt2_jittor.tokenizer import save_tokenizer, text_of
-from lora.injection import adapter_config, count, trainable
+from lora.attach import adapter_config, count, trainable
 from training import checkpoint, distributed, loss_scale
 from training.arguments import TrainingArguments
 from training.batches import UpdateBatches

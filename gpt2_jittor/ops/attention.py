@@ -3,7 +3,7 @@
 from gpt2_jittor.backend import jt
 from gpt2_jittor.ops import dropout as dropout_op
 from gpt2_jittor.ops import fused
-from gpt2_jittor.ops.precision import product
+from gpt2_jittor.ops.precision import matmul
 
 WIDEST_ON_CUDA = 128  # a head's floats: kernels/cuda/attention_forward.cuh
 HIDDEN = -1e30  # a score that softmax turns into 0; not -inf, a row of which would be NaN
@@ -61,7 +61,7 @@ def composed(q, k, v, mask, heads: int, scale: float, dropout: float = 0.0, seed
         return x.reshape(batch, x.shape[1], heads, width // heads).permute(0, 2, 1, 3)
 
     # scaled first, as float16 ends at 65,504; transposed by the product itself: permute would do it on the CPU, always
-    scores = product(split(q) * scale, split(k), transposed=True)  # [batch, heads, queries, keys]
+    scores = matmul(split(q) * scale, split(k), transposed=True)  # [batch, heads, queries, keys]
     position = jt.arange(queries).unsqueeze(1) + (keys - queries)
     visible = (jt.arange(keys).unsqueeze(0) <= position).unsqueeze(0) * mask.unsqueeze(1)
     visible = visible.unsqueeze(1).bool().float32()  # [batch, 1, queries, keys]
@@ -71,7 +71,7 @@ def composed(q, k, v, mask, heads: int, scale: float, dropout: float = 0.0, seed
     weights = weights / jt.maximum(weights.sum(-1, keepdims=True), 1e-30)
     if dropout:
         weights = dropout_op.composed(weights, dropout, seed)
-    return product(weights, split(v)).permute(0, 2, 1, 3).reshape(batch, queries, width)
+    return matmul(weights, split(v)).permute(0, 2, 1, 3).reshape(batch, queries, width)
 
 
 _SHAPE = """

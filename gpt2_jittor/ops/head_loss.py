@@ -7,7 +7,7 @@ either direction.
 from gpt2_jittor.backend import jt
 from gpt2_jittor.ops import fused
 from gpt2_jittor.ops.head_loss_blocks import HeadLossByBlocks
-from gpt2_jittor.ops.precision import product
+from gpt2_jittor.ops.precision import matmul
 
 _HEAD = "const Head head = {{in0_p, in1_p, in2_p, in0_shape0, in0_shape1, in1_shape0, {replaced}}};\n"
 
@@ -28,9 +28,9 @@ def head_loss(hidden, weight, targets, tokens=None, rows=None):
 
 def composed(hidden, weight, targets, tokens=None, rows=None):
     """`head_loss` in plain Jittor: the definition, for every device. It stores all logits, [n, vocab]."""
-    logits = product(hidden, weight, transposed=True)  # [n, vocab]
+    logits = matmul(hidden, weight, transposed=True)  # [n, vocab]
     if rows is not None:
-        logits = logits.setitem((slice(None), tokens), product(hidden, rows, transposed=True))
+        logits = logits.setitem((slice(None), tokens), matmul(hidden, rows, transposed=True))
     shifted = logits - logits.max(-1, keepdims=True).stop_grad()
     log_sum = jt.log(jt.exp(shifted).sum(-1))
     is_target = jt.arange(logits.shape[-1]).unsqueeze(0) == targets.unsqueeze(1)

@@ -3,7 +3,7 @@
 from gpt2_jittor.backend import jt
 from gpt2_jittor.ops import fused
 from gpt2_jittor.ops.activation import Recomputed
-from gpt2_jittor.ops.precision import product
+from gpt2_jittor.ops.precision import matmul
 
 
 def linear(x, weight, bias=None, activation=None):
@@ -23,7 +23,7 @@ def linear(x, weight, bias=None, activation=None):
 
 def composed(x, weight, bias):
     """x @ weight + bias in plain Jittor, in the current precision: x [rows, in] → [rows, out]."""
-    y = product(x, weight)
+    y = matmul(x, weight)
     return y if bias is None else y + bias
 
 

@@ -4,7 +4,7 @@ from gpt2_jittor.backend import jt
 from gpt2_jittor.ops import dropout as dropout_op
 from gpt2_jittor.ops import fused, linear
 from gpt2_jittor.ops.activation import Recomputed
-from gpt2_jittor.ops.precision import product
+from gpt2_jittor.ops.precision import matmul
 
 _LORA = """
     const Lora lora = {{{a}, {b}, in0_shape0, {weight}_shape0, {weight}_shape1, (long)r, (float)scaling, (uint32_t)seed,
@@ -28,11 +28,22 @@ def lora_linear(x, weight, bias, a, b, scaling: float, dropout: float = 0.0, act
     return y.reshape(*x.shape[:-1], weight.shape[1])
 
 
+def low_rank(x, a, b, scaling: float, dropout: float = 0.0):
+    """scaling · dropout(x) @ aᵀ @ bᵀ alone, for a base of another kind: float32 x [..., in] → [..., out]."""
+    seed = dropout_op.seeds.next() if dropout else 0
+    y = _low_rank(x.reshape(-1, x.shape[-1]), a, b, scaling, dropout, seed)
+    return y.reshape(*x.shape[:-1], b.shape[0])
+
+
 def composed(x, weight, bias, a, b, scaling: float, dropout: float, seed: int):
     """`lora_linear` in plain Jittor, without its activation: x [rows, in] → [rows, out]."""
+    return linear.composed(x, weight, bias) + _low_rank(x, a, b, scaling, dropout, seed)
+
+
+def _low_rank(x, a, b, scaling: float, dropout: float, seed: int):
     dropped = dropout_op.composed(x, dropout, seed) if dropout else x
-    low = product(dropped, a, transposed=True) * scaling  # [rows, r]
-    return linear.composed(x, weight, bias) + product(low, b, transposed=True)
+    low = matmul(dropped, a, transposed=True) * scaling  # [rows, r]
+    return matmul(low, b, transposed=True)  # [rows, out]
 
 
 class _LoraLinear(jt.Function):

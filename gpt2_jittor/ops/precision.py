@@ -48,20 +48,20 @@ def products_in(precision: str) -> Iterator[None]:
         _current = before
 
 
-def product(a, b, transposed: bool = False):
+def matmul(a, b, transposed: bool = False):
     """a @ b, or a @ bᵀ where `transposed`: float32, in the current precision.
 
     a [..., n, m] and b [..., m, k] or [..., k, m], of as many dimensions, the leading ones alike → [..., n, k]. Each
     is float32, or of the half type already.
     """
     if _current != "fp32":
-        return _Product.apply(a, b, transposed, _DTYPES[_current])
+        return _Matmul.apply(a, b, transposed, _DTYPES[_current])
     if not transposed:
         return jt.matmul(a, b)
     return jt.nn.matmul_transpose(a, b) if a.ndim == 2 else jt.nn.bmm_transpose(a, b)
 
 
-def factor(x):
+def to_compute_dtype(x):
     """x as the products of the current precision take it: to be kept in their type where it is used again."""
     return _rounded(x, _DTYPES[_current])
 
@@ -75,7 +75,7 @@ def to_half(array: np.ndarray, precision: str):
     return jt.array(rounded.view(np.float32)).bfloat16()
 
 
-class _Product(jt.Function):
+class _Matmul(jt.Function):
     def execute(self, a, b, transposed, dtype):
         """a @ b, or a @ bᵀ, float32. Both are kept in the half type, in half the memory."""
         self.transposed, self.dtype = transposed, dtype

@@ -13,14 +13,14 @@ SHAPES = [((), False), ((), True), ((2, 3), False), ((2, 3), True)]
 def products(precision: str) -> dict[str, np.ndarray]:
     """A product of each kind, and its gradients."""
     from gpt2_jittor.backend import jt
-    from gpt2_jittor.ops.precision import product, products_in
+    from gpt2_jittor.ops.precision import matmul, products_in
 
     found, random = {}, np.random.default_rng(1)
     for leading, transposed in SHAPES:
         shapes = (*leading, 5, 67), (*leading, 7, 67) if transposed else (*leading, 67, 7), (*leading, 5, 7)
         a, b, dy = (jt.array(random.standard_normal(shape).astype(np.float32)) for shape in shapes)
         with products_in(precision):
-            y = product(a, b, transposed)
+            y = matmul(a, b, transposed)
         values = [y, *jt.grad((y * dy).sum(), [a, b])]
         name = f"product {len(leading)} {transposed}"
         found |= {f"{name} {part}": value.numpy() for part, value in zip("yab", values, strict=True)}

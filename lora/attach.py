@@ -3,10 +3,12 @@
 import numpy as np
 
 from common.errors import UserError
-from gpt2_jittor.layers import Conv1D, Embedding, Head, LayerNorm, TiedHead
+from gpt2_jittor.backend import jt
+from gpt2_jittor.layers import Conv1D, Embedding, Head, Layer, LayerNorm, TiedHead
 from gpt2_jittor.pretrained import GPT2PreTrained
 from lora.config import CLASSIFIERS, PROJECTIONS, LoraConfig, is_called
-from lora.layers import LoraLinear
+from lora.keys import A, B
+from lora.layers import AdapterLayer, LoraLinear
 from lora.tokens import TrainedTokens
 
 EMBEDDING = "transformer.wte"
@@ -22,11 +24,11 @@ def inject(model: GPT2PreTrained, config: LoraConfig, seed: int = 0) -> GPT2PreT
     if config.r > model.config.n_embd:
         raise UserError(f"r {config.r} is larger than the model's width, {model.config.n_embd}: lower it")
     _check_names(model, config)
-    exchange(model, config, seed)
+    attach(model, config, seed)
     return model
 
 
-def exchange(model: GPT2PreTrained, config: LoraConfig, seed: int = 0) -> dict:
+def attach(model: GPT2PreTrained, config: LoraConfig, seed: int = 0) -> dict:
     """Does what `inject` does; returns the modules that were replaced, by their paths.
 
     As PEFT does with an adapter that is read, it leaves names alone that match nothing, where others match.
@@ -42,7 +44,7 @@ def exchange(model: GPT2PreTrained, config: LoraConfig, seed: int = 0) -> dict:
     originals |= dict(targets) | dict(saved)
     generator = np.random.default_rng(seed)
     for path, module in targets:
-        replace(model, path, LoraLinear.from_base(module, config, generator))
+        replace(model, path, LoraLinear.from_base(module, config.for_path(path), generator, config.init_lora_weights))
     for path, module in saved:
         if module is embedding and isinstance(head, TiedHead):
             # the head stays with the original embedding, as in PEFT
@@ -53,26 +55,26 @@ def exchange(model: GPT2PreTrained, config: LoraConfig, seed: int = 0) -> dict:
         model.transformer.wte = TrainedTokens.from_base(embedding, config.trainable_token_indices)
         if isinstance(head, TiedHead):
             model.lm_head = TiedHead(model.transformer.wte)
-    model._lora = config
+    model.adapter_config = config
     mark_trainable(model)
     model._set_training(model.is_training())  # the new modules too
     return originals
 
 
-def factor_shapes(model: GPT2PreTrained, config: LoraConfig) -> dict[str, tuple[int, int]]:
-    """The factors that `config` would give a plain model, by their paths: A [r, in], B [out, r]. Makes none of them."""
+def matrix_shapes(model: GPT2PreTrained, config: LoraConfig) -> dict[str, tuple[int, int]]:
+    """The matrices that `config` would give a plain model, by their names: A [r, in], B [out, r]. Makes none."""
     shapes = {}
     for path, module in _targets(model, config):
-        inputs, outputs = module.weight.shape
-        shapes |= {f"{path}.lora_A.weight": (config.r, inputs), f"{path}.lora_B.weight": (outputs, config.r)}
+        (inputs, outputs), rank = module.shape, config.for_path(path).rank
+        shapes |= {f"{path}{A}": (rank, inputs), f"{path}{B}": (outputs, rank)}
     return shapes
 
 
-def eject(model: GPT2PreTrained, originals: dict) -> None:
-    """Puts the modules that `exchange` returned back: the plain model again, all of it frozen."""
+def detach(model: GPT2PreTrained, originals: dict) -> None:
+    """Puts the modules that `attach` returned back: the plain model again, all of it frozen."""
     for path, module in originals.items():
         replace(model, path, module)
-    model._lora = None
+    model.adapter_config = None
     for parameter in model.parameters():
         parameter.stop_grad()
     model._set_training(model.is_training())
@@ -80,7 +82,7 @@ def eject(model: GPT2PreTrained, originals: dict) -> None:
 
 def adapter_config(model: GPT2PreTrained) -> LoraConfig | None:
     """The configuration that was injected, None for a plain model."""
-    return getattr(model, "_lora", None)
+    return model.adapter_config
 
 
 def mark_trainable(model: GPT2PreTrained, trained: bool = True) -> None:
@@ -94,18 +96,22 @@ def mark_trainable(model: GPT2PreTrained, trained: bool = True) -> None:
 
 
 def adapter_names(model: GPT2PreTrained) -> list[str]:
-    """The parameters that belong to the adapter: trained, and stored in its file."""
+    """The parameters that the adapter trains and stores in its file, in the model's order.
+
+    They are what its layers add, the layers that are saved whole, and the biases that its configuration chooses.
+    """
     config = adapter_config(model)
-    wrapped = {path for path, module in model.named_modules() if isinstance(module, LoraLinear)}
+    names = set(model.adapter_parameters())
+    for path, layer in model.layers().items():
+        if config.saves(path):
+            names |= {f"{path}.{name}" for name, _ in layer.named_parameters()}
+        elif layer.bias is not None and _trains_bias(config, layer):
+            names.add(f"{path}.bias")
+    return [name for name, _ in model.named_parameters() if name in names]
 
-    def belongs(name: str) -> bool:
-        """Whether the adapter trains this parameter: a factor, a token's row, a saved module, or a chosen bias."""
-        path, _, kind = name.rpartition(".")
-        if any(part in name for part in (".lora_A.", ".lora_B.", ".token_adapter.")) or config.saves(path):
-            return True
-        return kind == "bias" and (config.bias == "all" or (config.bias == "lora_only" and path in wrapped))
 
-    return [name for name, _ in model.named_parameters() if belongs(name)]
+def _trains_bias(config: LoraConfig, layer: Layer) -> bool:
+    return config.bias == "all" or (config.bias == "lora_only" and isinstance(layer, LoraLinear))
 
 
 def trainable(model: GPT2PreTrained) -> list[tuple]:
@@ -126,15 +132,15 @@ def merge(model: GPT2PreTrained) -> None:
     would be rounded to them.
     """
     model.check_full("merge the adapter")
-    for module in _wrapped(model):
-        module.merge()
+    for layer in _adapter_layers(model):
+        layer.merge()
 
 
 def unmerge(model: GPT2PreTrained) -> None:
     """Takes the products out again: the base's weights, to rounding; tokens' rows exactly. Errors as of `merge`."""
     model.check_full("unmerge the adapter")
-    for module in _wrapped(model):
-        module.unmerge()
+    for layer in _adapter_layers(model):
+        layer.unmerge()
 
 
 def replace(model: GPT2PreTrained, path: str, module) -> None:
@@ -150,19 +156,19 @@ def copy_of(module):
         module = Head.sharing(module.weight)
     copy = object.__new__(type(module))
     copy.__dict__.update(module.__dict__)
-    for name in ("weight", "bias"):
-        if hasattr(module, name):
-            setattr(copy, name, getattr(module, name).float32().clone().detach())
+    for name, value in vars(module).items():
+        if isinstance(value, jt.Var):
+            setattr(copy, name, value.float32().clone().detach())
     return copy
 
 
 def is_merged(model: GPT2PreTrained) -> bool:
     """Whether the adapter stands in the weights at present."""
-    return any(module.merged for module in _wrapped(model))
+    return any(layer.merged for layer in _adapter_layers(model))
 
 
-def _wrapped(model: GPT2PreTrained) -> list[LoraLinear | TrainedTokens]:
-    return [module for module in model.modules() if isinstance(module, LoraLinear | TrainedTokens)]
+def _adapter_layers(model: GPT2PreTrained) -> list[AdapterLayer]:
+    return [layer for layer in model.layers().values() if isinstance(layer, AdapterLayer)]
 
 
 def _check_plain(model: GPT2PreTrained) -> None:

@@ -7,10 +7,10 @@ import numpy as np
 
 from common.errors import UserError
 from gpt2_jittor.pretrained import GPT2PreTrained
-from lora.adapter import assign, check_factors, check_tensors, check_vocabulary, embeddings_of, peft_keys
+from lora.adapter import assign, check_matrices, check_tensors, check_vocabulary, embeddings_of, peft_keys
+from lora.attach import adapter_config, attach, detach, is_merged, mark_trainable
 from lora.combination import combine
 from lora.files import Adapter, check_base, read_adapter, write_adapter
-from lora.injection import adapter_config, eject, exchange, is_merged, mark_trainable
 
 
 class Adapters:
@@ -60,7 +60,7 @@ class Adapters:
         """Makes an adapter active, or a weighted sum {name: weight} of several, or, with None, the base alone.
 
         A sum is exact: Σ weight · scaling · B A. Raises UserError for unknown names, and for sums of adapters
-        that train more than LoRA's factors.
+        that train more than LoRA's matrices.
         """
         adapter = None if which is None else self._find(which)
         self._check_unmerged()
@@ -84,9 +84,9 @@ class Adapters:
 
     def _put_in(self, adapter: Adapter, source: str | Path) -> None:
         check_vocabulary(self.model, adapter, source)
-        check_factors(self.model, adapter, source)
+        check_matrices(self.model, adapter, source)
         own = {name for name, _ in self.model.named_parameters()}
-        self._modules = exchange(self.model, adapter.config)
+        self._modules = attach(self.model, adapter.config)
         try:
             check_tensors(self.model, adapter, source)
         except UserError:
@@ -101,7 +101,7 @@ class Adapters:
     def _take_out(self) -> None:
         if self._modules is None:
             return
-        eject(self.model, self._modules)
+        detach(self.model, self._modules)
         for name, values in self._values.items():
             self.model.parameter(name).assign(values)
             self.model.parameter(name).stop_grad()

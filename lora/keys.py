@@ -1,0 +1,65 @@
+"""PEFT's keys: what an adapter's file calls the model's parameters, today and in older versions. No Jittor here.
+
+A key is PREFIX and the place of the parameter among the model's modules, `….c_attn.lora_A.weight`. A layer that LoRA
+wraps stands under `base_layer` here as in PEFT, so a place needs no other translation.
+"""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from common.errors import UserError
+
+PREFIX = "base_model.model."
+A, B = ".lora_A.weight", ".lora_B.weight"
+ROWS = "transformer.wte.token_adapter.trainable_tokens_delta"
+TIED_ROWS = f"{PREFIX}lm_head.token_adapter.trainable_tokens_delta"
+EMBEDDING = re.compile(r"(transformer\.wte|lm_head)(\.token_adapter)?(\.base_layer)?\.weight")
+
+# with bias "all", PEFT stores the biases of modules_to_save again, under names of its own wrapper: the one that is
+# trained, and the one that stood there before and that nothing uses any more
+TRAINED, REPLACED = ".modules_to_save.", ".original_module."
+
+_WITH_NAME = re.compile(r"(.+\.lora_[AB])\.[^.]+(\.weight)")  # a matrix's key in a model's own state_dict
+
+
+def is_matrix(key: str) -> bool:
+    """Whether a key, or a parameter's name, is that of a LoRA matrix, A or B."""
+    return key.endswith((A, B))
+
+
+def layer_of(key: str) -> str | None:
+    """The dotted path of the layer beside which LoRA, of whatever kind, has the tensor with this key; else None."""
+    layer, lora, _ = key.removeprefix(PREFIX).partition(".lora_")
+    return layer if lora else None
+
+
+def embedding_of(key: str) -> str | None:
+    """The path of the embedding that is stored whole under this key, None for another key.
+
+    In the file of a model whose vocabulary was resized, one that is wrapped has its wrapper's names in its key.
+    """
+    found = EMBEDDING.fullmatch(key.removeprefix(PREFIX))
+    return found and found[1]
+
+
+def todays_keys(keys: Iterable[str], path: Path) -> dict[str, str]:
+    """The keys of a file, and by each the one that PEFT writes today.
+
+    Until 0.6 a wrapped layer's bias had no `base_layer` in its key, and matrices have the adapter's name in theirs
+    where somebody saved the model's state_dict. What stands before all keys, as `module.` of torch's
+    DistributedDataParallel, is left out. Raises UserError where two tensors have one key.
+    """
+    keys = list(keys)
+    wrappers = {key.partition(PREFIX)[0] if PREFIX in key else "" for key in keys}
+    wrapper = wrappers.pop() if len(wrappers) == 1 else ""
+    wrapper = wrapper if wrapper.endswith(".") else ""
+    renamed = {key: _WITH_NAME.sub(r"\1\2", key.removeprefix(wrapper)) for key in keys}
+    matrices = set(renamed.values())
+    for key, name in renamed.items():
+        layer = name.removesuffix(".bias")
+        if name != layer and layer + A in matrices:
+            renamed[key] = f"{layer}.base_layer.bias"
+    if len(set(renamed.values())) < len(keys):
+        raise UserError(f"{path} holds more than one adapter; save the one that is wanted alone")
+    return renamed

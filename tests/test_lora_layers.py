@@ -1,0 +1,101 @@
+"""Layers of an adapter: what they answer to a model, and that they stand beside a base of any precision."""
+
+import numpy as np
+import pytest
+import tiny
+
+import lora
+from common.errors import UserError
+from gpt2_jittor import GPT2LMHeadModel
+from gpt2_jittor.backend import jt
+from gpt2_jittor.layers import Conv1D
+from gpt2_jittor.ops.activation import gelu_new
+from gpt2_jittor.quantized import Int8Linear, quantize
+from lora.layers import LoraLinear
+
+FLOAT32 = 1e-5  # relative to the largest: float32 sums of the same terms in another order
+GIVEN = lora.LoraConfig(r=3, lora_alpha=7, target_modules=["c_attn"]).for_path("transformer.h.0.attn.c_attn")
+MATRICES = {"lora_A.weight", "lora_B.weight"}
+ROWS = "token_adapter.trainable_tokens_delta"
+
+
+def projection(rng, inputs=36, outputs=24) -> Conv1D:
+    layer = Conv1D(inputs, outputs)
+    layer.weight = jt.array(rng.standard_normal((inputs, outputs), dtype=np.float32))
+    layer.bias = jt.array(rng.standard_normal(outputs, dtype=np.float32))
+    return layer
+
+
+def wrapped(base, rng) -> LoraLinear:
+    layer = LoraLinear.from_base(base, GIVEN, rng, init=False)
+    layer.is_train = False
+    return layer
+
+
+@pytest.mark.parametrize("activation", [None, gelu_new])
+@pytest.mark.parametrize("kind", ["float32", "int8"])
+def test_its_output_is_its_bases_and_the_matrices_product(rng, kind, activation):
+    base = projection(rng)
+    base = Int8Linear(base) if kind == "int8" else base
+    layer = wrapped(base, rng)
+    x = jt.array(rng.standard_normal((2, 5, 36), dtype=np.float32))
+    z = x if activation is None else activation(x)
+    a, b = layer.lora_A.weight.numpy(), layer.lora_B.weight.numpy()
+    expected = base(x, activation).numpy() + 7 / 3 * (z.numpy() @ a.T @ b.T)
+    assert np.abs(layer(x, activation).numpy() - expected).max() <= FLOAT32 * np.abs(expected).max()
+
+
+def test_it_shares_its_bases_parameters_and_tells_its_own_apart(rng):
+    base = projection(rng)
+    layer = wrapped(base, rng)
+    assert layer.weight is base.weight and layer.bias is base.bias
+    assert set(layer.adapter_parameters()) == MATRICES and not base.adapter_parameters()
+    assert layer.adapter_parameters()["lora_A.weight"] is layer.lora_A.weight
+
+
+def test_merging_moves_its_bases_weight_by_delta_and_leaves_a_plain_layer(rng):
+    base = projection(rng)
+    before, layer = base.weight.numpy(), wrapped(base, rng)
+    delta = 7 / 3 * (layer.lora_B.weight.numpy() @ layer.lora_A.weight.numpy()).T
+    assert np.abs(layer.delta().numpy() - delta).max() <= FLOAT32 * np.abs(delta).max()
+    assert not layer.is_plain
+    for _ in range(2):  # the second does nothing
+        layer.merge()
+    assert layer.is_plain
+    np.testing.assert_allclose(base.weight.numpy(), before + delta, atol=FLOAT32 * np.abs(before + delta).max())
+    for _ in range(2):
+        layer.unmerge()
+    assert not layer.is_plain
+    np.testing.assert_allclose(base.weight.numpy(), before, atol=FLOAT32 * np.abs(before + delta).max())
+
+
+def test_a_parameters_name_is_the_same_whatever_wraps_its_layer(seed):
+    model = GPT2LMHeadModel.from_pretrained("nano")
+    plain = dict(model.named_parameters())
+    assert model.places() == {name: name for name in plain} and model.is_plain
+    config = lora.LoraConfig(r=2, target_modules=["c_attn"], trainable_token_indices=[5], bias="all")
+    lora.inject(model, config, seed)
+    names = dict(model.named_parameters())
+    assert {name: names[name] for name in plain} == plain
+    layers = {path for path in model.layers() if path.endswith("c_attn")}
+    added = {f"{path}.{name}" for path in layers for name in MATRICES} | {f"transformer.wte.{ROWS}"}
+    assert set(names) - set(plain) == set(model.adapter_parameters()) == added
+    assert all(model.parameter(name) is value for name, value in names.items())
+    within = {name: place for name, place in model.places().items() if place != name}
+    kinds = {f"{path}.{kind}" for path in layers for kind in ("weight", "bias")}
+    assert set(within) == kinds | {"transformer.wte.weight"}
+    assert within["transformer.h.0.attn.c_attn.bias"] == "transformer.h.0.attn.c_attn.base_layer.bias"
+
+
+def test_what_needs_float32_weights_is_refused_of_int8_ones(tmp_path, seed):
+    tiny.hf_model(seed).save_pretrained(tmp_path)
+    model = GPT2LMHeadModel.from_pretrained(tmp_path)
+    quantize(model)
+    needs = {
+        "quantise it": lambda: quantize(model),
+        "resize the vocabulary": lambda: model.resize_token_embeddings(310),
+        "merge the adapter": lambda: lora.merge(model),
+    }
+    for doing, call in needs.items():
+        with pytest.raises(UserError, match=f"int8, which is for use only: {doing} before that"):
+            call()
