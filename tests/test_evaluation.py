@@ -9,11 +9,11 @@ import transformers
 from datasets import registry
 from datasets.encode import IGNORED, Encoded, EncodedSet
 from datasets.example import Example, Segment
+from evaluation.losses import cross_entropy, evaluate, losses
 from generation.engine import Engine
 from generation.options import GenerationOptions
 from gpt2_jittor import GPT2ForSequenceClassification, GPT2LMHeadModel
 from gpt2_jittor.tokenizer import load_tokenizer
-from training.evaluation import cross_entropy, evaluate, losses
 
 FLOAT32 = {"rtol": 1e-5, "atol": 1e-4}  # the contract's tolerance for logits, of which these are a few
 PAD = 256

@@ -17,6 +17,7 @@ from datasets.encode import IGNORED, Encoded, EncodedSet
 from datasets.example import Dataset, Example, Segment
 from evaluation import measure as module
 from evaluation import report
+from evaluation.losses import Losses
 from evaluation.measure import loss_figures, measure, trivial
 from evaluation.report import write_predictions
 from generation import decoding
@@ -25,7 +26,6 @@ from generation.engine import Engine
 from generation.options import GenerationOptions
 from gpt2_jittor import GPT2ForSequenceClassification, GPT2LMHeadModel
 from gpt2_jittor.tokenizer import load_tokenizer
-from training.evaluation import Losses
 
 CHAT, DOLLY, RTE, SQUAD, TEXT = map(registry.task, ("dailydialog", "dolly", "rte", "squad", "text"))
 

@@ -18,10 +18,10 @@ import lora
 import train
 from common.errors import UserError
 from datasets.batches import collate, plan_batches
+from evaluation.losses import evaluate
 from gpt2_jittor import GPT2LMHeadModel
 from training import trainer as trainer_module
 from training.arguments import TrainingArguments, read_recipe, resolve
-from training.evaluation import evaluate
 from training.setup import build_trainer, read_inputs
 from training.trainer import Trainer
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from training.evaluation import Score
+from evaluation.losses import Score
 from training.forecast import Forecast, duration
 from training.metrics_log import MetricsLog
 

@@ -12,10 +12,10 @@ import lora
 from common.errors import UserError
 from datasets.encode import IGNORED, Encoded, EncodedSet, packed
 from datasets.example import Example, Segment
+from evaluation.losses import evaluate
 from gpt2_jittor import GPT2LMHeadModel
 from gpt2_jittor.tokenizer import load_tokenizer
 from training import Trainer, TrainingArguments
-from training.evaluation import evaluate
 
 USAGE = Path(__file__).resolve().parent.parent / "docs" / "usage.md"
 

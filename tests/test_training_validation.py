@@ -8,9 +8,9 @@ import tiny
 from test_training import arguments, metrics, names, run
 
 import lora
+from evaluation.losses import evaluate
 from gpt2_jittor import GPT2LMHeadModel
 from training import trainer as trainer_module
-from training.evaluation import evaluate
 from training.metrics_log import read_run
 from training.model_card import CARD, write_card
 from training.setup import read_inputs

@@ -8,8 +8,8 @@ import yaml
 
 from common.files import write_text
 from common.terminal import visible
+from evaluation.losses import Score
 from training.checkpoint import Progress
-from training.evaluation import Score
 from training.setup import Inputs, base_name
 
 CARD = "README.md"

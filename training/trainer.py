@@ -21,6 +21,7 @@ from common.interrupt import interrupts_deferred
 from common.memory import give_back
 from datasets.batches import Batch
 from datasets.encode import EncodedSet
+from evaluation.losses import Score, evaluate
 from generation.decoding import stream
 from generation.sampling import make_sampler
 from gpt2_jittor.backend import jt
@@ -32,7 +33,6 @@ from training import checkpoint, distributed, loss_scale
 from training.arguments import TrainingArguments
 from training.batches import UpdateBatches
 from training.checkpoint import Progress
-from training.evaluation import Score, evaluate
 from training.fingerprint import INSTRUCTIONS, fingerprint
 from training.metrics_log import MetricsLog, NullLog
 from training.optimizer import AdamW
