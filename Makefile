@@ -53,9 +53,9 @@ test-cuda-emulated: .venv/dev
 # every CUDA kernel of training and generation, by a real nvcc of CUDA 11 or 12 (nvcc_path, cc_path); needs no GPU
 cuda-compile: .venv/dev
 	$(STATUS) "compiling for sm_70 to sm_90"
-	$(BIN)/python -m benchmarks.cuda_compile
+	$(BIN)/python -m tools.cuda.compile
 	$(STATUS) "counting bytes"
-	$(BIN)/python -m benchmarks.cuda_bytes
+	$(BIN)/python -m tools.cuda.bytes
 
 lint: .venv/dev
 	$(BIN)/ruff check .
@@ -68,7 +68,7 @@ doctor: .venv/runtime
 SIZE ?= gpt2
 cuda-check: .venv/dev
 	$(STATUS) "checking CUDA: doctor, comparisons with PyTorch, races"
-	$(BIN)/python -m benchmarks.cuda_check --size $(SIZE)
+	$(BIN)/python -m tools.cuda.check --size $(SIZE)
 
 clean:
 	rm -rf .venv runs/demo

@@ -55,8 +55,8 @@ def parse():
 def check_sizes(given) -> None:
     """Raises UserError where a sequence has more tokens than the model, or a batch more than this machine bears."""
     from benchmarks.inputs import SIZES
-    from gpt2_jittor.config import GPT2Config
-    from gpt2_jittor.demand import check_training
+    from gpt2_jittor.checkpoint.config import GPT2Config
+    from gpt2_jittor.runtime.demand import check_training
 
     config = GPT2Config.from_pretrained(NANO) if given.race == "start" else GPT2Config(**SIZES[given.size])
     positions = config.n_positions

@@ -15,14 +15,14 @@ from pathlib import Path
 from common.command import Parser, run_command
 from common.errors import ParameterError
 from common.options import add_options, option, problems, typed
-from datasets import registry
+from datasets import tasks
 from datasets.encode import report
 from datasets.example import SPLITS
 from datasets.task import Task
 from generation.loading import ModelOptions, check_task, check_weights, engine_for
 from generation.options import GenerationOptions
-from gpt2_jittor.demand import check_forward
-from gpt2_jittor.outline import SCORE
+from gpt2_jittor.checkpoint.stored import SCORE
+from gpt2_jittor.runtime.demand import check_forward
 from lora.source import ModelSource, find
 
 
@@ -61,13 +61,13 @@ def parse() -> tuple[ModelOptions, EvaluationOptions]:
 def main() -> None:
     """Measures, then prints the figures and writes what was asked for. The model is read last."""
     how, given = parse()
-    from gpt2_jittor import runtime
+    from gpt2_jittor.runtime import runtime
     from training.setup import longest, read_split
 
     check_weights(how.int8, how.precision, how.device)
     source = find(how.model, how.adapter, how.ignore_base)
     run = source.arguments
-    task = registry.task(given.task or source.task or "dailydialog")
+    task = tasks.find(given.task or source.task or "dailydialog")
     check_task(source, task, bare=True)
     check_outputs(given, task)
     options = answer_options(given, task, source)

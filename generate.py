@@ -17,7 +17,7 @@ from typing import Any
 from common.command import Parser, run_command
 from common.errors import ParameterError, listed
 from common.options import add_options, option, typed
-from datasets import registry
+from datasets import tasks
 from datasets.task import KINDS, Task
 from generation.loading import ModelOptions, check_task, check_weights, engine_for
 from generation.options import DRAWING, GenerationOptions, check_typed, choose
@@ -89,14 +89,14 @@ def check_classifier(given: dict[str, Any], task: Task) -> None:
 
 def task_of(given: argparse.Namespace, trained: str) -> Task:
     """The task whose prompts are used: what was typed, else the run's own."""
-    task = registry.task(given.task or trained)
+    task = tasks.find(given.task or trained)
     if given.mode in (None, task.kind.name):
         return task
     if (example := KINDS[given.mode].example) is None:
         raise ParameterError(
             "{mode} {0} needs a run that was trained for it: {1} was not; name a {task}", given.mode, task.name
         )
-    return registry.task(example)
+    return tasks.find(example)
 
 
 def main() -> None:
@@ -105,7 +105,7 @@ def main() -> None:
     how, asked, chosen = ModelOptions(**typed(ModelOptions, given)), Asked(**typed(Asked, given)), None
     chosen = typed(GenerationOptions, given)
     # What can be wrong is found before Jittor is imported, which takes minutes on a new machine.
-    from gpt2_jittor import runtime
+    from gpt2_jittor.runtime import runtime
 
     check_weights(how.int8, how.precision, how.device)
     source = find(how.model, how.adapter, how.ignore_base)

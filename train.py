@@ -21,7 +21,7 @@ from common.files import remove_unfinished, write_text
 from common.lock import locked
 from common.options import add_options, option_name
 from common.output import ignore_closed_output
-from gpt2_jittor.precisions import check_precision
+from gpt2_jittor.runtime.precision import check_precision
 from training.arguments import TrainingArguments, over, read_recipe, resolve, resolve_resumed
 from training.folder import check_own
 
@@ -91,7 +91,7 @@ def check_folder(run_dir: Path, before: TrainingArguments | None) -> None:
 
 def check_device(arguments: TrainingArguments) -> str:
     """Settles the device, "cpu" or "cuda". Raises UserError where it cannot be had, or not in this precision."""
-    from gpt2_jittor import runtime
+    from gpt2_jittor.runtime import runtime
 
     device = runtime.prepare(arguments.device)
     check_precision(arguments.precision, device)

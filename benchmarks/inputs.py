@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
-from datasets import dailydialog, registry
+from datasets import tasks
 from datasets.batches import Batch, collate, plan_batches
 from datasets.encode import Encoded
-from gpt2_jittor.config import GPT2Config
-from gpt2_jittor.tokenizer import load_tokenizer
+from datasets.tasks import dailydialog
+from gpt2_jittor.checkpoint.config import GPT2Config
+from gpt2_jittor.checkpoint.tokenizer import load_tokenizer
 
 SIZES = {
     "tiny": {"n_embd": 48, "n_layer": 2, "n_head": 4, "n_positions": 256, "vocab_size": 8192},
@@ -26,8 +27,8 @@ def random_model(size: str, folder: Path, seed: int = 0, **changes) -> Path:
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
-    from gpt2_jittor.initial import initial_weights
-    from gpt2_jittor.weights import write_model
+    from gpt2_jittor.checkpoint.initial import initial_weights
+    from gpt2_jittor.checkpoint.weights import write_model
 
     config = GPT2Config(**SIZES[size], **changes)
     width, inner = config.n_embd, config.mlp_size
@@ -68,7 +69,7 @@ def dialogues(folder: Path, data_dir: str | None, tokenizer_of: Path, count: int
     gives, padded to each batch's longest. Returns the paths, and the real tokens, which are the same in both.
     """
     task = dailydialog.TASK
-    examples = task.load("train", registry.data_dir(task, data_dir)).examples[:count]
+    examples = task.load("train", tasks.data_dir(task, data_dir)).examples[:count]
     if len(examples) < count:
         raise UserError(f"there are {len(examples)} dialogues, not {count}: give --data-dir, or fewer --dialogues")
     items: list[Encoded] = task.encode(examples, load_tokenizer(tokenizer_of), 512).items

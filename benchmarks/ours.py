@@ -9,14 +9,14 @@ import numpy as np
 from benchmarks.worker import parts_of_epoch, serve
 from datasets.batches import Batch
 from datasets.encode import count_scored
-from gpt2_jittor import runtime
+from gpt2_jittor.runtime import runtime
 
 for_good = contextlib.ExitStack()  # closed when the process ends
 
 
 def train(settings: dict):
     """One update a unit: the trainer's own."""
-    from gpt2_jittor.backend import jt
+    from gpt2_jittor.runtime.backend import jt
     from lora import LoraConfig, inject, trainable
     from training import step
     from training.optimizer import AdamW
@@ -45,7 +45,7 @@ def decode(settings: dict):
 
     model = _model(settings)
     if settings.get("int8"):
-        from gpt2_jittor.quantized import quantize
+        from gpt2_jittor.model.quantized import quantize
 
         quantize(model)
     prompts = np.load(settings["data"])["prompts"]
@@ -76,7 +76,7 @@ def _batches(settings: dict) -> list[Batch]:
 
 def forget_kernels() -> None:
     """Lets this process find no compiled operator, and compile into a folder of its own."""
-    from gpt2_jittor.backend import jt
+    from gpt2_jittor.runtime.backend import jt
 
     folder = Path(for_good.enter_context(tempfile.TemporaryDirectory()))
     (folder / "jit").mkdir()
@@ -86,8 +86,8 @@ def forget_kernels() -> None:
 def prepare(settings: dict):
     """The unit of work that the settings name."""
     device = runtime.prepare(settings.get("device", "cpu"))
-    from gpt2_jittor.backend import jt
     from gpt2_jittor.ops import fused
+    from gpt2_jittor.runtime.backend import jt
 
     if not settings.get("fused", True):
         for_good.enter_context(fused.composed_only())

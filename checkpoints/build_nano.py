@@ -76,7 +76,7 @@ def tokenizer_config(positions: int) -> dict:
 def finish(run: Path, output: Path) -> None:
     """Stores a run's best model in float16, with GPT-2's usual dropout in its configuration."""
     from gpt2_jittor import GPT2LMHeadModel
-    from gpt2_jittor.tokenizer import load_tokenizer
+    from gpt2_jittor.checkpoint.tokenizer import load_tokenizer
 
     model = GPT2LMHeadModel.from_pretrained(run)
     model.save_pretrained(output, dtype="float16")

@@ -10,9 +10,9 @@ from common import processes
 from common.terminal import bar
 from datasets.batches import Batch, collate, plan_batches
 from datasets.encode import IGNORED, EncodedSet
-from gpt2_jittor.backend import jt
-from gpt2_jittor.classifier import GPT2ForSequenceClassification
-from gpt2_jittor.pretrained import GPT2PreTrained, evaluating
+from gpt2_jittor.model.classifier import GPT2ForSequenceClassification
+from gpt2_jittor.model.pretrained import GPT2PreTrained, evaluating
+from gpt2_jittor.runtime.backend import jt
 
 # arrays of this process -> their sums over all processes, which make them together: `training.distributed.summed`
 SumOver = Callable[[Sequence[np.ndarray]], list[np.ndarray]]

@@ -19,10 +19,10 @@ from generation.sampling import (
     check_num_beams,
     log_softmax,
 )
-from gpt2_jittor.cache import KVCache
-from gpt2_jittor.model import GPT2LMHeadModel
-from gpt2_jittor.next_token import last_logits
-from gpt2_jittor.pretrained import evaluating
+from gpt2_jittor.model.cache import KVCache
+from gpt2_jittor.model.lm import GPT2LMHeadModel
+from gpt2_jittor.model.next_token import last_logits
+from gpt2_jittor.model.pretrained import evaluating
 
 NEVER = np.float32(-1e9)  # transformers' score of what must not be chosen; less probable than any text
 

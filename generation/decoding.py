@@ -9,10 +9,10 @@ import numpy as np
 from common.errors import UserError
 from generation.sampling import Sampler, log_probs_of
 from generation.stopping import StopStrings
-from gpt2_jittor.cache import KVCache
-from gpt2_jittor.model import GPT2LMHeadModel
-from gpt2_jittor.next_token import last_logits
-from gpt2_jittor.pretrained import evaluating
+from gpt2_jittor.model.cache import KVCache
+from gpt2_jittor.model.lm import GPT2LMHeadModel
+from gpt2_jittor.model.next_token import last_logits
+from gpt2_jittor.model.pretrained import evaluating
 
 EndIds = int | Collection[int] | None  # what ends a text: one token, or each of several
 

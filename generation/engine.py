@@ -16,7 +16,7 @@ from datasets.encode import Encoded
 from datasets.example import Example
 from datasets.task import Task
 from generation.options import GenerationOptions
-from gpt2_jittor.tokenizer import text_of
+from gpt2_jittor.checkpoint.tokenizer import text_of
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class Engine:
 
         Texts are cut to `max_length` tokens, as they were in training.
         """
-        from gpt2_jittor.backend import jt
+        from gpt2_jittor.runtime.backend import jt
 
         if isinstance(asked, str | Mapping | Example | Prompt):
             return self.classify([asked])[0]

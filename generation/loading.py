@@ -6,11 +6,11 @@ from typing import Any
 
 from common.errors import ParameterError, UserError
 from common.options import option
-from datasets import registry
+from datasets import tasks
 from datasets.task import Task
 from generation.engine import Engine
 from generation.options import GenerationOptions
-from gpt2_jittor.precisions import PRECISIONS, check_precision
+from gpt2_jittor.runtime.precision import PRECISIONS, check_precision
 from lora.files import SETTINGS
 from lora.source import ModelSource, find
 
@@ -46,11 +46,11 @@ def load(
     `model`: another base for an adapter. `task`: whose prompts are used, else the run's own, else text that is
     continued. Raises UserError for what is missing, damaged, or does not fit.
     """
-    from gpt2_jittor import runtime
+    from gpt2_jittor.runtime import runtime
 
     adapter = Path(name) if (Path(name) / SETTINGS).is_file() else None
     source = find(model if adapter else str(name), adapter, ignore_base)
-    chosen = registry.task(task or source.task or "text")
+    chosen = tasks.find(task or source.task or "text")
     check_task(source, chosen)
     if chosen.kind.generates:
         options = {"end_ids": source.ends()} | options

@@ -15,9 +15,9 @@ from common.options import option, option_name, problems
 from generation.requests import typed_text
 from generation.sampling import Sampler, check_length_penalty, check_num_beams, make_sampler
 from generation.stopping import Stopper
-from gpt2_jittor.config import GPT2Config
-from gpt2_jittor.demand import check_decoding
-from gpt2_jittor.generation_config import SETTINGS, GenerationConfig
+from gpt2_jittor.checkpoint.config import GPT2Config
+from gpt2_jittor.checkpoint.generation_config import SETTINGS, GenerationConfig
+from gpt2_jittor.runtime.demand import check_decoding
 
 DRAWING = ("temperature", "top_k", "top_p", "min_p")
 BEAMS = ("num_beams", "length_penalty", "early_stopping")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from common.errors import ParameterError
-from gpt2_jittor.tokenizer import TextStream
+from gpt2_jittor.checkpoint.tokenizer import TextStream
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

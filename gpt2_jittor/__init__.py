@@ -5,7 +5,11 @@ Names are loaded when first used: `--help`, the doctor and wrong arguments need 
 
 import importlib
 
-_HOMES = {"GPT2Config": "config", "GPT2LMHeadModel": "model", "GPT2ForSequenceClassification": "classifier"}
+_HOMES = {
+    "GPT2Config": "checkpoint.config",
+    "GPT2ForSequenceClassification": "model.classifier",
+    "GPT2LMHeadModel": "model.lm",
+}
 __all__ = ["GPT2Config", "GPT2ForSequenceClassification", "GPT2LMHeadModel"]
 
 

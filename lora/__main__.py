@@ -48,8 +48,8 @@ def parse() -> argparse.Namespace:
 
 def merge(arguments: argparse.Namespace) -> None:
     """Writes base and adapter as one model. Raises UserError for what is wrong before anything is written."""
-    from datasets.registry import TASKS
-    from gpt2_jittor import runtime
+    from datasets.tasks import TASKS
+    from gpt2_jittor.runtime import runtime
     from lora.merging import check_empty, plan, write
 
     check_empty(arguments.output)
@@ -63,7 +63,7 @@ def merge(arguments: argparse.Namespace) -> None:
 
 def inspect(arguments: argparse.Namespace) -> None:
     """Prints what an adapter holds. Without its base at hand, the norms relative to it are left out, with a note."""
-    from gpt2_jittor.outline import open_model
+    from gpt2_jittor.checkpoint.stored import open_model
     from lora.files import check_base, read_adapter
     from lora.inspection import describe
     from lora.inspection import inspect as look

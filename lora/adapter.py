@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
-from gpt2_jittor.layers import TiedHead
-from gpt2_jittor.pretrained import GPT2PreTrained
-from gpt2_jittor.weights import differences
+from gpt2_jittor.checkpoint.weights import differences
+from gpt2_jittor.model.layers import TiedHead
+from gpt2_jittor.model.pretrained import GPT2PreTrained
 from lora.attach import adapter_config, adapter_names, attach, detach, is_merged, mark_trainable, matrix_shapes
 from lora.config import LoraConfig
 from lora.files import Adapter, check_base, read_adapter, write_adapter

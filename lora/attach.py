@@ -3,9 +3,9 @@
 import numpy as np
 
 from common.errors import UserError
-from gpt2_jittor.backend import jt
-from gpt2_jittor.layers import Conv1D, Embedding, Head, Layer, LayerNorm, TiedHead
-from gpt2_jittor.pretrained import GPT2PreTrained
+from gpt2_jittor.model.layers import Conv1D, Embedding, Head, Layer, LayerNorm, TiedHead
+from gpt2_jittor.model.pretrained import GPT2PreTrained
+from gpt2_jittor.runtime.backend import jt
 from lora.config import CLASSIFIERS, PROJECTIONS, LoraConfig, is_called
 from lora.keys import A, B
 from lora.layers import AdapterLayer, LoraLinear

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from common.errors import ParameterError, UserError
-from gpt2_jittor.fingerprint import disagreement
+from gpt2_jittor.checkpoint.fingerprint import disagreement
 from lora.files import Adapter
 from lora.keys import PREFIX, A, is_matrix, layer_of
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from common.errors import UserError
-from gpt2_jittor.weights import read_tensors
+from gpt2_jittor.checkpoint.weights import read_tensors
 from lora.combination import paths
 from lora.files import Adapter, read_adapter, weights_of
 from lora.keys import PREFIX, A, B, is_matrix

@@ -10,9 +10,9 @@ import math
 
 import numpy as np
 
-from gpt2_jittor.backend import jt
-from gpt2_jittor.layers import Conv1D, Layer
+from gpt2_jittor.model.layers import Conv1D, Layer
 from gpt2_jittor.ops.lora_linear import lora_linear, low_rank
+from gpt2_jittor.runtime.backend import jt
 from lora.config import LayerSettings
 
 

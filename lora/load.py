@@ -2,10 +2,10 @@
 
 import dataclasses
 
-from gpt2_jittor.classifier import GPT2ForSequenceClassification
-from gpt2_jittor.model import GPT2LMHeadModel
-from gpt2_jittor.pretrained import GPT2PreTrained
-from gpt2_jittor.quantized import quantize
+from gpt2_jittor.model.classifier import GPT2ForSequenceClassification
+from gpt2_jittor.model.lm import GPT2LMHeadModel
+from gpt2_jittor.model.pretrained import GPT2PreTrained
+from gpt2_jittor.model.quantized import quantize
 from lora.adapter import put_adapter
 from lora.attach import merge
 from lora.source import ModelSource

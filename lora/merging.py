@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from common.errors import ParameterError, UserError
-from gpt2_jittor.outline import SCORE
-from gpt2_jittor.tokenizer import save_tokenizer
+from gpt2_jittor.checkpoint.stored import SCORE
+from gpt2_jittor.checkpoint.tokenizer import save_tokenizer
 from lora.keys import PREFIX
 from lora.source import ModelSource, find
 

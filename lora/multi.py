@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
-from gpt2_jittor.pretrained import GPT2PreTrained
+from gpt2_jittor.model.pretrained import GPT2PreTrained
 from lora.adapter import assign, check_matrices, check_tensors, check_vocabulary, embeddings_of, peft_keys
 from lora.attach import adapter_config, attach, detach, is_merged, mark_trainable
 from lora.combination import combine

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from common.errors import ParameterError, UserError
 from common.files import read_yaml
-from gpt2_jittor.config import GPT2Config
-from gpt2_jittor.generation_config import GenerationConfig, with_end
-from gpt2_jittor.hub import locate
-from gpt2_jittor.outline import StoredModel, open_model
-from gpt2_jittor.tokenizer import add_tokens, check_sizes, load_tokenizer
+from gpt2_jittor.checkpoint.config import GPT2Config
+from gpt2_jittor.checkpoint.generation_config import GenerationConfig, with_end
+from gpt2_jittor.checkpoint.locate import locate
+from gpt2_jittor.checkpoint.stored import StoredModel, open_model
+from gpt2_jittor.checkpoint.tokenizer import add_tokens, check_sizes, load_tokenizer
 from lora.files import Adapter, check_base, read_adapter
 
 if TYPE_CHECKING:

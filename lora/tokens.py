@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gpt2_jittor.backend import jt
-from gpt2_jittor.layers import Embedding
+from gpt2_jittor.model.layers import Embedding
 from gpt2_jittor.ops.head_loss import head_loss
-from gpt2_jittor.ops.precision import matmul
+from gpt2_jittor.ops.matmul import matmul
+from gpt2_jittor.runtime.backend import jt
 from lora.layers import AdapterLayer
 
 

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pytest
 
-from gpt2_jittor.backend import jt
 from gpt2_jittor.ops import fused
+from gpt2_jittor.runtime.backend import jt
 from tests.cuda_emulation import home
 
 NEEDS_EMULATOR = pytest.mark.skipif(not home.installed(), reason=f"{home.WHEEL} is not installed: {home.INSTALL}")

@@ -4,8 +4,8 @@ import os
 import sys
 from pathlib import Path
 
-from gpt2_jittor import cuda, runtime
-from gpt2_jittor.cuda.driver import Device, Driver
+from gpt2_jittor.runtime import cuda, runtime
+from gpt2_jittor.runtime.cuda.driver import Device, Driver
 
 RTX_3060 = Device("NVIDIA GeForce RTX 3060", 12_600_000_000, (8, 6))
 SETTINGS = ["nvcc_path", "cc_path", "conv_opt", "use_cutt", "use_cutlass", "use_mpi", "log_silent", "cache_name"]

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from gpt2_jittor.backend import jt
+from gpt2_jittor.runtime.backend import jt
 
 # float32 rounds at 6e-8; sums of some hundred terms, in an order that -Ofast chooses, lose two digits more
 TOLERANCE = 1e-5

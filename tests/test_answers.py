@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from common.errors import UserError
-from datasets import registry
+from datasets import tasks
 from datasets.example import Example, Segment
 from generation import beam, decoding
 from generation.decoding import Generated, stream
@@ -17,9 +17,9 @@ from generation.engine import Engine
 from generation.options import GenerationOptions
 from generation.sampling import make_sampler
 from gpt2_jittor import GPT2LMHeadModel
-from gpt2_jittor.tokenizer import add_tokens, load_tokenizer
+from gpt2_jittor.checkpoint.tokenizer import add_tokens, load_tokenizer
 
-CHAT, SQUAD, TEXT = (registry.task(name) for name in ("dailydialog", "squad", "text"))
+CHAT, SQUAD, TEXT = (tasks.find(name) for name in ("dailydialog", "squad", "text"))
 SCORE = 1e-4  # absolute, the contract's for logits: a score is a mean of their differences
 Greedy = partial(GenerationOptions, greedy=True)  # unless a test says otherwise
 DRAWN = {"greedy": False, "max_new_tokens": 7}
@@ -157,7 +157,7 @@ def test_beams_of_all_windows_are_ranked_by_their_own_score(model, tokenizer, mo
 
 
 def test_a_stop_string_ends_the_text_before_it():
-    nano = registry.task("text"), GPT2LMHeadModel.from_pretrained("nano"), load_tokenizer("checkpoints/gpt2-nano")
+    nano = tasks.find("text"), GPT2LMHeadModel.from_pretrained("nano"), load_tokenizer("checkpoints/gpt2-nano")
     task, model, tokenizer = nano
     prompts = [task.prompt("Hello, how are"), task.prompt("I think that")]
     whole = [several[0].text for several in Engine(model, tokenizer, task, Greedy(max_new_tokens=20)).answers(prompts)]

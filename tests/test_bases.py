@@ -15,8 +15,8 @@ from test_lora_errors import assert_refused
 
 import lora
 from gpt2_jittor import GPT2ForSequenceClassification, GPT2LMHeadModel
-from gpt2_jittor.fingerprint import digest, fingerprint
-from gpt2_jittor.outline import EMBEDDING, HEAD, open_model
+from gpt2_jittor.checkpoint.fingerprint import digest, fingerprint
+from gpt2_jittor.checkpoint.stored import EMBEDDING, HEAD, open_model
 from lora import combination, inspection
 from lora.files import BASE, WEIGHTS, read_adapter
 from lora.load import load
@@ -174,7 +174,7 @@ def rewritten(adapter, folder, base: str):
 
 
 def test_an_adapter_of_an_older_version_is_used_on_its_base_alone(world, tmp_path):
-    from gpt2_jittor.fingerprint import _first_form
+    from gpt2_jittor.checkpoint.fingerprint import _first_form
 
     older = rewritten(world / "talks", tmp_path / "older", _first_form(world / "base"))
     assert find(str(world / "base"), older).adapter == older

@@ -14,9 +14,9 @@ import torch
 from common.errors import UserError
 from generation.beam import beam_search
 from generation.decoding import pad_left
-from gpt2_jittor.config import GPT2Config
-from gpt2_jittor.model import GPT2LMHeadModel
-from gpt2_jittor.next_token import last_logits
+from gpt2_jittor.checkpoint.config import GPT2Config
+from gpt2_jittor.model.lm import GPT2LMHeadModel
+from gpt2_jittor.model.next_token import last_logits
 
 SCORE = 1e-4  # relative, and absolute near 0: sums of a dozen float32 log-probabilities, computed in other orders
 VOCAB, POSITIONS = tiny.SIZES["vocab_size"], tiny.SIZES["n_positions"]

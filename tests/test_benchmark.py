@@ -94,7 +94,7 @@ def test_an_epoch_in_parts_takes_every_batch_once_and_counts_as_a_whole():
 
 
 def test_both_orders_of_an_epoch_hold_the_same_dialogues(tmp_path):
-    from gpt2_jittor.hub import NANO
+    from gpt2_jittor.checkpoint.locate import NANO
 
     data = inputs.dialogues(tmp_path, "sample", NANO, count=30, batch=4)
     kept = []

@@ -10,7 +10,7 @@ import transformers
 
 from common.errors import UserError
 from gpt2_jittor import GPT2ForSequenceClassification
-from gpt2_jittor.backend import jt
+from gpt2_jittor.runtime.backend import jt
 
 LOGITS = 1e-4  # absolute, the contract's for logits: float32 sums of the same terms in another order
 GRADIENT = 1e-3  # relative, in the norm: the contract's for each gradient tensor

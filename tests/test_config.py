@@ -8,7 +8,7 @@ import transformers
 from transformers.activations import ACT2FN
 
 from common.errors import UserError
-from gpt2_jittor.config import ACTIVATIONS, PRESETS, GPT2Config
+from gpt2_jittor.checkpoint.config import ACTIVATIONS, PRESETS, GPT2Config
 
 # transformers has the classes as id2label
 SHARED = [field.name for field in dataclasses.fields(GPT2Config) if field.name != "labels"]

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from machines import RTX_3060, Machine
 
-from gpt2_jittor import cuda
-from gpt2_jittor.cuda import toolkit
-from gpt2_jittor.cuda.driver import Device
+from gpt2_jittor.runtime import cuda
+from gpt2_jittor.runtime.cuda import toolkit
+from gpt2_jittor.runtime.cuda.driver import Device
 
 
 def a_card(major: int, minor: int) -> Device:

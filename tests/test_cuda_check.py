@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import cuda_check
 from common.errors import UserError
+from tools.cuda import check as cuda_check
 
 FIGURES = {"seconds": 0.5, "min": 0.4, "max": 0.6, "of_eager": 0.5, "of_floor": float("nan"), "tokens_per_second": 64.0}
 OURS = FIGURES | {"name": "this project", "peak_mb": 700.0, "first_unit": 3.0, "ready": 5.0, "outcome": 9.0}

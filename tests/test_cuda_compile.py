@@ -11,11 +11,12 @@ import cuda_kernels
 import numpy as np
 import pytest
 
-from benchmarks import cuda_bytes, cuda_compile
-from benchmarks.cuda_compile import compile_one, description, options
-from gpt2_jittor.backend import jt
 from gpt2_jittor.ops import fused
+from gpt2_jittor.runtime.backend import jt
 from tests.cuda_emulation import home
+from tools.cuda import bytes as cuda_bytes
+from tools.cuda import compile as cuda_compile
+from tools.cuda.compile import compile_one, description, options
 
 SAID = """ptxas info    : 0 bytes gmem
 ptxas info    : Compiling entry function '_Z12sum_of_partsPKflPf' for 'sm_70'
@@ -56,7 +57,7 @@ def test_without_an_nvcc_that_jittor_can_use_one_line_says_how_to_get_it(tmp_pat
         nvcc.write_text(f"#!/bin/sh\necho release {release}\n")
         nvcc.chmod(0o755)
         variables["nvcc_path"] = str(nvcc)
-    command = [sys.executable, "-m", "benchmarks.cuda_compile"]
+    command = [sys.executable, "-m", "tools.cuda.compile"]
     done = subprocess.run(
         command, env=variables, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False
     )

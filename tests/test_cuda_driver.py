@@ -4,8 +4,8 @@ import subprocess
 
 import pytest
 
-from gpt2_jittor.cuda import driver
-from gpt2_jittor.cuda.driver import Device, Driver
+from gpt2_jittor.runtime.cuda import driver
+from gpt2_jittor.runtime.cuda.driver import Device, Driver
 
 LIBRARY = r"""
 #include <cstdio>

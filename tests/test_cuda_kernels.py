@@ -13,13 +13,13 @@ import torch
 from operators import assert_close, normal, ours, torchs
 from torch.nn import functional
 
-from gpt2_jittor.backend import jt
 from gpt2_jittor.ops import fused, head_loss_blocks
 from gpt2_jittor.ops.activation import gelu_new
 from gpt2_jittor.ops.attention import WIDEST_ON_CUDA, attention
 from gpt2_jittor.ops.dropout import add_dropped, dropout, seeds
 from gpt2_jittor.ops.head_loss import head_loss
 from gpt2_jittor.ops.layer_norm import layer_norm
+from gpt2_jittor.runtime.backend import jt
 
 pytestmark = cuda_kernels.NEEDS_EMULATOR
 SIZES = [1, 3, 4, 31, 33, 257, 768, 1000]  # below, at and beyond a vector, a warp, a block

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from datasets.dailydialog import SAMPLE_DIR, dialogue, load, prompt
-from datasets.detokenise import APART, detokenise, is_corpus
 from datasets.example import Segment
+from datasets.tasks.dailydialog import SAMPLE_DIR, dialogue, load, prompt
+from datasets.tasks.detokenise import APART, detokenise, is_corpus
 
 CORPUS = Path(__file__).parents[2] / "shared" / "data" / "dailydialog"
 needs_corpus = pytest.mark.skipif(not CORPUS.is_dir(), reason=f"DailyDialog itself is not in {CORPUS}")
@@ -186,7 +186,7 @@ def test_folders_and_zips_hold_the_same_dialogues(tmp_path):
 def test_without_a_folder_the_split_comes_from_the_hub(tmp_path, monkeypatch):
     archive = write_zip(tmp_path / "x.zip", {"test/dialogues_test.txt": "A . __eou__ B . __eou__\n"})
     asked = []
-    monkeypatch.setattr("datasets.dailydialog.fetch", lambda *what, **how: asked.append((what, how)) or archive)
+    monkeypatch.setattr("datasets.tasks.dailydialog.fetch", lambda *what, **how: asked.append((what, how)) or archive)
     assert len(load("test", None)) == 1
     assert asked == [(("roskoN/dailydialog", "test.zip"), {"repo_type": "dataset"})]
 

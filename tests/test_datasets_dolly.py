@@ -9,10 +9,10 @@ import pytest
 from tiny import save_tokenizer
 
 from common.errors import UserError
-from datasets.dolly import FILE, SAMPLE_DIR, TASK, load, prompt
 from datasets.encode import IGNORED, report
-from gpt2_jittor.hub import NANO
-from gpt2_jittor.tokenizer import load_tokenizer
+from datasets.tasks.dolly import FILE, SAMPLE_DIR, TASK, load, prompt
+from gpt2_jittor.checkpoint.locate import NANO
+from gpt2_jittor.checkpoint.tokenizer import load_tokenizer
 
 CORPUS = Path(__file__).parents[2] / "shared" / "data" / "dolly"
 needs_corpus = pytest.mark.skipif(not CORPUS.is_dir(), reason=f"Dolly itself is not in {CORPUS}")
@@ -166,7 +166,7 @@ def test_a_parquet_file_keeps_its_contexts(tmp_path):
 @pytest.mark.parametrize("split", SPLITS)
 def test_without_a_folder_the_file_comes_from_the_hub(tmp_path, monkeypatch, split):
     path, asked = write(tmp_path, [record(f"instruction {number}", "x") for number in range(9)]), []
-    monkeypatch.setattr("datasets.dolly.fetch", lambda *what, **how: asked.append((what, how)) or path)
+    monkeypatch.setattr("datasets.tasks.dolly.fetch", lambda *what, **how: asked.append((what, how)) or path)
     assert len(load(split, None)) == {"train": 7}.get(split, 1)
     assert asked == [(("databricks/databricks-dolly-15k", "databricks-dolly-15k.jsonl"), {"repo_type": "dataset"})]
 

@@ -7,10 +7,10 @@ import pytest
 from tiny import byte_tokenizer, write_records
 
 from common.errors import UserError
-from datasets.emotion import LABELS, SAMPLE_DIR, TASK, load, prompt
 from datasets.encode import IGNORED
-from gpt2_jittor.hub import NANO
-from gpt2_jittor.tokenizer import load_tokenizer
+from datasets.tasks.emotion import LABELS, SAMPLE_DIR, TASK, load, prompt
+from gpt2_jittor.checkpoint.locate import NANO
+from gpt2_jittor.checkpoint.tokenizer import load_tokenizer
 
 CORPUS = Path(__file__).parents[2] / "shared" / "data" / "emotion"
 needs_corpus = pytest.mark.skipif(not CORPUS.is_dir(), reason=f"Emotion itself is not in {CORPUS}")
@@ -77,7 +77,7 @@ def test_a_file_without_its_header_loses_no_line(tmp_path):
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_without_a_folder_the_split_comes_from_the_hub(tmp_path, monkeypatch, split):
     file, asked = write(tmp_path, "x.parquet"), []
-    monkeypatch.setattr("datasets.emotion.fetch", lambda *what, **how: asked.append((what, how)) or file)
+    monkeypatch.setattr("datasets.tasks.emotion.fetch", lambda *what, **how: asked.append((what, how)) or file)
     assert rows(load(split, None)) == ROWS
     assert asked == [(("dair-ai/emotion", f"split/{split}-00000-of-00001.parquet"), {"repo_type": "dataset"})]
 

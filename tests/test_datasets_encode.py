@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 from common.errors import UserError
 from datasets.encode import IGNORED, Encoded, EncodedSet, dialogue, dialogue_prompt, packed, report, speaker_ids
 from datasets.example import Dataset, Example, Segment
-from gpt2_jittor.tokenizer import add_tokens
+from gpt2_jittor.checkpoint.tokenizer import add_tokens
 
 SENTENCES = ["How are you today?", "I'm fine, thank you.\n\nAnd you?", "Well, the weather is fine."]
 USER, BOT, END = 294, 295, 296

@@ -13,9 +13,9 @@ from transformers import PreTrainedTokenizerFast
 from common.errors import UserError
 from datasets.encode import IGNORED
 from datasets.example import Example, Segment
-from datasets.fit import fitted, fitted_prompt, windowed_prompt
-from datasets.squad import prompt
-from gpt2_jittor.tokenizer import load_tokenizer
+from datasets.tasks.squad import prompt
+from datasets.truncation import fitted, fitted_prompt, windowed_prompt
+from gpt2_jittor.checkpoint.tokenizer import load_tokenizer
 
 NANO = Path(__file__).parents[1] / "checkpoints" / "gpt2-nano"
 GPT2 = Path(__file__).parents[2] / "shared" / "data" / "gpt2-tokenizer"

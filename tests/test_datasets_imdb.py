@@ -8,9 +8,9 @@ import pytest
 from tiny import byte_tokenizer, write_records
 
 from common.errors import UserError
-from datasets.imdb import SAMPLE_DIR, TASK, clean, load
-from gpt2_jittor.hub import NANO
-from gpt2_jittor.tokenizer import load_tokenizer
+from datasets.tasks.imdb import SAMPLE_DIR, TASK, clean, load
+from gpt2_jittor.checkpoint.locate import NANO
+from gpt2_jittor.checkpoint.tokenizer import load_tokenizer
 
 CORPUS = Path(__file__).parents[2] / "shared" / "data" / "imdb"
 needs_corpus = pytest.mark.skipif(not CORPUS.is_dir(), reason=f"IMDB itself is not in {CORPUS}")
@@ -103,7 +103,7 @@ def test_the_publishers_folders_are_read_file_by_file(tmp_path, root):
 @pytest.mark.parametrize(("split", "file"), [("train", "train"), ("validation", "train"), ("test", "test")])
 def test_without_a_folder_the_split_comes_from_the_hub(tmp_path, monkeypatch, split, file):
     path, asked = write(tmp_path, "x.parquet"), []
-    monkeypatch.setattr("datasets.imdb.fetch", lambda *what, **how: asked.append((what, how)) or path)
+    monkeypatch.setattr("datasets.tasks.imdb.fetch", lambda *what, **how: asked.append((what, how)) or path)
     assert len(load(split, None)) == {"train": 2, "validation": 1, "test": 3}[split]
     assert asked == [(("stanfordnlp/imdb", f"plain_text/{file}-00000-of-00001.parquet"), {"repo_type": "dataset"})]
 

@@ -9,9 +9,9 @@ from tiny import byte_tokenizer, write_records
 from common.errors import UserError
 from datasets.batches import collate
 from datasets.encode import IGNORED
-from datasets.rte import LABELS, SAMPLE_DIR, TASK, load, prompt
-from gpt2_jittor.hub import NANO
-from gpt2_jittor.tokenizer import load_tokenizer
+from datasets.tasks.rte import LABELS, SAMPLE_DIR, TASK, load, prompt
+from gpt2_jittor.checkpoint.locate import NANO
+from gpt2_jittor.checkpoint.tokenizer import load_tokenizer
 
 CORPUS = Path(__file__).parents[2] / "shared" / "data" / "rte"
 needs_corpus = pytest.mark.skipif(not CORPUS.is_dir(), reason=f"RTE itself is not in {CORPUS}")
@@ -88,7 +88,7 @@ def test_a_single_file_of_two_texts_cannot_be_parted_in_three(tmp_path):
 @pytest.mark.parametrize(("split", "file"), [("train", "train"), ("validation", "train"), ("test", "validation")])
 def test_without_a_folder_the_split_comes_from_the_hub(tmp_path, monkeypatch, split, file):
     path, asked = write(tmp_path, "x.parquet"), []
-    monkeypatch.setattr("datasets.rte.fetch", lambda *what, **how: asked.append((what, how)) or path)
+    monkeypatch.setattr("datasets.tasks.rte.fetch", lambda *what, **how: asked.append((what, how)) or path)
     assert set(rows(load(split, None))) <= set(ROWS)
     assert asked == [(("nyu-mll/glue", f"rte/{file}-00000-of-00001.parquet"), {"repo_type": "dataset"})]
 

@@ -11,9 +11,9 @@ import tiny
 
 from common.errors import UserError
 from datasets.encode import IGNORED, report
-from datasets.fit import fitted
-from datasets.squad import HUB_FILES, SAMPLE_DIR, TASK, load, prompt
-from gpt2_jittor.tokenizer import load_tokenizer
+from datasets.tasks.squad import HUB_FILES, SAMPLE_DIR, TASK, load, prompt
+from datasets.truncation import fitted
+from gpt2_jittor.checkpoint.tokenizer import load_tokenizer
 
 NANO = Path(__file__).parents[1] / "checkpoints" / "gpt2-nano"
 CORPUS = Path(__file__).parents[2] / "shared" / "data" / "squad"
@@ -168,7 +168,7 @@ def test_json_gzip_and_parquet_hold_the_same_questions(tmp_path, monkeypatch):
     write(tmp_path, *articles), write(tmp_path / "packed", *articles, name="dev-v1.1.json.gz")
     parquet = write_parquet(tmp_path / "hub" / HUB_FILES["dev"], rows)
     asked = []
-    monkeypatch.setattr("datasets.squad.fetch", lambda *what, **how: asked.append((what, how)) or parquet)
+    monkeypatch.setattr("datasets.tasks.squad.fetch", lambda *what, **how: asked.append((what, how)) or parquet)
     expected = [(example.segments, example.name, example.references) for example in load("test", tmp_path)]
     for folder in (tmp_path / "packed", tmp_path / "hub", None):
         assert [(each.segments, each.name, each.references) for each in load("test", folder)] == expected

@@ -9,10 +9,10 @@ import pytest
 from transformers import AutoTokenizer
 
 from common.errors import UserError
-from datasets import registry
+from datasets import tasks
 from datasets.encode import report
-from datasets.text import beginning, load
-from gpt2_jittor.tokenizer import add_tokens, load_tokenizer
+from datasets.tasks.text import beginning, load
+from gpt2_jittor.checkpoint.tokenizer import add_tokens, load_tokenizer
 
 NANO = Path(__file__).parent.parent / "checkpoints" / "gpt2-nano"
 END = "<|endoftext|>"
@@ -120,7 +120,7 @@ def test_what_is_learnt_of_a_file_are_transformers_ids_of_it(tmp_path, rng, adde
     tokenizer, reference = load_tokenizer(NANO), AutoTokenizer.from_pretrained(NANO)
     add_tokens(tokenizer, added)
     reference.add_tokens(list(added), special_tokens=True)
-    task = registry.task("text")
+    task = tasks.find("text")
     dataset = task.load("train", tmp_path)
     encoded = task.encode(dataset.examples, tokenizer, 1 << 20)
     expected = [*reference(text)["input_ids"], tokenizer.eos_token_id, *reference(f"the end{END}")["input_ids"]]
@@ -133,14 +133,14 @@ def test_what_is_learnt_of_a_file_are_transformers_ids_of_it(tmp_path, rng, adde
 
 @pytest.mark.parametrize("task", ["text", "imdb"])
 def test_special_tokens_in_a_prompt_are_text(task):
-    tokenizer, task = load_tokenizer(NANO), registry.task(task)
+    tokenizer, task = load_tokenizer(NANO), tasks.find(task)
     (ids,) = task.encode_prompt(task.prompt(f"Hello {END} there"), tokenizer, 99)
     assert tokenizer.eos_token_id not in ids and tokenizer.decode(ids) == f"Hello {END} there"
 
 
 @pytest.mark.parametrize("name", ["dailydialog", "squad", "imdb", "dolly", "emotion", "rte"])
 def test_special_tokens_in_the_data_of_other_tasks_are_text(name):
-    task = registry.task(name)
+    task = tasks.find(name)
     assert not any(segment.special for example in task.load("train", task.sample) for segment in example.segments)
 
 

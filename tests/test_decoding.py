@@ -8,9 +8,9 @@ import torch
 import lora
 from generation.decoding import generate, pad_left
 from generation.sampling import make_sampler
-from gpt2_jittor.cache import KVCache
-from gpt2_jittor.model import GPT2LMHeadModel
-from gpt2_jittor.next_token import last_logits
+from gpt2_jittor.model.cache import KVCache
+from gpt2_jittor.model.lm import GPT2LMHeadModel
+from gpt2_jittor.model.next_token import last_logits
 from gpt2_jittor.ops import fused
 from gpt2_jittor.ops.decode_step import DecodeStep
 

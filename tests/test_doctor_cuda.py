@@ -5,10 +5,10 @@ import os
 import pytest
 from machines import RTX_3060
 
-from gpt2_jittor.cuda.driver import Device
 from gpt2_jittor.doctor import __main__ as doctor
 from gpt2_jittor.doctor import cuda
 from gpt2_jittor.doctor.row import Row
+from gpt2_jittor.runtime.cuda.driver import Device
 
 CHECKS = (cuda.driver, cuda.device, cuda.toolkit, cuda.compiler, cuda.cudnn)
 A100 = Device("NVIDIA A100", 42_300_000_000, (8, 0))
@@ -113,7 +113,7 @@ def test_each_machine_gets_its_rows_and_its_verdict(machine, tmp_path, made_up):
 
 
 def test_the_verdict_is_what_a_run_decides(machine):
-    from gpt2_jittor import runtime
+    from gpt2_jittor.runtime import runtime
 
     a_gxx_that_another_replaces(machine)
     assert doctor.verdict([Row("all", "ok", "well")]) == "Training can run here, on NVIDIA GeForce RTX 3060."

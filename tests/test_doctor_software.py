@@ -8,8 +8,8 @@ import sysconfig
 import pytest
 from machines import program
 
-from gpt2_jittor import runtime
 from gpt2_jittor.doctor import software
+from gpt2_jittor.runtime import runtime
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,14 @@ import tiny
 
 import generation
 from common.errors import UserError
-from datasets import registry
+from datasets import tasks
 from generation import decoding
 from generation.engine import Engine
 from generation.options import GenerationOptions
 from gpt2_jittor import GPT2LMHeadModel
-from gpt2_jittor.tokenizer import load_tokenizer
+from gpt2_jittor.checkpoint.tokenizer import load_tokenizer
 
-CHAT, SQUAD, TEXT = (registry.task(name) for name in ("dailydialog", "squad", "text"))
+CHAT, SQUAD, TEXT = (tasks.find(name) for name in ("dailydialog", "squad", "text"))
 
 
 @pytest.fixture(scope="module")

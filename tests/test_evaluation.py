@@ -6,18 +6,18 @@ import tiny
 import torch
 import transformers
 
-from datasets import registry
+from datasets import tasks
 from datasets.encode import IGNORED, Encoded, EncodedSet
 from datasets.example import Example, Segment
 from evaluation.losses import cross_entropy, evaluate, losses
 from generation.engine import Engine
 from generation.options import GenerationOptions
 from gpt2_jittor import GPT2ForSequenceClassification, GPT2LMHeadModel
-from gpt2_jittor.tokenizer import load_tokenizer
+from gpt2_jittor.checkpoint.tokenizer import load_tokenizer
 
 FLOAT32 = {"rtol": 1e-5, "atol": 1e-4}  # the contract's tolerance for logits, of which these are a few
 PAD = 256
-EMOTION = registry.task("emotion")
+EMOTION = tasks.find("emotion")
 
 
 def classifier_folder(folder, seed: int, labels=EMOTION.labels, **settings):
@@ -143,7 +143,7 @@ def test_probabilities_are_the_softmax_of_each_text_alone_the_likeliest_first(cl
 
 
 def test_two_sentences_are_classified_with_the_end_token_between_them(tmp_path, rng):
-    task = registry.task("rte")
+    task = tasks.find("rte")
     folder = classifier_folder(tmp_path, 3, task.labels)
     example = Example((Segment("a sun", scored=False), Segment("a tea", scored=False, end=False)))
     model, tokenizer = GPT2ForSequenceClassification.from_pretrained(folder), load_tokenizer(folder)

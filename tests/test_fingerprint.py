@@ -10,9 +10,9 @@ import tiny
 import torch
 import transformers
 
-from gpt2_jittor.config import GPT2Config
-from gpt2_jittor.fingerprint import COMPUTED, SAME_ACTIVATION, Base, digest, disagreement
-from gpt2_jittor.outline import EMBEDDING, HEAD, SCORE, open_model
+from gpt2_jittor.checkpoint.config import GPT2Config
+from gpt2_jittor.checkpoint.fingerprint import COMPUTED, SAME_ACTIVATION, Base, digest, disagreement
+from gpt2_jittor.checkpoint.stored import EMBEDDING, HEAD, SCORE, open_model
 
 STEP = 5e-5  # AdamW's first step is the learning rate: that of full tuning
 LARGE_STEP = 0.01  # more than bfloat16 rounds of a number below 2.5

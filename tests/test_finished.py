@@ -16,13 +16,13 @@ from test_evaluation import classifier_folder
 
 import train
 from common.errors import UserError
-from datasets import registry
+from datasets import tasks
 from generation.loading import check_task
 from lora.load import load
 from lora.source import ModelSource, find
 
 LOGITS = 1e-4  # absolute, the contract's for logits
-CHAT, EMOTION, RTE, TEXT = map(registry.task, ("dailydialog", "emotion", "rte", "text"))
+CHAT, EMOTION, RTE, TEXT = map(tasks.find, ("dailydialog", "emotion", "rte", "text"))
 ADDED = ("<USER>", "<BOT>", "<END>")
 
 

@@ -9,10 +9,10 @@ from common.errors import UserError
 from generation.decoding import Generated, generate, last_logits, pad_left, stream
 from generation.sampling import make_sampler
 from generation.stopping import StoppedText, Stopper, StopStrings
-from gpt2_jittor.cache import KVCache
-from gpt2_jittor.config import GPT2Config
-from gpt2_jittor.model import GPT2LMHeadModel
-from gpt2_jittor.tokenizer import load_tokenizer
+from gpt2_jittor.checkpoint.config import GPT2Config
+from gpt2_jittor.checkpoint.tokenizer import load_tokenizer
+from gpt2_jittor.model.cache import KVCache
+from gpt2_jittor.model.lm import GPT2LMHeadModel
 
 # what two float32 programs that sum in different orders can keep to, absolute
 LOGITS = 1e-4

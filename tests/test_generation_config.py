@@ -12,8 +12,8 @@ import transformers
 import generate
 from common.errors import UserError
 from generation.options import GenerationOptions, choose
-from gpt2_jittor.generation_config import GenerationConfig
-from gpt2_jittor.tokenizer import load_tokenizer
+from gpt2_jittor.checkpoint.generation_config import GenerationConfig
+from gpt2_jittor.checkpoint.tokenizer import load_tokenizer
 
 NEW = 15  # tokens
 

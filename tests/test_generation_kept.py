@@ -11,9 +11,9 @@ import transformers
 import evaluate
 import lora
 from common.errors import UserError
-from datasets import registry
+from datasets import tasks
 from gpt2_jittor import GPT2ForSequenceClassification, GPT2LMHeadModel
-from gpt2_jittor.tokenizer import add_tokens, load_tokenizer
+from gpt2_jittor.checkpoint.tokenizer import add_tokens, load_tokenizer
 from lora.merging import plan, write
 from lora.source import find
 from training import trainer as trainer_module
@@ -133,7 +133,7 @@ def test_the_sample_reply_and_the_answers_of_evaluate_end_at_each_end_token(base
     assert "<" in build_trainer(inputs)._sample()
     monkeypatch.setattr("sys.argv", ["evaluate.py", "--task", "dailydialog", "--model", str(folder)])
     how, given = evaluate.parse()
-    ends.append(evaluate.answer_options(given, registry.task("dailydialog"), find(how.model, None)).end_ids)
+    ends.append(evaluate.answer_options(given, tasks.find("dailydialog"), find(how.model, None)).end_ids)
     assert ends == [(256, 12), (256, 12)]
 
 

@@ -13,7 +13,7 @@ import transformers
 import lora
 from common.errors import UserError
 from gpt2_jittor import GPT2ForSequenceClassification, GPT2LMHeadModel
-from gpt2_jittor.outline import HEAD
+from gpt2_jittor.checkpoint.stored import HEAD
 from lora.merging import plan, write
 
 LOGITS = 1e-4  # absolute, the contract's for logits: float32 sums of the same terms in another order

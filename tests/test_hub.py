@@ -12,8 +12,8 @@ from hub_server import COMMIT, CUT, Hub, settings_for
 
 from common.errors import UserError
 from common.hub import fetch
-from gpt2_jittor.hub import NANO, locate
-from gpt2_jittor.weights import read_tensors
+from gpt2_jittor.checkpoint.locate import NANO, locate
+from gpt2_jittor.checkpoint.weights import read_tensors
 
 ROOT = Path(__file__).resolve().parent.parent
 TOKENIZER = {"vocab.json": b'{"a": 0}', "merges.txt": b"#version: 0.2\n"}
@@ -248,7 +248,7 @@ def test_a_damaged_name_of_the_newest_version_is_fetched_again_or_told_offline(h
 )
 def test_without_cache_or_network_the_error_is_one_line_and_quick(tmp_path, name, value, reason):
     """In a process of its own: the hub's library reads part of the environment at its import."""
-    command = [sys.executable, "-c", "from gpt2_jittor.hub import locate; locate('gpt2')"]
+    command = [sys.executable, "-c", "from gpt2_jittor.checkpoint.locate import locate; locate('gpt2')"]
     environment = {"PATH": os.environ["PATH"], "HF_HOME": str(tmp_path), "NO_PROXY": "127.0.0.1", name: value}
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=15, check=False)
     line = run.stderr.strip().splitlines()[-1]

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from gpt2_jittor import kernel_cache, runtime
+from gpt2_jittor.runtime import kernel_cache, runtime
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = """
 from common.command import run_command
 def main():
-    from gpt2_jittor.backend import jt
+    from gpt2_jittor.runtime.backend import jt
 run_command(main)
 """
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the libraries of other systems are not looked into")

@@ -14,7 +14,7 @@ import transformers
 
 import lora
 from gpt2_jittor import GPT2Config, GPT2LMHeadModel
-from gpt2_jittor.backend import jt
+from gpt2_jittor.runtime.backend import jt
 from training.optimizer import AdamW
 
 LOGITS = 1e-4  # absolute, the contract's for logits: float32 sums of the same terms in another order

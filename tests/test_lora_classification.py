@@ -13,7 +13,7 @@ from test_lora_errors import assert_refused, edit
 
 import lora
 from gpt2_jittor import GPT2ForSequenceClassification, GPT2LMHeadModel
-from gpt2_jittor.backend import jt
+from gpt2_jittor.runtime.backend import jt
 
 LOGITS = 1e-4  # absolute, the contract's for logits: float32 sums of the same terms in another order
 GRADIENT = 1e-3  # relative, in the norm: the contract's for each gradient tensor

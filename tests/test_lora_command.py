@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 import lora
 from gpt2_jittor import GPT2ForSequenceClassification, GPT2LMHeadModel
-from gpt2_jittor.backend import jt
+from gpt2_jittor.runtime.backend import jt
 from lora import inspection
 from lora.merging import plan, write
 from lora.source import run_arguments

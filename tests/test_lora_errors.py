@@ -13,9 +13,9 @@ import lora
 from common.errors import UserError
 from common.options import option_name
 from gpt2_jittor import GPT2LMHeadModel
-from gpt2_jittor.backend import jt
-from gpt2_jittor.fingerprint import fingerprint
-from gpt2_jittor.outline import open_model
+from gpt2_jittor.checkpoint.fingerprint import fingerprint
+from gpt2_jittor.checkpoint.stored import open_model
+from gpt2_jittor.runtime.backend import jt
 from lora.combination import combine
 from lora.files import read_adapter
 

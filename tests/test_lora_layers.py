@@ -7,10 +7,10 @@ import tiny
 import lora
 from common.errors import UserError
 from gpt2_jittor import GPT2LMHeadModel
-from gpt2_jittor.backend import jt
-from gpt2_jittor.layers import Conv1D
+from gpt2_jittor.model.layers import Conv1D
+from gpt2_jittor.model.quantized import Int8Linear, quantize
 from gpt2_jittor.ops.activation import gelu_new
-from gpt2_jittor.quantized import Int8Linear, quantize
+from gpt2_jittor.runtime.backend import jt
 from lora.layers import LoraLinear
 
 FLOAT32 = 1e-5  # relative to the largest: float32 sums of the same terms in another order

@@ -12,7 +12,7 @@ from transformers import GPT2ForSequenceClassification as TorchClassifier
 
 import evaluate
 from common.errors import UserError
-from datasets import registry
+from datasets import tasks
 from datasets.encode import IGNORED, Encoded, EncodedSet
 from datasets.example import Dataset, Example, Segment
 from evaluation import measure as module
@@ -25,9 +25,9 @@ from generation.decoding import Generated
 from generation.engine import Engine
 from generation.options import GenerationOptions
 from gpt2_jittor import GPT2ForSequenceClassification, GPT2LMHeadModel
-from gpt2_jittor.tokenizer import load_tokenizer
+from gpt2_jittor.checkpoint.tokenizer import load_tokenizer
 
-CHAT, DOLLY, RTE, SQUAD, TEXT = map(registry.task, ("dailydialog", "dolly", "rte", "squad", "text"))
+CHAT, DOLLY, RTE, SQUAD, TEXT = map(tasks.find, ("dailydialog", "dolly", "rte", "squad", "text"))
 
 
 @pytest.fixture(scope="module")

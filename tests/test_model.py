@@ -10,12 +10,12 @@ import transformers
 
 from generation.decoding import stream
 from generation.sampling import make_sampler
-from gpt2_jittor.backend import jt
-from gpt2_jittor.cache import KVCache
-from gpt2_jittor.config import ACTIVATIONS, GPT2Config
-from gpt2_jittor.initial import initial_weights
-from gpt2_jittor.model import GPT2LMHeadModel
+from gpt2_jittor.checkpoint.config import ACTIVATIONS, GPT2Config
+from gpt2_jittor.checkpoint.initial import initial_weights
+from gpt2_jittor.model.cache import KVCache
+from gpt2_jittor.model.lm import GPT2LMHeadModel
 from gpt2_jittor.ops import fused
+from gpt2_jittor.runtime.backend import jt
 
 # what two float32 programs that sum in different orders can keep to
 LOGITS = 1e-4  # absolute

@@ -12,7 +12,7 @@ import yaml
 from safetensors.numpy import load_file
 
 import train
-from datasets import registry
+from datasets import tasks
 from training.arguments import TrainingArguments
 from training.checkpoint import Progress
 from training.model_card import write_card
@@ -29,7 +29,7 @@ def written(folder, model: str, directory, task: str = "dailydialog", progress=N
     arguments = TrainingArguments(task=task, model=model, output_dir=str(folder), **settings)
     reports, tokenizer = ("train: 7", "validation: 3"), SimpleNamespace(pad_token_id=256)
     inputs = SimpleNamespace(
-        arguments=arguments, task=registry.task(task), directory=directory, reports=reports, tokenizer=tokenizer
+        arguments=arguments, task=tasks.find(task), directory=directory, reports=reports, tokenizer=tokenizer
     )
     folder.mkdir(exist_ok=True)
     write_card(inputs, progress or Progress(12, 12, 1.5, 9, 2.5), trained=1234, frozen=5678901)

@@ -8,8 +8,8 @@ import torch
 import transformers
 
 from gpt2_jittor import GPT2LMHeadModel
-from gpt2_jittor.hub import NANO
-from gpt2_jittor.tokenizer import load_tokenizer
+from gpt2_jittor.checkpoint.locate import NANO
+from gpt2_jittor.checkpoint.tokenizer import load_tokenizer
 
 TEXT = "The history of the city begins in the early 19th century, when the first university was founded."
 

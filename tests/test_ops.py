@@ -7,13 +7,13 @@ from operators import TOLERANCE, assert_close, normal, ours, torchs
 from torch.nn import functional
 from transformers.activations import ACT2FN
 
-from gpt2_jittor import config
-from gpt2_jittor.backend import jt
+from gpt2_jittor.checkpoint import config
 from gpt2_jittor.ops import fused
 from gpt2_jittor.ops.activation import ACTIVATIONS
 from gpt2_jittor.ops.attention import attention, cached_attention
 from gpt2_jittor.ops.dropout import add_dropped, dropout, seeds
 from gpt2_jittor.ops.layer_norm import layer_norm
+from gpt2_jittor.runtime.backend import jt
 
 SIGMAS = 6  # a frequency this many deviations off happens twice in 10⁹ runs
 

@@ -6,8 +6,8 @@ import torch
 from operators import assert_close, normal, ours, torchs
 from torch.nn import functional
 
-from gpt2_jittor.backend import jt
 from gpt2_jittor.ops.head_loss import head_loss
+from gpt2_jittor.runtime.backend import jt
 
 # (rows, width, vocabulary): the kernel takes 1,024 rows and 1,024 words at a time
 SHAPES = [(1, 1, 1), (3, 5, 7), (7, 36, 1024), (5, 3, 1025), (1030, 4, 2500)]

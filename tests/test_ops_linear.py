@@ -6,12 +6,12 @@ import torch
 from operators import assert_close, normal, ours, torchs
 from transformers.activations import ACT2FN
 
-from gpt2_jittor.backend import jt
 from gpt2_jittor.ops import fused
 from gpt2_jittor.ops.activation import ACTIVATIONS
 from gpt2_jittor.ops.dropout import factors, seeds
 from gpt2_jittor.ops.linear import linear
 from gpt2_jittor.ops.lora_linear import lora_linear
+from gpt2_jittor.runtime.backend import jt
 
 # (batch, time, in, out, r); LoRA's kernel takes 64 rows and 64 columns at a time, a width of 1,024 goes through a copy
 SHAPES = [(1, 1, 1, 1, 1), (2, 3, 37, 5, 3), (1, 65, 64, 130, 8), (3, 43, 70, 1024, 16)]

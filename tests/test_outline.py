@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from common.errors import UserError
-from gpt2_jittor.outline import EMBEDDING, HEAD, body_shapes, open_model
+from gpt2_jittor.checkpoint.stored import EMBEDDING, HEAD, body_shapes, open_model
 
 KINDS = {
     "same": (True, lambda table: table.clone()),

@@ -9,8 +9,8 @@ import tiny
 from common.errors import UserError
 from common.limit import in_time
 from datasets.encode import tokenise
-from gpt2_jittor import patterns
-from gpt2_jittor.tokenizer import load_tokenizer, save_tokenizer, text_of
+from gpt2_jittor.checkpoint import patterns
+from gpt2_jittor.checkpoint.tokenizer import load_tokenizer, save_tokenizer, text_of
 
 EXPLODES = {"Regex": r"(a|aa|a?a)+$"}  # by a power of the length, at each place
 SLOW = {"Regex": r"(a|aa){1,9}(a|aa){1,9}b"}  # within the library's limit at each place, but there are many

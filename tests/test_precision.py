@@ -11,11 +11,11 @@ from operators import assert_close, normal
 import lora
 from common.errors import UserError
 from gpt2_jittor import GPT2ForSequenceClassification, GPT2LMHeadModel
-from gpt2_jittor.backend import jt
-from gpt2_jittor.cache import KVCache
-from gpt2_jittor.next_token import last_logits
-from gpt2_jittor.ops import fused, precision
-from gpt2_jittor.ops.precision import matmul, products_in, to_half
+from gpt2_jittor.model.cache import KVCache
+from gpt2_jittor.model.next_token import last_logits
+from gpt2_jittor.ops import fused
+from gpt2_jittor.ops.matmul import matmul, products_in, to_compute_dtype, to_half
+from gpt2_jittor.runtime.backend import jt
 
 HALVES = ("fp16", "bf16")
 TORCH = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -63,7 +63,7 @@ def test_numbers_are_rounded_to_the_nearest_as_torch_does(rng, half):
     x = np.concatenate([special(), normal(rng, 1000), normal(rng, 1000, scale=1e-5), normal(rng, 99, scale=1e3)])
     expected = torch.tensor(x).to(TORCH[half])
     with products_in(half):
-        found = precision.to_compute_dtype(jt.array(x))
+        found = to_compute_dtype(jt.array(x))
     for var in (found, to_half(x, half)):
         assert str(var.dtype) == str(TORCH[half]).removeprefix("torch.")
         np.testing.assert_array_equal(var.float32().numpy(), expected.float().numpy())
@@ -72,7 +72,7 @@ def test_numbers_are_rounded_to_the_nearest_as_torch_does(rng, half):
 def test_what_is_beyond_a_half_type_is_infinite_and_nan_stays_nan(half):
     x = np.array([70000.0, -70000.0, np.inf, -np.inf, np.nan], np.float32)
     with products_in(half):
-        found = precision.to_compute_dtype(jt.array(x)).float32().numpy()
+        found = to_compute_dtype(jt.array(x)).float32().numpy()
     np.testing.assert_array_equal(found, torch.tensor(x).to(TORCH[half]).float().numpy())
 
 

@@ -5,9 +5,9 @@ import tiny
 from test_commands import assert_one_line_error, command
 
 from common.errors import UserError
-from gpt2_jittor import cuda
-from gpt2_jittor.cuda.driver import Device
-from gpt2_jittor.precisions import check_precision
+from gpt2_jittor.runtime import cuda
+from gpt2_jittor.runtime.cuda.driver import Device
+from gpt2_jittor.runtime.precision import check_precision
 from training.arguments import read_recipe, resolve
 
 

@@ -9,9 +9,9 @@ ROOT = Path(__file__).resolve().parent.parent
 THREADS, LINES = 8, 2000
 SHOUTING = f"""
 import threading
-from gpt2_jittor import runtime
+from gpt2_jittor.runtime import runtime
 runtime.prepare("cpu")
-from gpt2_jittor.backend import jt
+from gpt2_jittor.runtime.backend import jt
 header = "#include <iostream>\\n#include <thread>\\n#include <vector>"
 source = '''
     std::vector<std::thread> threads;

@@ -12,9 +12,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 START = """
-from gpt2_jittor import runtime
+from gpt2_jittor.runtime import runtime
 runtime.prepare("cpu")
-from gpt2_jittor.backend import jt
+from gpt2_jittor.runtime.backend import jt
 """
 # constants that a compiler works out one by one: a second or more of compilation, of a source that no cache has
 COMPILING = """
@@ -65,7 +65,7 @@ def test_once_jittor_is_imported_no_process_of_its_is_left():
 APART = """
 import os, pathlib, signal, sys, threading
 import jittor_utils
-from gpt2_jittor.process import compile_apart
+from gpt2_jittor.runtime.process import compile_apart
 jittor_utils.pool_initializer = lambda: None
 parent = os.getpid()
 def compile_one(task):

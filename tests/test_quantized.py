@@ -12,12 +12,12 @@ import lora
 from common.errors import UserError
 from generation.decoding import generate
 from generation.sampling import make_sampler
-from gpt2_jittor.backend import jt
-from gpt2_jittor.classifier import GPT2ForSequenceClassification
-from gpt2_jittor.model import GPT2LMHeadModel
+from gpt2_jittor.model.classifier import GPT2ForSequenceClassification
+from gpt2_jittor.model.lm import GPT2LMHeadModel
+from gpt2_jittor.model.quantized import quantize
 from gpt2_jittor.ops import fused
 from gpt2_jittor.ops.int8 import int8_linear, int8_transposed, quantize_rows, to_panels
-from gpt2_jittor.quantized import quantize
+from gpt2_jittor.runtime.backend import jt
 
 LOGITS = 1e-4  # two float32 programs on the same int8 weights
 # Deviation from the float32 model's logits, of theirs: a weight is off by up to 1/254 of its output's largest, which is

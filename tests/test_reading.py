@@ -19,11 +19,11 @@ from test_commands import ROOT, assert_one_line_error
 from common.errors import UserError
 from common.files import open_regular, read_json, read_yaml
 from common.limit import at_most
-from datasets import registry
+from datasets import tasks
 from datasets.read import read_text, read_zip_member
 from datasets.records import records
 from generation.requests import read_requests
-from gpt2_jittor.tokenizer import load_tokenizer
+from gpt2_jittor.checkpoint.tokenizer import load_tokenizer
 
 MARK = b"\xef\xbb\xbf"
 READERS = {
@@ -32,7 +32,7 @@ READERS = {
     "a.zip": lambda path: read_zip_member(path, "a"),
     "a.parquet": lambda path: list(records(path, ["text"])),
     "a.tsv": lambda path: list(records(path, ["text"])),
-    "a.jsonl": lambda path: read_requests(path, registry.task("text")),
+    "a.jsonl": lambda path: read_requests(path, tasks.find("text")),
     "a.json": read_json,
     "a.yaml": read_yaml,
 }
@@ -57,7 +57,7 @@ def test_what_is_no_file_is_told_and_never_waited_for(tmp_path, kind, name):
 def test_a_pipe_as_data_is_told(tmp_path, task):
     os.mkfifo(tmp_path / "pipe.txt")
     with pytest.raises(UserError, match="pipe.txt is neither a folder nor a file"):
-        registry.data_dir(registry.task(task), str(tmp_path / "pipe.txt"))
+        tasks.data_dir(tasks.find(task), str(tmp_path / "pipe.txt"))
 
 
 def test_a_pipe_among_the_reviews_is_told(tmp_path):
@@ -67,7 +67,7 @@ def test_a_pipe_among_the_reviews_is_told(tmp_path):
         at_most(10, AssertionError("it waits")),
         pytest.raises(UserError, match="it is a pipe or a device, not a file"),
     ):
-        registry.task("imdb").load("train", tmp_path)
+        tasks.find("imdb").load("train", tmp_path)
 
 
 def test_a_regular_file_is_opened_whole(tmp_path):
@@ -83,14 +83,14 @@ def test_a_byte_order_mark_is_no_part_of_any_file(tmp_path):
         "a.txt": (b"one", lambda path: read_text(path) == "one"),
         "a.jsonl": (
             b'{"prompt": "x"}',
-            lambda path: read_requests(path, registry.task("text"))[0].fields["prompt"] == "x",
+            lambda path: read_requests(path, tasks.find("text"))[0].fields["prompt"] == "x",
         ),
         "a.tsv": (b"text\nx\n", lambda path: [r for _, r in records(path, ["text"])] == [{"text": "x"}]),
         "a.json": (b'{"a": 1}', lambda path: read_json(path) == {"a": 1}),
         "a.yaml": (b"a: 1\n", lambda path: read_yaml(path) == {"a": 1}),
         "train/dialogues_train.txt": (
             b"A. __eou__ B. __eou__",
-            lambda path: registry.task("dailydialog").load("train", tmp_path)[0].segments[0].text == "A.",
+            lambda path: tasks.find("dailydialog").load("train", tmp_path)[0].segments[0].text == "A.",
         ),
     }
     for name, (content, is_right) in contents.items():
@@ -224,7 +224,7 @@ def test_what_transformers_says_about_a_tokenizers_settings_is_not_heard(tmp_pat
         tiny.save_tokenizer(folder)
         (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": tiny.END} | settings))
     script = (
-        "import sys; from gpt2_jittor.tokenizer import *; from datasets.encode import tokenise\n"
+        "import sys; from gpt2_jittor.checkpoint.tokenizer import *; from datasets.encode import tokenise\n"
         "for folder in sys.argv[1:]:\n"
         "    t = load_tokenizer(folder); (ids,) = tokenise([('x . y' * 3000, False)], t)\n"
         "    text_of(ids, t); t.decode(ids)\n"

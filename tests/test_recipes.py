@@ -74,7 +74,7 @@ def test_a_recipe_trains_nano_on_the_embedded_sample(path, tmp_path):
 
 
 def test_every_task_has_a_sample_with_three_splits():
-    from datasets.registry import TASKS
+    from datasets.tasks import TASKS
 
     for name, task in TASKS.items():
         if name != "text":

@@ -10,15 +10,13 @@ from test_session import type_in
 import generate
 from common.errors import UserError
 from common.options import option_name
-from datasets import registry
+from datasets import tasks
 from generation.requests import Request, read_requests, typed_request, typed_text
 
 
 def typed(task: str, **fields):
     """As generate.py hands it over: None for each option that was not typed."""
-    return typed_request(
-        {"prompt": None, "context": None, "question": None, "text": None, **fields}, registry.task(task)
-    )
+    return typed_request({"prompt": None, "context": None, "question": None, "text": None, **fields}, tasks.find(task))
 
 
 @pytest.mark.parametrize(
@@ -65,7 +63,7 @@ def test_a_file_of_inputs_is_read_with_the_fields_of_its_task(tmp_path, name):
     lines = [{"id": 7, "prompt": " Count. ", "seen": [None, {"ü": 1.5}]}, {"instruction": "Name it.", "context": ""}]
     content = "\n\n".join(json.dumps(line) for line in lines).encode()
     path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
-    assert read_requests(path, registry.task("dolly")) == [
+    assert read_requests(path, tasks.find("dolly")) == [
         Request({"instruction": " Count. "}, {"id": 7, "seen": [None, {"ü": 1.5}]}, f"{path}:1"),
         Request({"instruction": "Name it.", "context": ""}, {}, f"{path}:3"),
     ]
@@ -74,7 +72,7 @@ def test_a_file_of_inputs_is_read_with_the_fields_of_its_task(tmp_path, name):
 def test_a_prompt_beside_several_fields_is_one_of_the_others(tmp_path):
     path = tmp_path / "inputs.jsonl"
     path.write_text(json.dumps({"prompt": "p", "question": "Why?", "context": "Tea."}))
-    (found,) = read_requests(path, registry.task("squad"))
+    (found,) = read_requests(path, tasks.find("squad"))
     assert (found.fields, found.more) == ({"context": "Tea.", "question": "Why?"}, {"prompt": "p"})
     assert list(found.fields) == ["context", "question"]
 
@@ -83,7 +81,7 @@ def test_a_prompt_beside_several_fields_is_one_of_the_others(tmp_path):
 def test_a_file_of_another_kind_is_refused_by_its_name(tmp_path, name):
     (tmp_path / name).write_text('{"prompt": "Hi."}')
     with pytest.raises(UserError, match=f"^{tmp_path / name}: --input reads JSON lines, .* .jsonl or .jsonl.gz$"):
-        read_requests(tmp_path / name, registry.task("text"))
+        read_requests(tmp_path / name, tasks.find("text"))
 
 
 @pytest.mark.parametrize(
@@ -103,10 +101,10 @@ def test_a_file_of_another_kind_is_refused_by_its_name(tmp_path, name):
 )
 def test_a_line_that_is_no_input_is_refused_with_its_place(tmp_path, task, line, message):
     path = tmp_path / "inputs.jsonl"
-    good = dict.fromkeys(registry.task(task).fields, "Tea.")
+    good = dict.fromkeys(tasks.find(task).fields, "Tea.")
     path.write_text(f"{json.dumps(good)}\n\n{json.dumps(line)}\n", encoding="utf-8")
     with pytest.raises(UserError, match=f"^{path}:3: .*{message}"):
-        read_requests(path, registry.task(task))
+        read_requests(path, tasks.find(task))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +121,7 @@ def test_a_file_without_inputs_is_refused(tmp_path, content, message):
     if content is not None:
         path.write_text(content)
     with pytest.raises(UserError, match=message) as caught:
-        read_requests(path, registry.task("squad"))
+        read_requests(path, tasks.find("squad"))
     assert str(path) in str(caught.value)
 
 
@@ -148,14 +146,14 @@ def options(monkeypatch, *typed):
 def test_a_classifier_is_not_told_how_to_choose_tokens(monkeypatch, typed, told):
     given = vars(options(monkeypatch, *typed))
     with pytest.raises(UserError) as caught:
-        generate.check_classifier(given, registry.task("emotion"))
+        generate.check_classifier(given, tasks.find("emotion"))
     assert caught.value.with_names(option_name) == f"emotion has classes and says nothing: leave out {told}"
-    generate.check_classifier(given, registry.task("dailydialog"))
+    generate.check_classifier(given, tasks.find("dailydialog"))
 
 
 def test_a_classifier_takes_all_other_options(monkeypatch):
     typed = ("--text", "i feel", "--json", "--batch-size", 2, "--seed", 3, "--device", "cpu")
-    generate.check_classifier(vars(options(monkeypatch, *typed)), registry.task("emotion"))
+    generate.check_classifier(vars(options(monkeypatch, *typed)), tasks.find("emotion"))
 
 
 def test_answers_are_not_written_over_a_folder(monkeypatch, tmp_path):

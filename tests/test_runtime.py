@@ -14,7 +14,7 @@ import pytest
 from machines import program
 
 from common.errors import UserError
-from gpt2_jittor import runtime
+from gpt2_jittor.runtime import runtime
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -156,9 +156,9 @@ def test_each_device_has_a_core_of_its_own(tmp_path, monkeypatch, device, folder
 IMPORTING = """
 import ssl, sys
 limit = sys.getrecursionlimit()
-from gpt2_jittor import runtime
+from gpt2_jittor.runtime import runtime
 runtime.prepare("cpu")
-from gpt2_jittor.backend import jt
+from gpt2_jittor.runtime.backend import jt
 assert ssl._create_default_https_context().verify_mode == ssl.CERT_REQUIRED
 assert sys.getrecursionlimit() == limit
 assert jt.flags.use_cuda == 0

@@ -8,8 +8,8 @@ import pytest
 from machines import program
 
 from common.errors import UserError
-from gpt2_jittor import runtime
 from gpt2_jittor.doctor import software
+from gpt2_jittor.runtime import runtime
 
 
 def test_mpi_is_used_under_mpirun_only(machine):

@@ -12,7 +12,7 @@ from unittest import mock
 
 import pytest
 
-from gpt2_jittor import runtime
+from gpt2_jittor.runtime import runtime
 
 ROOT = Path(__file__).resolve().parent.parent
 LINUX_X86_64 = platform.system() == "Linux" and platform.machine() == "x86_64"
@@ -89,7 +89,7 @@ def test_another_processor_keeps_to_what_jittor_does(onednn, monkeypatch):
 LENDING = """
 import sys
 from pathlib import Path
-from gpt2_jittor import runtime
+from gpt2_jittor.runtime import runtime
 
 pip, homes = Path(sys.argv[1]), Path(sys.argv[2])
 runtime.find_onednn = lambda: (pip / "include", pip / "libdnnl.so.2")

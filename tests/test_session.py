@@ -9,7 +9,7 @@ import tiny
 from test_evaluation import classifier_folder
 
 from common.errors import UserError
-from datasets import registry
+from datasets import tasks
 from generation import decoding
 from generation.console import FILE_BATCH, Console
 from generation.decoding import Generated
@@ -17,7 +17,7 @@ from generation.engine import Engine
 from generation.options import GenerationOptions
 from generation.requests import Request
 from gpt2_jittor import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
-from gpt2_jittor.tokenizer import add_tokens, load_tokenizer
+from gpt2_jittor.checkpoint.tokenizer import add_tokens, load_tokenizer
 
 END = tiny.END
 CONTEXT, QUESTION = "context, up to an empty line> ", "question> "
@@ -52,7 +52,7 @@ def shown(folder, monkeypatch) -> list[str]:
 
 def session(folder, model, task: str, as_json: bool = False, max_length: int | None = None, **options) -> Console:
     how = GenerationOptions(**{"max_new_tokens": 20, "greedy": True, **options})
-    return Console(Engine(model, load_tokenizer(folder), registry.task(task), how, max_length), as_json)
+    return Console(Engine(model, load_tokenizer(folder), tasks.find(task), how, max_length), as_json)
 
 
 def type_in(monkeypatch, *lines) -> list[str]:
@@ -158,7 +158,7 @@ def test_an_input_that_is_too_long_is_told_and_the_session_goes_on(folder, model
 
 
 def test_two_sentences_are_asked_for_and_classified(tmp_path, monkeypatch, capsys):
-    task = registry.task("rte")
+    task = tasks.find("rte")
     folder = classifier_folder(tmp_path, 1, task.labels)
     model = GPT2ForSequenceClassification.from_pretrained(folder)
     expected = Engine(model, load_tokenizer(folder), task).classify({"sentence1": "The sun.", "sentence2": "A tea."})

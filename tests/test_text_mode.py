@@ -11,14 +11,14 @@ from transformers import AutoTokenizer
 from transformers import GPT2LMHeadModel as Reference
 
 import generate
-from datasets import registry
+from datasets import tasks
 from generation.engine import Engine
 from generation.options import GenerationOptions
 from gpt2_jittor import GPT2LMHeadModel
-from gpt2_jittor.tokenizer import text_of
+from gpt2_jittor.checkpoint.tokenizer import text_of
 
 NANO = "checkpoints/gpt2-nano"
-TEXT = registry.task("text")
+TEXT = tasks.find("text")
 PROMPTS = [
     "I would like",
     " I would like ",
@@ -116,7 +116,7 @@ def test_a_line_that_is_typed_in_a_session_is_continued_with_all_its_spaces(monk
 @pytest.mark.parametrize("task", ["dailydialog", "squad", "dolly", "emotion", "rte"])
 def test_other_modes_trim_what_is_asked_and_nothing_within_it(task):
     """The same prompt, typed or from a file: the task's own function trims."""
-    task = registry.task(task)
+    task = tasks.find(task)
     inner = "a  b\n\tc . d"
 
     def spelled(text: str) -> str:
@@ -136,7 +136,7 @@ def test_answers_of_other_modes_have_no_space_around_them(folder, model, monkeyp
     said = [Generated(tokenizer.encode(" \n two  words \n"), True, -1.0, 3)]
     monkeypatch.setattr(decoding, "generate", lambda *options: said)
     for task, answer in (("text", " \n two  words \n"), ("dailydialog", "two  words"), ("dolly", "two  words")):
-        task = registry.task(task)
+        task = tasks.find(task)
         prompt = task.prompt(["Hi."]) if task.kind.remembers else task.prompt("Hi.")
         options = GenerationOptions(max_new_tokens=20, greedy=True)
         assert Engine(model, tokenizer, task, options).answer([prompt]) == [answer]

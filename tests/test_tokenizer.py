@@ -9,8 +9,8 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from common.errors import UserError
-from gpt2_jittor.config import GPT2Config
-from gpt2_jittor.tokenizer import TextStream, add_tokens, check_sizes, load_tokenizer, save_tokenizer
+from gpt2_jittor.checkpoint.config import GPT2Config
+from gpt2_jittor.checkpoint.tokenizer import TextStream, add_tokens, check_sizes, load_tokenizer, save_tokenizer
 
 GPT2_FILES = Path(__file__).resolve().parents[2] / "shared" / "data" / "gpt2-tokenizer"
 needs_gpt2 = pytest.mark.skipif(not (GPT2_FILES / "vocab.json").is_file(), reason="GPT-2's vocabulary is not here")

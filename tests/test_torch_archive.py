@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from common.errors import UserError
-from gpt2_jittor.torch_archive import open_torch
+from gpt2_jittor.checkpoint.torch_archive import open_torch
 
 
 class Runs:

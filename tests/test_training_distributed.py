@@ -6,7 +6,7 @@ from test_training_step import adapted, draw
 
 from common import processes
 from common.errors import UserError
-from gpt2_jittor.backend import jt
+from gpt2_jittor.runtime.backend import jt
 from training import distributed
 from training.step import loss_and_gradients
 

@@ -13,7 +13,7 @@ from common.options import option_name
 from datasets.encode import Encoded, EncodedSet
 from evaluation.losses import evaluate
 from gpt2_jittor import GPT2LMHeadModel
-from gpt2_jittor.backend import jt
+from gpt2_jittor.runtime.backend import jt
 from training.arguments import TrainingArguments, read_recipe, resolve
 from training.optimizer import AdamW, clip_factor, global_norm
 from training.schedule import learning_rate

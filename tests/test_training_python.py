@@ -14,7 +14,7 @@ from datasets.encode import IGNORED, Encoded, EncodedSet, packed
 from datasets.example import Example, Segment
 from evaluation.losses import evaluate
 from gpt2_jittor import GPT2LMHeadModel
-from gpt2_jittor.tokenizer import load_tokenizer
+from gpt2_jittor.checkpoint.tokenizer import load_tokenizer
 from training import Trainer, TrainingArguments
 
 USAGE = Path(__file__).resolve().parent.parent / "docs" / "usage.md"

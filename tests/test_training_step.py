@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from datasets.batches import Batch
-from gpt2_jittor.backend import jt
-from gpt2_jittor.model import GPT2LMHeadModel
+from gpt2_jittor.model.lm import GPT2LMHeadModel
+from gpt2_jittor.runtime.backend import jt
 from lora import LoraConfig, inject, trainable
 from training.optimizer import AdamW
 from training.step import loss_and_gradients, update
@@ -77,7 +77,7 @@ def test_an_update_that_is_not_finite_is_made_unless_it_is_to_be_skipped(rng):
 MEMORY = """
 import numpy as np
 from test_training_step import adapted, draw, loss_and_gradients, most_mb
-from gpt2_jittor.backend import jt
+from gpt2_jittor.runtime.backend import jt
 
 rng = np.random.default_rng(0)
 model, parameters = adapted()

@@ -10,7 +10,7 @@ from pyarrow import Table, parquet
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from datasets.encode import IGNORED
-from gpt2_jittor.tokenizer import load_tokenizer
+from gpt2_jittor.checkpoint.tokenizer import load_tokenizer
 
 # sizes of which none is a multiple of a vector's width; the vocabulary holds the tokenizer's 257 entries
 SIZES = {"vocab_size": 301, "n_positions": 101, "n_embd": 36, "n_layer": 2, "n_head": 3, "n_inner": 58}

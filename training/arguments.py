@@ -17,7 +17,7 @@ import yaml
 from common.errors import ErrorCollector, ParameterError, UserError, joined
 from common.files import read_yaml, write_text
 from common.options import check_type, option, options_of, problems, short
-from gpt2_jittor.precisions import PRECISIONS, check_precision
+from gpt2_jittor.runtime.precision import PRECISIONS, check_precision
 from training.schedule import SCHEDULES
 
 TUNINGS = ("lora", "full")

@@ -12,8 +12,8 @@ from typing import Any
 
 from common.errors import UserError
 from common.files import json_text, read_json, remove_folder, replacing_folder, write_json
-from gpt2_jittor.pretrained import GPT2PreTrained
-from gpt2_jittor.weights import read_safetensors, read_tensors, write_safetensors
+from gpt2_jittor.checkpoint.weights import read_safetensors, read_tensors, write_safetensors
+from gpt2_jittor.model.pretrained import GPT2PreTrained
 from lora.adapter import load_adapter, save_adapter
 from lora.attach import adapter_config
 from training.fingerprint import check_same, notes

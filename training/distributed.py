@@ -14,7 +14,7 @@ import numpy as np
 from common import processes
 from common.errors import ParameterError, UserError
 from datasets.batches import Batch, shard_batch
-from gpt2_jittor.backend import jt
+from gpt2_jittor.runtime.backend import jt
 
 
 def own_shards(batches: Sequence[Batch]) -> list[Batch]:

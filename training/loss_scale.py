@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from gpt2_jittor.backend import jt
+from gpt2_jittor.runtime.backend import jt
 from training.checkpoint import Progress
 
 START, FACTOR, INTERVAL = 2.0**16, 2.0, 2000

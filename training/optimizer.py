@@ -6,8 +6,8 @@ one update.
 
 import numpy as np
 
-from gpt2_jittor.backend import jt
 from gpt2_jittor.ops.adamw import adamw, sum_of_squares
+from gpt2_jittor.runtime.backend import jt
 
 
 class AdamW:

@@ -11,8 +11,8 @@ from typing import Any
 from common import processes
 from common.errors import ParameterError, UserError
 from datasets.encode import EncodedSet
-from gpt2_jittor.config import GPT2Config
-from gpt2_jittor.demand import check_training
+from gpt2_jittor.checkpoint.config import GPT2Config
+from gpt2_jittor.runtime.demand import check_training
 from training.arguments import TrainingArguments
 from training.budget import FORWARD, Budget, count_validations, draw
 from training.forecast import Forecast

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import ErrorCollector, ParameterError
-from datasets import registry
+from datasets import tasks
 from datasets.encode import report
 from datasets.example import Dataset
 from datasets.task import Task
 from generation.loading import check_task
-from gpt2_jittor.config import GPT2Config
-from gpt2_jittor.hub import is_local, locate
-from gpt2_jittor.outline import open_model
-from gpt2_jittor.tokenizer import load_tokenizer
+from gpt2_jittor.checkpoint.config import GPT2Config
+from gpt2_jittor.checkpoint.locate import is_local, locate
+from gpt2_jittor.checkpoint.stored import open_model
+from gpt2_jittor.checkpoint.tokenizer import load_tokenizer
 from lora.config import LoraConfig, projections_of
 from lora.source import ModelSource, of_base, run_arguments
 from training.arguments import TrainingArguments
@@ -49,7 +49,7 @@ def is_here(arguments: TrainingArguments) -> bool:
 
 def read_inputs(arguments: TrainingArguments, say=print) -> Inputs:
     """Finds the model, reads and encodes the data, settles the defaults. Raises UserError for what is wrong."""
-    task = registry.task(arguments.task)
+    task = tasks.find(arguments.task)
     errors = ErrorCollector()
     with errors.collect():
         if not task.kind.generates and arguments.head_dropout:
@@ -111,7 +111,7 @@ def read_base(arguments: TrainingArguments, task: Task) -> tuple[ModelSource, tu
 
 def read_split(task: Task, split: str, data_dir: str | None, limit: int | None = None) -> Dataset:
     """A split's examples, the first `limit` of them. `data_dir` is what the parameter of that name says."""
-    dataset = task.load(split, registry.data_dir(task, data_dir))
+    dataset = task.load(split, tasks.data_dir(task, data_dir))
     dataset.examples = dataset.examples[:limit]
     return dataset
 

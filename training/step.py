@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 from common import processes
 from datasets.batches import Batch
-from gpt2_jittor.backend import jt
+from gpt2_jittor.model.pretrained import GPT2PreTrained
 from gpt2_jittor.ops.dropout import seeds
-from gpt2_jittor.pretrained import GPT2PreTrained
+from gpt2_jittor.runtime.backend import jt
 from training.distributed import own_shards, summed_vars
 from training.optimizer import AdamW, clip_factor, global_norm
 

@@ -24,10 +24,10 @@ from datasets.encode import EncodedSet
 from evaluation.losses import Score, evaluate
 from generation.decoding import stream
 from generation.sampling import make_sampler
-from gpt2_jittor.backend import jt
-from gpt2_jittor.fingerprint import digest
-from gpt2_jittor.pretrained import GPT2PreTrained
-from gpt2_jittor.tokenizer import save_tokenizer, text_of
+from gpt2_jittor.checkpoint.fingerprint import digest
+from gpt2_jittor.checkpoint.tokenizer import save_tokenizer, text_of
+from gpt2_jittor.model.pretrained import GPT2PreTrained
+from gpt2_jittor.runtime.backend import jt
 from lora.attach import adapter_config, count, trainable
 from training import checkpoint, distributed, loss_scale
 from training.arguments import TrainingArguments

@@ -3,12 +3,12 @@
 import re
 from pathlib import Path
 
-from gpt2_jittor import runtime
-from gpt2_jittor.cuda import Cuda, find
-from gpt2_jittor.cuda.driver import dotted
-from gpt2_jittor.cuda.driver import problem as driver_problem
-from gpt2_jittor.cuda.problem import Problem
 from gpt2_jittor.doctor.row import Row
+from gpt2_jittor.runtime import runtime
+from gpt2_jittor.runtime.cuda import Cuda, find
+from gpt2_jittor.runtime.cuda.driver import dotted
+from gpt2_jittor.runtime.cuda.driver import problem as driver_problem
+from gpt2_jittor.runtime.cuda.problem import Problem
 
 SCARCE = 4e9  # bytes of a device: an update of GPT-2 small, 8 x 128 tokens, and CUDA's own half GB
 CUDNN = (Path("/usr/include"), Path("/usr/include/x86_64-linux-gnu"))

@@ -11,7 +11,7 @@ from pathlib import Path
 from common.errors import UserError
 from common.files import read_json
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 INSTALL = f"{Path(sys.executable).name} -m pip install -r requirements.txt"
 
 

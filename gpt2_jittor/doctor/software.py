@@ -6,8 +6,8 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from gpt2_jittor import runtime
 from gpt2_jittor.doctor.row import INSTALL, ROOT, Row, installed, jittor_cache, run
+from gpt2_jittor.runtime import runtime
 
 PYTHON_TESTED, PYTHON_TOO_NEW = (3, 11), (3, 13)  # numpy 1.26, the last that Jittor can use, ends with 3.12
 JITTOR_TESTED = "1.3.11.0"

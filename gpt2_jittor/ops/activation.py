@@ -7,8 +7,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gpt2_jittor.backend import jt
 from gpt2_jittor.ops import fused
+from gpt2_jittor.runtime.backend import jt
 
 _SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gpt2_jittor.backend import jt
 from gpt2_jittor.ops import fused
+from gpt2_jittor.runtime.backend import jt
 
 AT_ONCE = 32  # tensors in one operator; a number of its own compiles a kernel of its own
 

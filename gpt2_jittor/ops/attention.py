@@ -1,9 +1,9 @@
 """Causal self-attention on rows of `heads * dim` columns, head by head side by side, as `c_attn` packs them."""
 
-from gpt2_jittor.backend import jt
 from gpt2_jittor.ops import dropout as dropout_op
 from gpt2_jittor.ops import fused
-from gpt2_jittor.ops.precision import matmul
+from gpt2_jittor.ops.matmul import matmul
+from gpt2_jittor.runtime.backend import jt
 
 WIDEST_ON_CUDA = 128  # a head's floats: kernels/cuda/attention_forward.cuh
 HIDDEN = -1e30  # a score that softmax turns into 0; not -inf, a row of which would be NaN

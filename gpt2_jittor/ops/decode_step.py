@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpt2_jittor.backend import jt
 from gpt2_jittor.ops import fused
+from gpt2_jittor.runtime.backend import jt
 
 _KERNELS = ("exp", "vectors", "products", "layer_norm", "gelu_new", "decode_step")
 _SOURCE = """

@@ -6,8 +6,8 @@ of the calls alone: a resumed run draws what the undisturbed run would have draw
 
 import numpy as np
 
-from gpt2_jittor.backend import jt
 from gpt2_jittor.ops import fused
+from gpt2_jittor.runtime.backend import jt
 
 
 class Seeds:

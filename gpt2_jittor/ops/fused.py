@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from gpt2_jittor.backend import jt
-from gpt2_jittor.ops import precision
+from gpt2_jittor.ops.matmul import current_precision
+from gpt2_jittor.runtime.backend import jt
 
 _KERNELS = Path(__file__).parent / "kernels"
 _OWN_INCLUDE = re.compile(r'^#include "(.+\.cuh|\.\./.+\.h)"$', re.MULTILINE)
@@ -61,7 +61,7 @@ def cuda_kernels() -> Iterator[None]:
 
 def products() -> bool:
     """True where the CPU's kernels run that multiply matrices: in float32, by oneDNN's `dnnl_sgemm`."""
-    return enabled_on_cpu() and _dnnl_is_loaded() and precision.current() == "fp32"
+    return enabled_on_cpu() and _dnnl_is_loaded() and current_precision() == "fp32"
 
 
 @functools.cache
@@ -71,7 +71,7 @@ def _dnnl_is_loaded() -> bool:
 
 def products_on_cuda() -> bool:
     """True where CUDA's kernels run that multiply matrices, or stand beside products: float32 is all they know."""
-    return enabled_on_cuda() and precision.current() == "fp32"
+    return enabled_on_cuda() and current_precision() == "fp32"
 
 
 @functools.cache

@@ -4,10 +4,10 @@ The fused kernel goes through the vocabulary in blocks, CUDA's through the rows:
 either direction.
 """
 
-from gpt2_jittor.backend import jt
 from gpt2_jittor.ops import fused
 from gpt2_jittor.ops.head_loss_blocks import HeadLossByBlocks
-from gpt2_jittor.ops.precision import matmul
+from gpt2_jittor.ops.matmul import matmul
+from gpt2_jittor.runtime.backend import jt
 
 _HEAD = "const Head head = {{in0_p, in1_p, in2_p, in0_shape0, in0_shape1, in1_shape0, {replaced}}};\n"
 

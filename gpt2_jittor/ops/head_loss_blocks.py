@@ -4,8 +4,8 @@ Jittor runs operators in the order of their creation and frees what nobody needs
 gone when the next ones come.
 """
 
-from gpt2_jittor.backend import jt
 from gpt2_jittor.ops import fused
+from gpt2_jittor.runtime.backend import jt
 
 AT_ONCE = 2**24  # logits of a block: 64 MiB, and as much again for their gradient
 

@@ -6,9 +6,9 @@ Activations stay float32.
 
 import numpy as np
 
-from gpt2_jittor.backend import jt
 from gpt2_jittor.ops import fused
 from gpt2_jittor.ops.linear import linear
+from gpt2_jittor.runtime.backend import jt
 
 ROWS_AT_A_TIME = 1024  # of those that are quantised: float32 copies of a whole table would be as large as it
 PANEL = 64  # columns that lie together: PANEL of kernels/products.h

@@ -3,8 +3,8 @@
 Jittor's own computes E[x²] − E[x]², which loses everything where the mean is large: two passes here.
 """
 
-from gpt2_jittor.backend import jt
 from gpt2_jittor.ops import fused
+from gpt2_jittor.runtime.backend import jt
 
 
 def layer_norm(x, weight, bias, eps: float):

@@ -1,9 +1,9 @@
 """The product with a Conv1D-oriented weight, always as one 2-D product: only those reach oneDNN at full speed."""
 
-from gpt2_jittor.backend import jt
 from gpt2_jittor.ops import fused
 from gpt2_jittor.ops.activation import Recomputed
-from gpt2_jittor.ops.precision import matmul
+from gpt2_jittor.ops.matmul import matmul
+from gpt2_jittor.runtime.backend import jt
 
 
 def linear(x, weight, bias=None, activation=None):

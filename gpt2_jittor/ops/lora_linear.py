@@ -1,10 +1,10 @@
 """A projection and the two small products that LoRA adds to it, as one operator."""
 
-from gpt2_jittor.backend import jt
 from gpt2_jittor.ops import dropout as dropout_op
 from gpt2_jittor.ops import fused, linear
 from gpt2_jittor.ops.activation import Recomputed
-from gpt2_jittor.ops.precision import matmul
+from gpt2_jittor.ops.matmul import matmul
+from gpt2_jittor.runtime.backend import jt
 
 _LORA = """
     const Lora lora = {{{a}, {b}, in0_shape0, {weight}_shape0, {weight}_shape1, (long)r, (float)scaling, (uint32_t)seed,

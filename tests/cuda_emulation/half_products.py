@@ -12,8 +12,8 @@ SHAPES = [((), False), ((), True), ((2, 3), False), ((2, 3), True)]
 
 def products(precision: str) -> dict[str, np.ndarray]:
     """A product of each kind, and its gradients."""
-    from gpt2_jittor.backend import jt
-    from gpt2_jittor.ops.precision import matmul, products_in
+    from gpt2_jittor.ops.matmul import matmul, products_in
+    from gpt2_jittor.runtime.backend import jt
 
     found, random = {}, np.random.default_rng(1)
     for leading, transposed in SHAPES:
@@ -31,9 +31,9 @@ def loss_and_gradients(folder: str, precision: str) -> dict[str, np.ndarray]:
     """A model's loss with LoRA, scaled gradients included, and the logits of a few tokens behind a cache."""
     import lora
     from gpt2_jittor import GPT2LMHeadModel
-    from gpt2_jittor.backend import jt
-    from gpt2_jittor.cache import KVCache
-    from gpt2_jittor.next_token import last_logits
+    from gpt2_jittor.model.cache import KVCache
+    from gpt2_jittor.model.next_token import last_logits
+    from gpt2_jittor.runtime.backend import jt
 
     config = {"r": 3, "target_modules": ["c_attn", "c_proj", "c_fc"], "init_lora_weights": False, "lora_dropout": 0.0}
     model = lora.inject(GPT2LMHeadModel.from_pretrained(folder), lora.LoraConfig(**config)).to_precision(precision)
@@ -58,7 +58,7 @@ def compute(folder: str) -> dict[str, np.ndarray]:
 
 
 if __name__ == "__main__":
-    from gpt2_jittor import runtime
+    from gpt2_jittor.runtime import runtime
 
     runtime.prepare("cuda")
     np.savez(sys.argv[2], **compute(sys.argv[1]))

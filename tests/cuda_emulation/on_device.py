@@ -12,11 +12,11 @@ import tiny
 
 import lora
 import train
-from gpt2_jittor.backend import jt
-from gpt2_jittor.cache import KVCache
-from gpt2_jittor.model import GPT2LMHeadModel
-from gpt2_jittor.next_token import last_logits
+from gpt2_jittor.model.cache import KVCache
+from gpt2_jittor.model.lm import GPT2LMHeadModel
+from gpt2_jittor.model.next_token import last_logits
 from gpt2_jittor.ops import dropout, fused
+from gpt2_jittor.runtime.backend import jt
 from tests.cuda_emulation import device
 from training.optimizer import AdamW
 from training.step import update

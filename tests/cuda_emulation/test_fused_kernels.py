@@ -1,4 +1,4 @@
-"""This project's CUDA kernels inside Jittor's CUDA build, on the emulated device: `benchmarks/cuda_operators.py`."""
+"""This project's CUDA kernels inside Jittor's CUDA build, on the emulated device: `tools/cuda/operators.py`."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ def reports() -> dict:
 
     def report(kernels: str) -> dict:
         done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.cuda_operators"],
+            [sys.executable, "-m", "tools.cuda.operators"],
             env=home.environment() | {"GPT2_JITTOR_CUDA_KERNELS": kernels},
             cwd=Path(__file__).parents[2],
             stdout=subprocess.PIPE,

@@ -167,10 +167,10 @@ def assert_alike(found, expected) -> None:
 
 CORE = """
 import sys
-from gpt2_jittor import runtime
+from gpt2_jittor.runtime import runtime
 device = runtime.prepare(sys.argv[1])
 compiled = runtime.core_is_compiled()
-from gpt2_jittor.backend import jt
+from gpt2_jittor.runtime.backend import jt
 import jittor_core
 doubled = (jt.array([1.5, 2.5]) * 2).numpy().tolist()
 print(device, jt.flags.use_cuda, hasattr(jt.flags, "cuda_archs"), compiled, doubled, jittor_core.__file__)

@@ -16,7 +16,7 @@ pytestmark = [
 
 
 def test_every_part_runs_and_tells_what_pytorch_cannot_do(tmp_path):
-    command = [sys.executable, "-m", "benchmarks.cuda_check", "--size", "tiny", "--output", str(tmp_path)]
+    command = [sys.executable, "-m", "tools.cuda.check", "--size", "tiny", "--output", str(tmp_path)]
     ended = subprocess.run(command, env=home.environment(), capture_output=True, text=True, check=False)
     told = json.loads((tmp_path / "report.json").read_text())
     parts = {part["name"]: part for part in told["parts"]}

@@ -98,7 +98,7 @@ def be_command(arguments: list[str], errors: int) -> None:
     import importlib
 
     from common.command import run_command
-    from gpt2_jittor import runtime
+    from gpt2_jittor.runtime import runtime
 
     signal.alarm(SECONDS)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))

@@ -10,7 +10,7 @@ import pytest
 from door import assert_refused
 
 from common.errors import UserError
-from gpt2_jittor.weights import read_safetensors, write_safetensors
+from gpt2_jittor.checkpoint.weights import read_safetensors, write_safetensors
 from training.metrics_log import read_run
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny
 
-from gpt2_jittor import runtime
+from gpt2_jittor.runtime import runtime
 from training.checkpoint import check_manifest
 
 MPIRUN = runtime.find_mpi("mpirun")

@@ -9,8 +9,8 @@ from door import PASSED, assert_refused
 
 from common.errors import UserError
 from common.memory import total
-from gpt2_jittor import demand
-from gpt2_jittor.config import GPT2Config
+from gpt2_jittor.checkpoint.config import GPT2Config
+from gpt2_jittor.runtime import demand
 
 HUGE = ["99999999999", "1" + "0" * 30, "1" + "0" * 400]
 TRAINING = ["--gradient-accumulation", "--max-steps", "--warmup-steps", "--max-length", "--lora-r", "--epochs"]

@@ -1,0 +1,1 @@
+"""Models as folders: found, opened, checked, recognised and written. Needs no Jittor."""

@@ -1,0 +1,72 @@
+"""The next token's logits: by the kernel of `ops/decode_step.py` where it can, by the model's layers elsewhere."""
+
+import numpy as np
+
+from gpt2_jittor.model.cache import KVCache
+from gpt2_jittor.model.lm import GPT2LMHeadModel
+from gpt2_jittor.model.pretrained import check_ids
+from gpt2_jittor.ops import fused
+from gpt2_jittor.ops.activation import gelu_new
+from gpt2_jittor.ops.decode_step import BlockWeights, DecodeStep
+from gpt2_jittor.ops.matmul import products_in
+from gpt2_jittor.runtime.backend import jt
+
+MOST_ROWS = 32  # above, products of whole matrices are faster
+
+
+def last_logits(model: GPT2LMHeadModel, input_ids: np.ndarray, cache: KVCache, attention_mask=None) -> np.ndarray:
+    """Logits of the last position alone, float32 [batch, vocab]; the cache takes up the ids."""
+    with jt.no_grad(), products_in(model.precision):
+        if attention_mask is None and cache.length and input_ids.shape[1] == 1 and _applies(model, cache):
+            return _next_token(model, input_ids[:, 0], cache).numpy()
+        hidden = model.hidden(input_ids, attention_mask, cache)
+        return model.lm_head(hidden[:, -1]).numpy()  # [batch, width] -> [batch, vocab]
+
+
+def _applies(model: GPT2LMHeadModel, cache: KVCache) -> bool:
+    """Whether the kernel computes what the layers would; it is then ready as `cache.step`."""
+    if not fused.enabled_on_cpu() or model.precision != "fp32" or cache.rows > MOST_ROWS or model.is_training():
+        return False
+    if cache.step is None:
+        cache.step = _prepare(model) if _has_kernel(model) else False
+    return bool(cache.step)
+
+
+def _has_kernel(model: GPT2LMHeadModel) -> bool:
+    return model.transformer.h[0].mlp.activation is gelu_new and model.is_plain
+
+
+def _projections(block) -> tuple:
+    return block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj
+
+
+def _prepare(model: GPT2LMHeadModel) -> DecodeStep:
+    """The kernel, with this model's parameters."""
+    body = model.transformer
+    blocks = [
+        BlockWeights(
+            (block.ln_1.weight, block.ln_1.bias, block.ln_2.weight, block.ln_2.bias),
+            [projection.parts for projection in _projections(block)],
+        )
+        for block in body.h
+    ]
+    return DecodeStep(
+        tokens=body.wte.parts,
+        positions=body.wpe.weight,
+        blocks=blocks,
+        norm=(body.ln_f.weight, body.ln_f.bias),
+        head=model.lm_head.parts,
+        heads=model.config.n_head,
+        scales=[block.attn.scale for block in body.h],
+        eps=model.config.layer_norm_epsilon,
+    )
+
+
+def _next_token(model: GPT2LMHeadModel, ids: np.ndarray, cache: KVCache):
+    """The logits [rows, vocab] after one more token of each row, ids [rows]."""
+    check_ids(ids, model.config.vocab_size, "input_ids")
+    counts = cache.counts() + 1
+    if counts.max() > model.config.n_positions:
+        raise ValueError(f"{counts.max()} tokens do not fit {model.config.n_positions} positions")
+    table = cache.make_room()
+    return cache.step(ids, counts - 1, table, cache.layers, cache.offset)

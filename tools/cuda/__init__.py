@@ -1,0 +1,1 @@
+"""Checks of the CUDA kernels: compiled, counted, compared and timed."""
