@@ -8,37 +8,37 @@ import pytest
 
 import datasets
 from common.errors import UserError
-from datasets.tasks import TASKS, data_dir, sample_dir, task
+from datasets.tasks import TASKS, data_dir, find, sample_dir
 
 
 def test_the_tasks_are_known_by_name_and_only_text_needs_the_users_own_files():
     kinds = {"dailydialog": "chat", "squad": "qa", "imdb": "text", "dolly": "instruct", "emotion": "classify"}
-    assert {name: each.kind for name, each in TASKS.items()} == kinds | {"rte": "classify", "text": "text"}
+    assert {name: each.kind.name for name, each in TASKS.items()} == kinds | {"rte": "classify", "text": "text"}
     assert [name for name, each in TASKS.items() if each.sample is None] == ["text"]
-    assert all(bool(each.labels) == (each.kind == "classify") for each in TASKS.values())
+    assert all(bool(each.labels) == (not each.kind.generates) for each in TASKS.values())
 
 
 def test_a_misspelt_task_is_answered_with_the_nearest_name():
-    assert task("text") is TASKS["text"]
+    assert find("text") is TASKS["text"]
     with pytest.raises(UserError, match="did you mean dailydialog"):
-        task("dailydialogue")
+        find("dailydialogue")
     with pytest.raises(UserError, match="choose from dailydialog"):
-        task("zzz")
+        find("zzz")
 
 
 def test_the_data_dir_called_sample_is_the_embedded_one_where_there_is_one(tmp_path, monkeypatch):
     (tmp_path / "sample").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert data_dir(task("dailydialog"), None) is None
-    assert data_dir(task("dailydialog"), "sample").name == "dailydialog"
-    assert str(data_dir(task("text"), "./sample")) == "sample"
+    assert data_dir(find("dailydialog"), None) is None
+    assert data_dir(find("dailydialog"), "sample").name == "dailydialog"
+    assert str(data_dir(find("text"), "./sample")) == "sample"
     with pytest.raises(UserError, match="no embedded sample"):
-        data_dir(task("text"), "sample")
+        data_dir(find("text"), "sample")
 
 
 def test_a_data_dir_that_is_not_there_is_told_as_such(tmp_path):
     with pytest.raises(UserError, match="nowhere does not exist"):
-        data_dir(task("dailydialog"), str(tmp_path / "nowhere"))
+        data_dir(find("dailydialog"), str(tmp_path / "nowhere"))
 
 
 def test_every_embedded_sample_has_every_split():

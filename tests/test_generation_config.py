@@ -158,7 +158,7 @@ CHOICES = [
     ({"length_penalty": 0.5}, {}, {}, None),
     ({"num_beams": 4}, {"greedy": True}, {"greedy": True}, None),
     ({"num_beams": 4}, {"top_k": 7}, {"top_k": 7}, None),
-    ({"num_beams": 4}, {"stop": ["."]}, {"stop": (".",)}, None),
+    ({"num_beams": 4}, {"stop": (".",)}, {"stop": (".",)}, None),
     ({"num_beams": 4}, {"samples": 3}, {"greedy": True, "num_beams": 4, "samples": 3}, "sets num_beams 4"),
     ({"num_beams": 2}, {"samples": 3}, {"samples": 3}, None),
     ({"num_beams": 2, "do_sample": True}, {}, {"greedy": True, "num_beams": 2}, "2; not applied: do_sample (beams"),

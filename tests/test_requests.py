@@ -80,7 +80,7 @@ def test_a_prompt_beside_several_fields_is_one_of_the_others(tmp_path):
 @pytest.mark.parametrize("name", ["inputs.tsv", "inputs.json", "inputs", "inputs.parquet", "inputs.jsonl.txt"])
 def test_a_file_of_another_kind_is_refused_by_its_name(tmp_path, name):
     (tmp_path / name).write_text('{"prompt": "Hi."}')
-    with pytest.raises(UserError, match=f"^{tmp_path / name}: --input reads JSON lines, .* .jsonl or .jsonl.gz$"):
+    with pytest.raises(UserError, match=f"^{tmp_path / name}: input reads JSON lines, .* .jsonl or .jsonl.gz$"):
         read_requests(tmp_path / name, tasks.find("text"))
 
 
