@@ -38,6 +38,17 @@ def machine(tmp_path, monkeypatch):
         yield Machine(tmp_path, monkeypatch)
 
 
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A hub on this machine with one repository, as a model's and a data set's alike; `content` is what it holds."""
+    from hub_server import Hub, settings_for
+
+    with Hub() as hub:
+        hub.content = hub.files["owner/set"] = hub.files["datasets/owner/set"] = {}
+        settings_for(hub, monkeypatch, str(tmp_path / "home"))
+        yield hub
+
+
 @pytest.fixture(params=["fused", "composed", "cuda"])
 def way(request):
     """Runs a test three times: as the device does without being asked, composed, and with the kernels for CUDA."""

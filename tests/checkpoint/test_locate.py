@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hub_server import COMMIT, CUT, Hub, settings_for
+from hub_server import COMMIT, CUT
 from places import ROOT
 
 from common.errors import UserError
@@ -18,13 +18,6 @@ from gpt2_jittor.checkpoint.weights import read_tensors
 
 TOKENIZER = {"vocab.json": b'{"a": 0}', "merges.txt": b"#version: 0.2\n"}
 MODEL = {"config.json": b"{}", "model.safetensors": b"weights", **TOKENIZER}
-
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    with Hub() as hub:
-        settings_for(hub, monkeypatch, str(tmp_path / "home"))
-        yield hub
 
 
 def names(folder):

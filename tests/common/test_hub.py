@@ -4,8 +4,6 @@ import io
 import os
 import pickle
 import signal
-import subprocess
-import sys
 import threading
 import time
 import zipfile
@@ -14,8 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
-from hub_server import COMMIT, CUT, Hub, settings_for
-from places import ROOT
+from hub_server import COMMIT, CUT, get, start
 
 import common.hub
 from common.errors import UserError
@@ -24,28 +21,8 @@ from common.hub import fetch
 DATA = bytes(range(250)) * 240  # three times CUT
 
 
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    """A hub with one repository, as a model's and as a data set's alike; `content` is what it holds."""
-    with Hub() as hub:
-        hub.content = hub.files["owner/set"] = hub.files["datasets/owner/set"] = {}
-        settings_for(hub, monkeypatch, str(tmp_path / "home"))
-        yield hub
-
-
-def get(name: str, cache: Path, repo_id: str = "owner/set", repo_type: str = "dataset") -> bytes:
-    return fetch(repo_id, name, repo_type=repo_type, cache_dir=cache).read_bytes()
-
-
 def files(folder: Path) -> list[str]:
     return [path.name for path in folder.rglob("*") if path.is_symlink() or "blobs" in path.parts[:-1]]
-
-
-def start(script: str, **settings: str) -> subprocess.Popen:
-    """Runs a script in a process of its own: the hub's client reads part of the environment at its import."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT)} | settings
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, "-c", script], env=environment, **pipes)
 
 
 def test_a_file_is_downloaded_once_and_then_comes_from_the_cache(hub, tmp_path):
@@ -274,71 +251,3 @@ def test_a_server_that_is_no_hub_is_called_that(hub, tmp_path, headers):
     with pytest.raises(UserError, match="what answered is not a hub"):
         get("config.json", tmp_path)
     assert files(tmp_path) == []
-
-
-@pytest.mark.parametrize("address", ["hf-mirror.com", "http://[::1", "http://127.0.0.1:99999", "ftp://x", "http://"])
-def test_an_endpoint_that_is_no_address_is_refused(tmp_path, monkeypatch, address):
-    monkeypatch.setenv("HF_ENDPOINT", address)
-    with pytest.raises(UserError, match="is no address: give one such as https://huggingface.co"):
-        get("config.json", tmp_path)
-
-
-def test_without_a_network_the_cache_serves_and_what_it_lacks_is_refused_at_once(hub, tmp_path):
-    hub.content["train.zip"] = b"large"
-    get("train.zip", tmp_path)
-    hub.server.shutdown()
-    hub.server.server_close()
-    assert get("train.zip", tmp_path) == b"large"
-    begin = time.monotonic()
-    with pytest.raises(UserError, match=r"cannot get test\.zip from http://127\.0\.0\.1.*data_dir"):
-        get("test.zip", tmp_path)
-    assert time.monotonic() - begin < 5
-
-
-@pytest.mark.parametrize(
-    ("setting", "reason"),
-    [
-        ({"HF_HUB_OFFLINE": "1"}, "it is not in the cache {cache}, and HF_HUB_OFFLINE forbids a download"),
-        ({"HF_ENDPOINT": "http://127.0.0.1:9"}, "(dataset owner/set): [Errno 111] Connection refused"),
-    ],
-    ids=["forbidden", "nothing listens"],
-)
-def test_offline_the_cache_serves_and_what_it_lacks_is_one_line_within_seconds(hub, tmp_path, setting, reason):
-    hub.content["train.zip"] = b"large"
-    script = (
-        "from common.hub import fetch\n"
-        "from common.errors import UserError\n"
-        "for name in ['train.zip', 'test.zip']:\n"
-        "    try: print(fetch('owner/set', name, repo_type='dataset'))\n"
-        "    except UserError as error: print(error)\n"
-    )
-
-    def lines(**settings: str) -> list[str]:
-        run = start(script, HF_HOME=str(tmp_path), **settings)
-        out, problems = run.communicate(timeout=15)
-        assert (run.returncode, problems) == (0, "")
-        return out.splitlines()
-
-    online = lines()
-    cache = tmp_path / "hub"
-    assert online[0] == str(cache / "datasets--owner--set" / "snapshots" / COMMIT / "train.zip")
-    offline = lines(**setting)
-    assert offline[0] == online[0]
-    assert offline[1].startswith("cannot get test.zip from ") and reason.format(cache=cache) in offline[1]
-    assert len(offline) == 2 and hub.sent == ["train.zip"]
-
-
-def test_a_setting_made_while_the_program_runs_is_honoured(hub, tmp_path, monkeypatch):
-    hub.content["train.zip"] = b"large"
-    for place in ("one", "two"):
-        monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / place))
-        assert fetch("owner/set", "train.zip", "dataset").is_relative_to(tmp_path / place)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(UserError, match="HF_HUB_OFFLINE forbids"):
-        fetch("owner/set", "test.zip", "dataset")
-
-
-def test_the_hubs_client_is_imported_only_for_a_download():
-    script = "import sys, common.hub, gpt2_jittor.checkpoint.locate; sys.exit('huggingface_hub' in sys.modules)"
-    run = start(script)
-    assert run.communicate(timeout=60)[1] == "" and run.returncode == 0

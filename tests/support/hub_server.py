@@ -2,13 +2,20 @@
 
 import gzip
 import hashlib
+import os
 import socket
 import struct
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
+from places import ROOT
+
+from common.hub import fetch
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CUT = 20_000  # bytes of a file before a cut; they fit into a socket's buffer
@@ -133,3 +140,15 @@ def settings_for(hub: Hub, monkeypatch: pytest.MonkeyPatch, home: str) -> None:
     monkeypatch.setenv("HF_HOME", home)
     monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
     monkeypatch.setattr("common.hub.PAUSE", 0.01)
+
+
+def get(name: str, cache: Path, repo_id: str = "owner/set", repo_type: str = "dataset") -> bytes:
+    """A file of the repository, fetched by us."""
+    return fetch(repo_id, name, repo_type=repo_type, cache_dir=cache).read_bytes()
+
+
+def start(script: str, **settings: str) -> subprocess.Popen:
+    """Runs a script in a process of its own: the hub's client reads part of the environment at its import."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | settings
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-c", script], env=environment, **pipes)

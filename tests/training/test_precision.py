@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
+from halves import EPSILON
 from runs import arguments, build_world, metrics, prepare, run
 from updates import adapted, draw
 
@@ -20,8 +21,6 @@ from training import trainer as trainer_module
 from training.checkpoint import Progress
 from training.setup import read_inputs
 from training.step import loss_and_gradients
-
-EPSILON = {"fp16": 2.0**-10, "bf16": 2.0**-7}  # twice what a product's rounding is: tests/model/test_precision.py
 
 
 @pytest.fixture(scope="module")
