@@ -68,10 +68,10 @@ def status_of(main: Callable[[], int | None]) -> int:
         raise
     except BaseException as error:
         pass_over_signals()  # how it ends is settled
-        return _told(error)
+        return _report(error)
 
 
-def _told(error: BaseException) -> int:
+def _report(error: BaseException) -> int:
     """Says in one line how a command ended, and returns its status."""
     if isinstance(error, UserError):
         return _error(error.with_names(option_name), 2)
@@ -85,7 +85,7 @@ def _told(error: BaseException) -> int:
         return 128 + signal.SIGPIPE
     if isinstance(error, OSError):
         return _error(*_of_the_system(error))
-    return _error(unexpected.told(error), unexpected.STATUS)  # a panic of Rust's is no Exception
+    return _error(unexpected.report(error), unexpected.STATUS)  # a panic of Rust's is no Exception
 
 
 def end(status: int) -> typing.NoReturn:
@@ -120,7 +120,7 @@ def _of_the_system(error: OSError) -> tuple[str, int]:
     if error.errno in FAULTS_OF_STREAMS and not error.filename:
         return f"what is read or printed: {error.strerror}", 2
     if error.errno not in FAULTS_OF_PATHS:
-        return unexpected.told(error), unexpected.STATUS
+        return unexpected.report(error), unexpected.STATUS
     where = f"{error.filename}: {error.strerror}; give another path"
     return where if error.filename else f"what is printed: {error.strerror}", 2
 

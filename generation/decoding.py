@@ -131,7 +131,7 @@ def end_set(end_id: EndIds) -> frozenset[int]:
 
 
 def max_answer_tokens(prompts: Sequence[Sequence[int]], max_new_tokens: int, positions: int) -> list[int]:
-    """How many tokens may follow each prompt. Raises UserError for an empty prompt and one that leaves no room."""
+    """How many tokens may follow each prompt. Raises UserError for an empty one and for one too long."""
     for i, prompt in enumerate(prompts):
         name = "the prompt" if len(prompts) == 1 else f"prompts[{i}]"
         if not len(prompt):

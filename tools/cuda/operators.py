@@ -1,6 +1,6 @@
 """What a training step and a generated token make Jittor compile and run on CUDA, as JSON on the last line.
 
-Run on the emulated device by `cuda_compile.py` and by a test. Sizes are tiny: operators do not depend on them.
+Run on the emulated device by `tools/cuda/compile.py` and by a test. Sizes are tiny: operators do not depend on them.
 """
 
 import ctypes
