@@ -28,8 +28,10 @@ TRIMMED = """A text to be continued is read, and its continuation shown, to the 
  mode what is asked, typed or in a file, loses the space around it, and so does the answer; a chat's turns are else kept
  as they were typed."""
 # what says nothing to a classifier, which takes no tokens from anywhere
-CHOOSING = (*DRAWING, "length_penalty", "best_of", "samples", "num_beams", "no_repeat_ngram_size")
-CHOOSING += ("repetition_penalty", "stop", "greedy")
+CHOOSING = (
+    *(*DRAWING, "length_penalty", "best_of", "samples", "num_beams", "no_repeat_ngram_size"),
+    *("repetition_penalty", "stop", "greedy"),
+)
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def task_of(given: argparse.Namespace, trained: str) -> Task:
 def main() -> None:
     """Checks everything that can be wrong, then answers a file, one request, or whoever types."""
     given = parse()
-    how, asked, chosen = ModelOptions(**typed(ModelOptions, given)), Asked(**typed(Asked, given)), None
+    how, asked = ModelOptions(**typed(ModelOptions, given)), Asked(**typed(Asked, given))
     chosen = typed(GenerationOptions, given)
     # What can be wrong is found before Jittor is imported, which takes minutes on a new machine.
     from gpt2_jittor.runtime import runtime

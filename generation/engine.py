@@ -70,7 +70,8 @@ class Engine:
     def example(self, asked: str | Mapping[str, str] | Example, history: Sequence[str] = ()) -> Example:
         """What is asked, as an example: the task's fields, or the text of its only one; `history` before it in a chat.
 
-        Raises UserError for a field that is missing, and for half of a character, which no tokenizer takes.
+        Raises UserError for a field that is missing or not the task's, and for half of a character, which no tokenizer
+        takes.
         """
         if isinstance(asked, Example):
             return asked
@@ -78,6 +79,8 @@ class Engine:
         fields = dict(asked) if isinstance(asked, Mapping) else {needed[0]: asked}
         if missing := [name for name in needed if name not in fields]:
             raise UserError(f"the field {missing[0]!r} is missing: {self.task.name} needs {', '.join(needed)}")
+        if foreign := [name for name in fields if name not in self.task.fields]:
+            raise UserError(f"{self.task.name} has no field {foreign[0]!r}: it takes {', '.join(self.task.fields)}")
         for name, text in fields.items():
             try:
                 text.encode("utf-8")
@@ -109,11 +112,17 @@ class Engine:
         return self.task.kind.generates and self.options.streams and len(prompt.windows) == 1
 
     def stream(self, asked: str | Mapping[str, str] | Example | Prompt) -> Iterator[str]:
-        """Yields the answer piece by piece, as text that is certain. Raises UserError for what is too long."""
+        """Yields the answer piece by piece, as text that is certain; whole, where it is chosen among several.
+
+        Raises UserError for what is too long.
+        """
         from generation.decoding import KeptPrefix, stream
         from generation.stopping import StoppedText
 
         prompt = asked if isinstance(asked, Prompt) else self.encode(self.example(asked))
+        if not self.can_stream(prompt):
+            yield self.answers([prompt])[0][0].text
+            return
         text, begun = StoppedText(self.tokenizer, self.options.stop), self.task.kind.keeps_space
         self._kept = self._kept or KeptPrefix()
         # an end token may be text itself, and so is asked for and shown; special tokens are no text

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 ARGUMENTS = "arguments.yaml"
-# what is read of a run's arguments, and what each must be where it is there
-KINDS = {"task": str, "model": str, "data_dir": str, "max_length": int}
+# what is read of a run's arguments, and the type of each where it is there
+ARGUMENT_TYPES = {"task": str, "model": str, "data_dir": str, "max_length": int}
 
 
 @dataclass(frozen=True)
@@ -150,9 +150,9 @@ def run_arguments(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     values = {name: value for name, value in read_yaml(path).items() if value is not None}
-    for name, kind in KINDS.items():
-        if name in values and type(values[name]) is not kind:
-            raise UserError(f"{path}: {name} must be {kind.__name__}, not {values[name]!r:.80}")
+    for name, expected in ARGUMENT_TYPES.items():
+        if name in values and type(values[name]) is not expected:
+            raise UserError(f"{path}: {name} must be {expected.__name__}, not {values[name]!r:.80}")
     return values
 
 

@@ -69,7 +69,7 @@ def write_card(inputs: Inputs, progress: Progress, trained: int, frozen: int, wh
         labels = f", num_labels={len(inputs.task.labels)}" if classify else ""  # transformers assumes two
         lines += [f"With PEFT: `AutoPeftModelFor{auto}.from_pretrained(FOLDER, dtype=torch.float32{labels})`."]
         if classify:  # a batch is pooled at each row's last token that is no pad
-            lines += [f"For batches, `model.config.pad_token_id = {inputs.tokenizer.pad_token_id}`."]
+            lines += [f"For batches, `model.config.pad_token_id = {inputs.source.tokenizer.pad_token_id}`."]
     write_text(given.run_dir / CARD, visible("\n".join(lines) + "\n"))  # names of folders may hold anything
 
 
