@@ -189,6 +189,20 @@ class Engine:
             found += [{self.task.labels[k]: float(row[k]) for k in np.argsort(-row)} for row in shares]
         return found
 
+    def scores(self, examples: Sequence[Example]) -> list[tuple[float, int]]:
+        """The log-probability, in nats, of what is scored in each example (of its class, from a classifier), and of how
+        many tokens it is.
+
+        Raises UserError for an example that does not fit, or in which nothing is scored.
+        """
+        from generation.scoring import losses
+
+        data = self.task.encode(examples, self.tokenizer, self.max_length)
+        if data.dropped:
+            raise UserError(data.dropped[0])
+        found = losses(self.model, data, self.options.batch_size, self.tokenizer.pad_token_id)
+        return [(-total, count) for total, count in zip(found.sums.tolist(), found.counts.tolist(), strict=True)]
+
     def _generate(self, prompts: list[np.ndarray]) -> list[list]:
         from generation.beam import beam_search
         from generation.decoding import generate

@@ -8,8 +8,9 @@ from unittest import mock
 import numpy as np
 import pytest
 
-# a shell lets what it starts in the background ignore Ctrl-C, and so would all that tests start
+# a shell lets what it starts in the background ignore Ctrl-C, `nohup` a closed terminal; so would all that tests start
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture

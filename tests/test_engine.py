@@ -3,10 +3,14 @@
 import numpy as np
 import pytest
 import tiny
+import torch
+import transformers
 
 import generation
 from common.errors import UserError
 from datasets import tasks
+from datasets.encode import IGNORED
+from datasets.example import Example, Segment
 from generation import decoding
 from generation.engine import Engine
 from generation.options import GenerationOptions
@@ -96,6 +100,25 @@ def test_a_chats_next_turn_costs_what_is_new(engine, fed):
     said(chat, example)
     # the answer's ids were fed, but for the last one; where its text is spelled otherwise, a few are fed again
     assert fed[turn] <= len(ids) - len(kept) and (fed[turn] < len(ids) - len(kept) or not spelled)
+
+
+def test_scores_are_the_models_own_of_what_is_said_behind_what_is_given(engine, folder, rng):
+    """Beside transformers, one example at a time and without a pad."""
+    turns = [[random_text(rng, 9), random_text(rng, 12)], [random_text(rng, 3), "a", random_text(rng, 20)]]
+    chat = engine(CHAT)
+    examples = [Example(tuple(Segment(t.strip() or "a", scored=i > 0) for i, t in enumerate(each))) for each in turns]
+    theirs = transformers.GPT2LMHeadModel.from_pretrained(folder).eval()
+    for (log_prob, count), item in zip(
+        chat.scores(examples), CHAT.encode(examples, chat.tokenizer, 99).items, strict=True
+    ):
+        ids = torch.tensor(item.input_ids[None]).long()
+        with torch.no_grad():
+            log_probs = theirs(ids).logits[0].double().log_softmax(-1)
+        scored = np.flatnonzero(item.labels[1:] != IGNORED)
+        expected = sum(log_probs[place, item.labels[place + 1]].item() for place in scored)
+        assert (count, log_prob) == (len(scored), pytest.approx(expected, rel=1e-5))
+    with pytest.raises(UserError, match="fit"):
+        chat.scores([Example((Segment("a", scored=False), Segment("b" * 200, scored=True)))])
 
 
 def test_a_stream_that_nobody_reads_to_its_end_leaves_no_trace(engine, rng):

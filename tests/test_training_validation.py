@@ -8,7 +8,7 @@ import tiny
 from test_training import arguments, metrics, names, run
 
 import lora
-from evaluation.losses import evaluate
+from generation.scoring import evaluate
 from gpt2_jittor import GPT2LMHeadModel
 from training import trainer as trainer_module
 from training.metrics_log import read_run

@@ -129,7 +129,7 @@ def resolve(given: dict[str, Any], recipe: dict[str, Any] | None = None, path: P
         try:
             TrainingArguments(**recipe)
         except UserError as error:
-            raise UserError(f"{path}: {error}") from None
+            raise ParameterError("{path}: {error}", path=path, error=error) from None
     return TrainingArguments(**over(recipe, given))
 
 

@@ -8,7 +8,7 @@ import yaml
 
 from common.files import write_text
 from common.terminal import visible
-from evaluation.losses import Score
+from generation.scoring import Score
 from training.checkpoint import Progress
 from training.setup import Inputs, base_name
 
