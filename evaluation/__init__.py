@@ -1,1 +1,1 @@
-"""Measuring a model on a task: losses, figures with their intervals, reports."""
+"""Measuring a model on a task: figures with their intervals, and reports."""
