@@ -32,7 +32,7 @@ class EvaluationOptions:
 
     task: str | None = option(None, "what to measure on; else what the run was trained on")
     data_dir: str | None = option(None, "local data, or `sample`; else the run's own, else the hub's copy")
-    split: str = option("test", "which part of the data", choices=SPLITS)
+    split: str = option("test", "which split of the data", choices=SPLITS)
     max_length: int | None = option(None, "longest example in tokens; else the run's own, else 512")
     limit: int | None = option(None, "measure on this many examples; else on all", at_least=1)
     batch_size: int = option(16, "examples measured together", at_least=1)

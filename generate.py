@@ -84,7 +84,7 @@ def check_asked(asked: Asked) -> None:
 
 
 def check_classifier(given: dict[str, Any], task: Task) -> None:
-    """Raises UserError where a classifier is told how to choose tokens."""
+    """Raises UserError where a classifier is given options for choosing tokens."""
     if not task.kind.generates and (typed_anyway := [name for name in CHOOSING if name in given]):
         raise ParameterError(f"{{0}} has classes and says nothing: leave out {listed(typed_anyway)}", task.name)
 

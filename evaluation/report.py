@@ -96,7 +96,7 @@ def write_predictions(path: Path, task: Task, measured: Measured) -> None:
 
 
 def write_confusion(path: Path, task: Task, split: str, measured: Measured) -> None:
-    """Who was taken for whom, as a picture."""
+    """Who was taken for whom, as an image."""
     from evaluation.confusion_plot import draw_confusion
 
     matrix = metrics.confusion(measured.gold, measured.predictions, len(task.labels))

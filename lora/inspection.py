@@ -18,7 +18,7 @@ from lora.keys import PREFIX, A, B, is_matrix
 
 
 def inspect(directory: Path, base: Path | None = None) -> dict[str, Any]:
-    """A summary that JSON can hold. With the base model's folder, changes are also told relative to its weights.
+    """A summary that JSON can hold. With the base model's folder, changes are also given relative to its weights.
 
     Raises UserError where files are missing or damaged, or where the adapter is not of this base.
     """

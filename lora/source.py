@@ -1,6 +1,6 @@
 """What is to be loaded, settled once: the base model, its tokenizer, the adapter, and what its run says of itself.
 
-Each file is opened here, once, and everything that can be wrong with it is told here. `lora/load.py` makes a model of
+Each file is opened here, once, and everything that can be wrong with it is raised here. `lora/load.py` makes a model of
 it. Needs no Jittor.
 """
 
@@ -86,7 +86,7 @@ class ModelSource:
             config=_ending_with(self.config, self.tokenizer, before),
             generation=self.generation.ending_with(self.tokenizer, before),
         )
-        source.ends()  # what is wrong with them is told now
+        source.ends()  # what is wrong with them is raised now
         return source, added
 
 
