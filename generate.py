@@ -122,7 +122,8 @@ def main() -> None:
     from generation.console import FILE_BATCH, Console
 
     requests = read_requests(asked.input, task) if asked.input else None
-    options.check(source.config, min(len(requests or [None]), FILE_BATCH))
+    if task.kind.generates:
+        options.check(source.config, min(len(requests or [None]), FILE_BATCH))
     check_weights(how.int8, how.precision, runtime.prepare(how.device))
     if note:
         print(note, file=sys.stderr)

@@ -14,7 +14,7 @@ from common.errors import ParameterError, UserError
 from common.files import read_yaml
 from gpt2_jittor.checkpoint.config import GPT2Config
 from gpt2_jittor.checkpoint.generation_config import GenerationConfig, with_end
-from gpt2_jittor.checkpoint.locate import locate
+from gpt2_jittor.checkpoint.locate import is_local, locate
 from gpt2_jittor.checkpoint.stored import StoredModel, open_model
 from gpt2_jittor.checkpoint.tokenizer import add_tokens, check_sizes, load_tokenizer
 from lora.files import Adapter, check_base, read_adapter
@@ -99,7 +99,7 @@ def find(model: str | None = None, adapter: str | Path | None = None, ignore_bas
     """
     if adapter is None:
         base = open_model(locate(model or "nano"))
-        return of_base(base, load_tokenizer(base.directory), run_arguments(base.directory))
+        return of_base(base, load_tokenizer(base.directory), model)
     folder = Path(adapter)
     found, arguments = read_adapter(folder), run_arguments(folder)
     base = open_model(base_of(folder, found, arguments, model))
@@ -117,10 +117,14 @@ def find(model: str | None = None, adapter: str | Path | None = None, ignore_bas
     return ModelSource(base, config, tokenizer, generation, folder, found, arguments)
 
 
-def of_base(base: StoredModel, tokenizer: Any, arguments: dict[str, Any] | None = None) -> ModelSource:
-    """A model without an adapter. Raises UserError where the tokenizer is another model's."""
+def of_base(base: StoredModel, tokenizer: Any, name: str | None = None) -> ModelSource:
+    """A model without an adapter. Where its `name` is a folder's, that may be a run's.
+
+    Raises UserError where the tokenizer is another model's.
+    """
     check_sizes(tokenizer, base.config)
-    return ModelSource(base, base.config, tokenizer, base.generation, base.directory, arguments=arguments or {})
+    arguments = run_arguments(base.directory) if name and is_local(name) else {}
+    return ModelSource(base, base.config, tokenizer, base.generation, base.directory, arguments=arguments)
 
 
 def base_of(folder: Path, adapter: Adapter, arguments: dict[str, Any], given: str | None = None) -> Path:

@@ -17,7 +17,7 @@ from generation.options import GenerationOptions
 from gpt2_jittor import GPT2LMHeadModel
 from gpt2_jittor.checkpoint.tokenizer import load_tokenizer
 
-CHAT, SQUAD, TEXT = (tasks.find(name) for name in ("dailydialog", "squad", "text"))
+CHAT, EMOTION, SQUAD, TEXT = (tasks.find(name) for name in ("dailydialog", "emotion", "squad", "text"))
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +145,40 @@ def test_a_step_that_fails_leaves_no_trace(engine, rng, monkeypatch):
         said(keeping, prompt + " c")
     for again in (prompt + " c", prompt + " c d", prompt):
         assert said(keeping, again) == said(engine(), again)
+
+
+def test_two_streams_of_one_engine_do_not_mix(engine, rng):
+    for _ in range(4):
+        keeping, common = engine(), random_text(rng, 20)
+        prompts = [common + random_text(rng, 9) for _ in range(2)]
+        said(keeping, common)
+        streams, texts = [keeping.stream(prompt) for prompt in prompts], ["", ""]
+        for _ in range(30):
+            for index in rng.permutation(2):
+                texts[index] += next(streams[index], "")
+        assert texts == [said(engine(), prompt) for prompt in prompts]
+
+
+def test_what_a_task_does_not_do_is_told_in_one_line(engine, folder, tmp_path):
+    with pytest.raises(UserError, match="^text has no classes: let it answer$"):
+        engine().classify("a")
+    classifier = generation.load(tiny.classifier_folder(tmp_path / "classifier", 3, EMOTION.labels), task="emotion")
+    assert sum(classifier.classify("i feel warm").values()) == pytest.approx(1)
+    for act in (classifier.answer, said_by(classifier)):
+        with pytest.raises(UserError, match="^emotion has classes and says nothing: let it classify$"):
+            act("i feel warm")
+
+
+def said_by(engine: Engine):
+    return lambda asked: said(engine, asked)
+
+
+def test_texts_that_training_packs_are_scored_one_by_one(engine, rng):
+    texts = [random_text(rng, length) for length in (5, 150, 30)]
+    examples = [Example((Segment(text, scored=True),)) for text in texts]
+    together = engine().scores(examples)
+    assert [count for _, count in together] == [5, 149, 30]  # of a text of two windows each window's first is given
+    assert together == [pytest.approx(engine().scores([example])[0], rel=1e-5) for example in examples]
 
 
 def test_a_long_chat_is_cut_from_the_front_and_begins_anew(engine, rng):
