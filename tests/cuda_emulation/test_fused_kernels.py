@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from places import ROOT
 
 from tests.cuda_emulation import home
 
@@ -25,7 +26,7 @@ def reports() -> dict:
         done = subprocess.run(
             [sys.executable, "-m", "tools.cuda.operators"],
             env=home.environment() | {"GPT2_JITTOR_CUDA_KERNELS": kernels},
-            cwd=Path(__file__).parents[2],
+            cwd=ROOT,
             stdout=subprocess.PIPE,
             text=True,
             check=True,

@@ -7,18 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
-from test_training import arguments, run
+from places import ROOT
+from runs import arguments, build_world, run
 
 from gpt2_jittor.ops import fused
 from tests.cuda_emulation import half_products, home
 
-ROOT = Path(__file__).resolve().parents[2]
-EPSILON = {
-    "fp32": 1e-5,
-    "fp16": 2.0**-10,
-    "bf16": 2.0**-7,
-}  # as in tests/test_precision.py; float32 sums in another order
+# as in tests/model/test_precision.py; float32 sums in another order
+EPSILON = {"fp32": 1e-5, "fp16": 2.0**-10, "bf16": 2.0**-7}
 
 pytestmark = [
     pytest.mark.cuda_emulation,
@@ -42,10 +38,7 @@ def on_device(*command) -> str:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    root = tmp_path_factory.mktemp("device")
-    tiny.model_folder(root / "dropping", seed=1, dropout=0.1)
-    tiny.dialogue_folder(root / "data", seed=2)
-    return root
+    return build_world(tmp_path_factory.mktemp("device"))
 
 
 @pytest.fixture(scope="module")

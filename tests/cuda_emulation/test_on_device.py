@@ -12,29 +12,32 @@ import sys
 import numpy as np
 import pytest
 import tiny
+from places import ROOT
 
 from tests.cuda_emulation import home
 
 pytestmark = pytest.mark.cuda_emulation
-ROOT = home.HERE.parent.parent
 AGAIN = {  # what is compared: where, and which of the tests there
     "logits and gradients, padded; the cache; greedy text": (
-        ["tests/test_model.py"],
+        ["tests/model/test_lm.py"],
         "padding_on_either_side or feeding_tokens or greedy_text",
     ),
     "LoRA: gradients, files, merged models": (
-        ["tests/test_lora.py"],
+        ["tests/lora/test_lora.py"],
         "each_gradient and name or adapter_from_peft_gives and name or merging_keeps or merged_model_is_saved",
     ),
-    "50 updates": (["tests/test_training.py"], "50_steps"),
+    "50 updates": (["tests/training/test_trainer.py"], "50_steps"),
     "classification": (
-        ["tests/test_classifier.py", "tests/test_lora_classification.py"],
+        ["tests/model/test_classifier.py", "tests/lora/test_classification.py"],
         "logits_are or each_gradient or merged",
     ),
-    "evaluation": (["tests/test_evaluation.py"], "alone or mean_over"),
-    "generation": (["tests/test_generation.py"], "greedy_batch or sampler_draws or selected_rows"),
-    "dropout": (["tests/test_ops.py"], "dropout or dropped"),
-    "kernels of our own": (["tests/test_ops.py", "tests/test_ops_head.py", "tests/test_training_parts.py"], "cuda"),
+    "evaluation": (["tests/evaluation/test_losses.py"], "alone or mean_over"),
+    "generation": (["tests/generation/test_batches.py"], "greedy_batch or sampler_draws or selected_rows"),
+    "dropout": (["tests/ops/test_ops.py"], "dropout or dropped"),
+    "kernels of our own": (
+        ["tests/ops/test_ops.py", "tests/ops/test_head_loss.py", "tests/training/test_parts.py"],
+        "cuda",
+    ),
     # a real device counts nothing, and forgives a missing barrier when it happens to
     "masks, launches, kernels": (["tests/cuda_emulation/on_device.py"], "masks" if home.on_device() else ""),
 }

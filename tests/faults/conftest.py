@@ -1,8 +1,9 @@
 """The world of the fault tests and one run in it that nothing disturbed."""
 
-import ground
 import pytest
-from door import Door
+
+from tests.faults import ground
+from tests.faults.input_checks import InputChecks
 
 
 @pytest.fixture(scope="session")
@@ -21,12 +22,12 @@ def undisturbed(world):
 
 @pytest.fixture(scope="session")
 def scratch(tmp_path_factory):
-    """The empty folder in which the commands behind the door run."""
+    """The empty folder in which the checked commands run."""
     return tmp_path_factory.mktemp("scratch")
 
 
 @pytest.fixture(scope="session")
-def door(scratch):
-    opened = Door(scratch)
-    yield opened
-    opened.close()
+def checks(scratch):
+    started = InputChecks(scratch)
+    yield started
+    started.close()

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import tiny
+from places import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 CLOCK = {"seconds", "tokens_per_second"}  # all that may differ between a disturbed run and another
 THREADS = {"OMP_NUM_THREADS": "1"}  # what is compared here are bytes, and small runs gain nothing by more
 

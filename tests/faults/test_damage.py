@@ -3,11 +3,11 @@
 import json
 import shutil
 
-import ground
 import numpy as np
 import pytest
 
 from common.errors import UserError
+from tests.faults import ground
 from training.checkpoint import checkpoints, newest
 
 FILES = (

@@ -5,10 +5,10 @@ import resource
 import shutil
 import subprocess
 
-import ground
 import pytest
 
 from common.errors import UserError
+from tests.faults import ground
 from training.arguments import resolve_resumed
 from training.setup import build_trainer, read_inputs
 from training.trainer import Trainer

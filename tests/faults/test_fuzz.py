@@ -2,11 +2,12 @@
 
 import shutil
 
-import ground
 import pytest
-from door import PASSED, SECONDS, assert_refused
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from tests.faults import ground
+from tests.faults.input_checks import PASSED, SECONDS, assert_refused
 
 FEW, MANY = 20, 250  # examples of each of the two tests: in `make test`, and in `make test-faults`
 QUIET = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
@@ -98,21 +99,21 @@ def sound(script: str, root) -> list:
     return model + (["--prompt", "hello"] if script == "generate" else data)
 
 
-def fuzz_command_lines(door, copy, scratch, examples: int) -> None:
+def fuzz_command_lines(checks, copy, scratch, examples: int) -> None:
     before = ground.contents(copy)
 
     @settings(max_examples=examples, **QUIET)
     @given(command_lines())
     def check(typed):
         script, more = typed
-        assert_clean(door.knock(script, *sound(script, copy), *more))
+        assert_clean(checks.run(script, *sound(script, copy), *more))
         assert not list(scratch.iterdir()), "nothing is written"
 
     check()
     assert ground.contents(copy) == before
 
 
-def fuzz_inputs(door, copy, scratch, examples: int) -> None:
+def fuzz_inputs(checks, copy, scratch, examples: int) -> None:
     @settings(max_examples=examples, **QUIET)
     @given(damages())
     def check(damage):
@@ -121,7 +122,7 @@ def fuzz_inputs(door, copy, scratch, examples: int) -> None:
         (copy / name).write_bytes(change(whole))
         try:
             script = "train" if name.startswith("data") else "generate"
-            assert_clean(door.knock(script, *sound(script, copy)))
+            assert_clean(checks.run(script, *sound(script, copy)))
             assert not list(scratch.iterdir()), "nothing is written"
         finally:
             (copy / name).write_bytes(whole)
@@ -129,19 +130,19 @@ def fuzz_inputs(door, copy, scratch, examples: int) -> None:
     check()
 
 
-def test_random_command_lines_end_cleanly(door, copy, scratch):
-    fuzz_command_lines(door, copy, scratch, FEW)
+def test_random_command_lines_end_cleanly(checks, copy, scratch):
+    fuzz_command_lines(checks, copy, scratch, FEW)
 
 
-def test_damaged_inputs_end_cleanly(door, copy, scratch):
-    fuzz_inputs(door, copy, scratch, FEW)
-
-
-@pytest.mark.faults
-def test_many_random_command_lines_end_cleanly(door, copy, scratch):
-    fuzz_command_lines(door, copy, scratch, MANY)
+def test_damaged_inputs_end_cleanly(checks, copy, scratch):
+    fuzz_inputs(checks, copy, scratch, FEW)
 
 
 @pytest.mark.faults
-def test_inputs_damaged_in_many_ways_end_cleanly(door, copy, scratch):
-    fuzz_inputs(door, copy, scratch, MANY)
+def test_many_random_command_lines_end_cleanly(checks, copy, scratch):
+    fuzz_command_lines(checks, copy, scratch, MANY)
+
+
+@pytest.mark.faults
+def test_inputs_damaged_in_many_ways_end_cleanly(checks, copy, scratch):
+    fuzz_inputs(checks, copy, scratch, MANY)

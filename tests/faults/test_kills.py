@@ -4,10 +4,10 @@ import json
 import signal
 import subprocess
 
-import ground
 import pytest
 
 from common.lock import LOCK
+from tests.faults import ground
 
 REACH = 2  # updates that a run makes before it is killed, at most
 

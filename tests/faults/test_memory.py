@@ -3,8 +3,9 @@
 import os
 from pathlib import Path
 
-import ground
 import pytest
+
+from tests.faults import ground
 
 STEPS, SETTLED = 5000, 500
 WINDOW = 250  # steps: the most of so many counts, as an update's memory depends on its lengths

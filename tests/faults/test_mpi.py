@@ -5,12 +5,12 @@ import signal
 import sys
 from pathlib import Path
 
-import ground
 import numpy as np
 import pytest
 import tiny
 
 from gpt2_jittor.runtime import runtime
+from tests.faults import ground
 from training.checkpoint import check_manifest
 
 MPIRUN = runtime.find_mpi("mpirun")

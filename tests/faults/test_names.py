@@ -5,12 +5,12 @@ import os
 import shutil
 import sys
 
-import ground
 import pytest
 import yaml
-from door import PASSED, assert_refused
 
 from common.terminal import visible
+from tests.faults import ground
+from tests.faults.input_checks import PASSED, assert_refused
 
 NOBODY = "~nosuchuser/x"
 NOT_UTF8 = os.fsdecode(b"caf\xff")
@@ -25,37 +25,37 @@ def line(world, tmp_path):
 
 
 @pytest.mark.parametrize("name", [NOBODY, f"{NOBODY}/{NOT_UTF8}"])
-def test_a_home_folder_of_nobody_is_told_wherever_a_model_is_named(door, world, tmp_path, line, name):
+def test_a_home_folder_of_nobody_is_told_wherever_a_model_is_named(checks, world, tmp_path, line, name):
     shown = visible(name)
-    assert_refused(door.knock(*line, "--model", name), shown, "home folder")
-    assert_refused(door.knock("generate", "--model", name, "--prompt", "a"), shown, "home folder")
-    assert_refused(door.knock("evaluate", "--model", name, "--data-dir", world / "data"), shown, "home folder")
+    assert_refused(checks.run(*line, "--model", name), shown, "home folder")
+    assert_refused(checks.run("generate", "--model", name, "--prompt", "a"), shown, "home folder")
+    assert_refused(checks.run("evaluate", "--model", name, "--data-dir", world / "data"), shown, "home folder")
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(json.dumps({"model": name}))
-    assert_refused(door.knock("train", "--config", recipe), shown, "home folder")
+    assert_refused(checks.run("train", "--config", recipe), shown, "home folder")
 
 
 @pytest.mark.parametrize("text", IMPOSSIBLE.values(), ids=IMPOSSIBLE)
 @pytest.mark.parametrize("field", TEXTS)
-def test_a_recipe_cannot_name_what_no_name_can_hold(door, tmp_path, field, text):
+def test_a_recipe_cannot_name_what_no_name_can_hold(checks, tmp_path, field, text):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(json.dumps({field: text}))
-    assert_refused(door.knock("train", "--config", recipe, "--output-dir", tmp_path / "run"), recipe, field[:4])
+    assert_refused(checks.run("train", "--config", recipe, "--output-dir", tmp_path / "run"), recipe, field[:4])
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("text", [*IMPOSSIBLE.values(), NOBODY, NOT_UTF8, "x" * 5000])
-def test_a_base_that_an_adapter_cannot_have_is_told(door, undisturbed, tmp_path, text):
+def test_a_base_that_an_adapter_cannot_have_is_told(checks, undisturbed, tmp_path, text):
     run = shutil.copytree(undisturbed, tmp_path / "run")
     (run / "arguments.yaml").unlink()
     config = json.loads((run / "adapter_config.json").read_text()) | {"base_model_name_or_path": text}
     (run / "adapter_config.json").write_text(json.dumps(config))
-    assert_refused(door.knock("generate", "--adapter", run, "--prompt", "a"), *([] if len(text) > 4000 else [run]))
+    assert_refused(checks.run("generate", "--adapter", run, "--prompt", "a"), *([] if len(text) > 4000 else [run]))
 
 
 @pytest.mark.parametrize("option", ["--added-tokens", "--task", "--model", "--data-dir", "--config", "--lora-targets"])
-def test_an_option_that_is_not_utf8_is_told(door, line, option):
-    assert_refused(door.knock(*line, option, NOT_UTF8), r"caf\udcff")
+def test_an_option_that_is_not_utf8_is_told(checks, line, option):
+    assert_refused(checks.run(*line, option, NOT_UTF8), r"caf\udcff")
 
 
 @pytest.mark.parametrize("name", [b"caf\xff", b"a\x1b]0;owned\x07\nb", "café 你好".encode()], ids=str)
@@ -73,5 +73,5 @@ def test_a_run_in_a_folder_of_any_name_from_the_first_line_to_the_card(world, tm
     assert resumed.returncode == 0 and (run / "checkpoint-2").is_dir(), resumed.stderr
 
 
-def test_the_door_lets_an_ordinary_line_pass(door, line):
-    assert door.knock(*line).status == PASSED and sys.getfilesystemencoding() == "utf-8"
+def test_the_checks_let_an_ordinary_line_pass(checks, line):
+    assert checks.run(*line).status == PASSED and sys.getfilesystemencoding() == "utf-8"

@@ -7,9 +7,9 @@ import subprocess
 import sys
 import time
 
-import ground
 import pytest
 
+from tests.faults import ground
 from training.checkpoint import check_manifest
 
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGUSR1: 143}

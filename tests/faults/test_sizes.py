@@ -2,15 +2,15 @@
 
 import shutil
 
-import ground
 import pytest
 import yaml
-from door import PASSED, assert_refused
 
 from common.errors import UserError
 from common.memory import total
 from gpt2_jittor.checkpoint.config import GPT2Config
 from gpt2_jittor.runtime import demand
+from tests.faults import ground
+from tests.faults.input_checks import PASSED, assert_refused
 
 HUGE = ["99999999999", "1" + "0" * 30, "1" + "0" * 400]
 TRAINING = ["--gradient-accumulation", "--max-steps", "--warmup-steps", "--max-length", "--lora-r", "--epochs"]
@@ -33,7 +33,7 @@ def data(world, tmp_path_factory):
 
 @pytest.fixture
 def line(world, data, tmp_path):
-    """Says how a command is typed that would pass the door."""
+    """Says how a command is typed that would pass the checks."""
     _, *training = ground.training(world, tmp_path / "run", "--data-dir", data)
     lines = {
         "train": training,
@@ -44,35 +44,35 @@ def line(world, data, tmp_path):
 
 
 @pytest.mark.parametrize("script", HARMLESS)
-def test_lines_without_huge_numbers_pass_the_door(door, line, script):
-    assert door.knock(*line(script)).status == PASSED
+def test_lines_without_huge_numbers_pass_the_checks(checks, line, script):
+    assert checks.run(*line(script)).status == PASSED
 
 
 @pytest.mark.parametrize("number", HUGE)
 @pytest.mark.parametrize("option", TRAINING)
-def test_a_training_of_any_size_is_refused(door, line, option, number):
+def test_a_training_of_any_size_is_refused(checks, line, option, number):
     if number == HUGE[0] and option in ("--max-steps", "--warmup-steps"):
         pytest.skip("a long run, and nothing that is made beforehand")
-    assert_refused(door.knock(*line("train"), option, number), option, *(["at most"] if "steps" in option else []))
+    assert_refused(checks.run(*line("train"), option, number), option, *(["at most"] if "steps" in option else []))
 
 
 @pytest.mark.parametrize("number", HUGE)
 @pytest.mark.parametrize("option", DECODING)
-def test_a_generation_of_any_size_is_refused(door, line, option, number):
+def test_a_generation_of_any_size_is_refused(checks, line, option, number):
     more = ["--greedy"] if option == "--num-beams" else []
-    assert_refused(door.knock(*line("generate"), option, number, *more), option)
+    assert_refused(checks.run(*line("generate"), option, number, *more), option)
     if option == "--num-beams":
-        assert_refused(door.knock(*line("evaluate"), option, number), option, "vocabulary")
+        assert_refused(checks.run(*line("evaluate"), option, number), option, "vocabulary")
 
 
 @pytest.mark.parametrize("script, option", [(script, name) for script, names in HARMLESS.items() for name in names])
-def test_sizes_of_which_nothing_is_made_may_be_any(door, line, script, option):
+def test_sizes_of_which_nothing_is_made_may_be_any(checks, line, script, option):
     for number in HUGE[:1]:
-        assert door.knock(*line(script), option, number).status == PASSED
+        assert checks.run(*line(script), option, number).status == PASSED
 
 
 @pytest.mark.parametrize("number", HUGE)
-def test_a_recipe_is_held_to_the_same_bounds(door, line, tmp_path, number):
+def test_a_recipe_is_held_to_the_same_bounds(checks, line, tmp_path, number):
     recipe = tmp_path / "recipe.yaml"
     for name in ("gradient_accumulation", "lora_r", "max_length"):
         recipe.write_text(yaml.safe_dump({name: int(number)}))
@@ -81,14 +81,14 @@ def test_a_recipe_is_held_to_the_same_bounds(door, line, tmp_path, number):
         if option in given:
             place = given.index(option)
             del given[place : place + 2]
-        assert_refused(door.knock(*given, "--config", recipe), option)
+        assert_refused(checks.run(*given, "--config", recipe), option)
 
 
-def test_an_update_takes_no_more_batches_than_an_epoch_has_or_a_thousand(door, line):
+def test_an_update_takes_no_more_batches_than_an_epoch_has_or_a_thousand(checks, line):
     place = (given := line("train")).index("--gradient-accumulation")
     del given[place : place + 2]
-    assert door.knock(*given, "--gradient-accumulation", 1024).status == PASSED
-    refused = door.knock(*given, "--gradient-accumulation", 1025)
+    assert checks.run(*given, "--gradient-accumulation", 1024).status == PASSED
+    refused = checks.run(*given, "--gradient-accumulation", 1025)
     assert_refused(refused, "--gradient-accumulation 1,025", "1,024")
 
 

@@ -33,7 +33,10 @@ RACES = {"training": "train", "decoding": "decode", "first update": "start"}
 NO_DEVICE = "sees no device"  # how benchmarks/torch_side.py ends then
 ASK_TORCH = "import torch; print(torch.__version__, torch.cuda.is_available())"
 COMPARISONS = {  # pytest's files and options; and those of a rehearsal
-    "operators": (["tests/test_ops.py", "tests/test_ops_head.py", "tests/test_ops_linear.py"], ["-k", "layer_norm"]),
+    "operators": (
+        ["tests/ops/test_ops.py", "tests/ops/test_head_loss.py", "tests/ops/test_linear.py"],
+        ["-k", "layer_norm"],
+    ),
     "parity": (["tests/cuda_emulation", "-m", "cuda_emulation"], ["-k", "logits"]),
 }
 HOURS = 2  # that a part may take

@@ -1,5 +1,5 @@
 // exp(x) in float32 for loops that the compiler turns into vectors: inlined, without the C library's slow path for
-// results that underflow, which half of a causal softmax would take. Relative error below 3e-7 (tests/test_ops.py).
+// results that underflow, which half of a causal softmax would take. Relative error below 3e-7 (tests/ops/test_ops.py).
 #include <cmath>
 #include <cstdint>
 #include <cstring>

@@ -1,0 +1,133 @@
+"""The race is fair: both sides do the same work, and what cannot run is said and left out."""
+
+import json
+
+import numpy as np
+import pytest
+from commands import PNG, assert_one_line_error, command
+
+from benchmark import EAGER, trainers
+from benchmarks import inputs, report
+from benchmarks.race import ROOT, Contestant, Result, race
+from benchmarks.worker import parts_of_epoch
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A tiny random model without dropout."""
+    folder = tmp_path_factory.mktemp("race") / "model"
+    return inputs.random_model("tiny", folder, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
+
+
+def test_without_dropout_both_sides_arrive_at_the_same_loss(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmark.LORA_DROPOUT", 0.0)
+    data = inputs.random_batches(tmp_path / "batches.npz", 8192, batch=3, time=17)
+    contestants = [c for c in trainers("train", model, data) if c.name in ("this project", EAGER)]
+    results = race(contestants, rounds=2, say=lambda _: None)
+    assert [result.failure for result in results.values()] == ["", ""]
+    ours, theirs = (result.outcome for result in results.values())
+    # four updates of 1e-4 from B = 0: what the two draws of A make of them is far smaller than this
+    assert ours == pytest.approx(theirs, abs=2e-3) and ours == pytest.approx(np.log(8192), abs=1)
+    for result in results.values():
+        assert len(result.seconds) == 2 and result.median > 0 and result.peak_mb > 50 and result.ready > 0
+
+
+def test_a_contestant_that_fails_is_left_out_with_its_reason(tmp_path):
+    broken = Contestant("broken", "torch_side.py", {"task": "decode", "model": str(tmp_path / "none"), "repeat": 1})
+    said = []
+    (result,) = race([broken], rounds=1, say=said.append).values()
+    assert result.failure and any("left out" in line for line in said)
+    (row,) = report.rows({"broken": result}, 1, EAGER, "floor")
+    assert "not run" in report.show("race", [row])
+
+
+def work_on_a_device(folder, name: str) -> Contestant:
+    """A contestant that notes when it begins and ends, and takes 30, 50, 40, 40, … MB of a device after each unit."""
+    script = folder / "worker_on_a_device.py"
+    script.write_text(
+        f"""
+import itertools, sys
+sys.path.insert(0, {str(ROOT / "benchmarks")!r})
+from worker import serve
+def note(what):
+    with open({str(folder / "notes")!r}, "a") as notes:
+        notes.write(what)
+def prepare(settings):
+    taken = itertools.chain([30.0, 50.0], itertools.repeat(40.0))
+    work = lambda: 1.0
+    work.device_mb = lambda: next(taken)
+    note(settings["name"])
+    return work
+serve(prepare)
+note(".")
+"""
+    )
+    return Contestant(name, str(script), {"name": name, "repeat": 2})
+
+
+@pytest.mark.parametrize(("together", "notes"), [(True, "ab.."), (False, "a.b.")])
+def test_on_a_device_each_has_its_rounds_alone_and_tells_the_most_it_took(tmp_path, together, notes):
+    contestants = [work_on_a_device(tmp_path, name) for name in "ab"]
+    results = race(contestants, rounds=2, say=lambda _: None, together=together)
+    assert (tmp_path / "notes").read_text() == notes
+    assert [(result.peak_mb, len(result.seconds)) for result in results.values()] == [(50.0, 2), (50.0, 2)]
+
+
+def test_ratios_are_of_medians_over_rounds():
+    results = {
+        "mine": Result([[1.0, 9.0, 1.0], [2.0, 2.0, 2.0], [3.0, 3.0, 3.0]]),
+        EAGER: Result([[4.0], [8.0], [4.0]]),
+    }
+    mine, eager = report.rows(results, tokens=10, eager=EAGER, floor="floor")
+    assert (mine["seconds"], eager["seconds"]) == (2.0, 4.0)
+    assert (mine["of_eager"], mine["tokens_per_second"], mine["min"], mine["max"]) == (0.5, 5.0, 1.0, 9.0)
+    assert np.isnan(mine["of_floor"])
+
+
+def test_an_epoch_in_parts_takes_every_batch_once_and_counts_as_a_whole():
+    taken = []
+    part = parts_of_epoch(lambda: taken.append(len(taken)) or 1.0, batches=11, parts=4)
+    assert [(part(), len(taken))[1] for _ in range(4)] == [2, 5, 8, 11]
+    results = {"mine": Result([[1.0], [3.0]]), EAGER: Result([[6.0], [10.0]])}
+    mine, _ = report.rows(results, tokens=20, eager=EAGER, floor="floor", whole=True)
+    assert (mine["seconds"], mine["tokens_per_second"], mine["of_eager"]) == (4.0, 5.0, 0.25)
+
+
+def test_both_orders_of_an_epoch_hold_the_same_dialogues(tmp_path):
+    from gpt2_jittor.checkpoint.locate import NANO
+
+    data = inputs.dialogues(tmp_path, "sample", NANO, count=30, batch=4)
+    kept = []
+    for name in ("grouped", "shuffled"):
+        arrays = np.load(data[name])
+        parts = [
+            tuple(row[mask == 1])
+            for index in range(int(arrays["count"]))
+            for row, mask in zip(arrays[f"ids{index}"], arrays[f"mask{index}"], strict=True)
+        ]
+        kept.append(sorted(parts))
+        assert sum(map(len, parts)) == data["tokens"]
+    assert kept[0] == kept[1] and len(kept[0]) == 30
+
+
+def test_a_race_prints_a_table_and_writes_figures_and_bars(tmp_path):
+    figures, picture = tmp_path / "race.json", tmp_path / "race.png"
+    sizes = ("--size", "tiny", "--new", 4, "--rounds", 1, "--only", "this project", "floor")
+    result = command("benchmark.py", "decode", *sizes, "--json", figures, "--plot", picture)
+    assert result.returncode == 0, result.stderr
+    told = json.loads(figures.read_text(encoding="utf-8"))
+    assert len(told["races"]) == 2 and "cores" in told["machine"] and "benchmark.py" in told["command"]
+    for title, table in told["races"].items():
+        assert title in result.stdout and [row["name"] for row in table][0] == "this project"
+        assert all(row["outcome"] in (4.0, 32.0) for row in table)
+    assert picture.read_bytes().startswith(PNG)
+    assert_one_line_error(command("benchmark.py", "decode", "--rounds", 0), "--rounds", "at least 1")
+
+
+def test_a_chats_next_turn_begins_alike_with_what_was_kept_and_without(tmp_path):
+    result = command("benchmark.py", "chat", "--size", "tiny", "--rounds", 1, "--json", tmp_path / "race.json")
+    assert result.returncode == 0, result.stderr
+    (table,) = json.loads((tmp_path / "race.json").read_text(encoding="utf-8"))["races"].values()
+    sides = ("this project", "transformers + PEFT")
+    assert [row["name"] for row in table] == [*(f"{side}, history kept" for side in sides), *sides]
+    assert len({row["outcome"] for row in table}) == 1  # the same token

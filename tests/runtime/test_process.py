@@ -1,0 +1,39 @@
+"""What Jittor's C++ side may say, and from which threads."""
+
+import collections
+import subprocess
+import sys
+
+from places import ROOT
+
+THREADS, LINES = 8, 2000
+SHOUTING = f"""
+import threading
+from gpt2_jittor.runtime import runtime
+runtime.prepare("cpu")
+from gpt2_jittor.runtime.backend import jt
+header = "#include <iostream>\\n#include <thread>\\n#include <vector>"
+source = '''
+    std::vector<std::thread> threads;
+    for (int t = 0; t < {THREADS}; t++) threads.emplace_back([t] {{
+        for (int i = 0; i < {LINES}; i++) {{
+            std::cerr << "thread " + std::to_string(t) + " says " + std::to_string(i) + "\\\\n";
+            if (i % 100 == 0) std::cerr << "Compiling Operators(1/2) used: 3s\\\\r" << std::flush;
+        }}
+    }});
+    for (auto& thread : threads) thread.join();
+    *out0_p = 1;
+'''
+alive = threading.Thread(target=lambda: [object() for _ in range(3_000_000)])
+alive.start()  # as the progress bar's: Python's lock goes to and fro
+print(jt.code([1], "float32", [], cpu_header=header, cpu_src=source).item())
+alive.join()
+"""
+
+
+def test_threads_of_jittors_may_write_errors_at_once_and_lose_none():
+    ended = subprocess.run([sys.executable, "-c", SHOUTING], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert ended.stdout.split() == ["1.0"]
+    said = collections.Counter(ended.stderr.splitlines())
+    assert said == {f"thread {t} says {i}": 1 for t in range(THREADS) for i in range(LINES)}
