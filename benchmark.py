@@ -2,6 +2,7 @@
 
 python benchmark.py train                        # LoRA updates, GPT-2 small, 8 x 128 tokens
 python benchmark.py decode                       # greedy, prompt 32 + 128 new tokens, one prompt and eight
+python benchmark.py chat                         # the first token of a chat's next turn, 600 tokens of history
 python benchmark.py epoch --data-dir data/dailydialog --dialogues 1000
 python benchmark.py scale                        # an update over sequence lengths; --size for other models
 python benchmark.py start                        # from the command to the end of the first update of gpt2-nano
@@ -25,13 +26,14 @@ LENGTHS = (128, 256, 512, 1024)
 SCALE_TOKENS = 1024
 LORA_DROPOUT = 0.05
 PROMPT = 32  # tokens before those that are decoded
+HISTORY, TURN = 600, 20  # tokens of a chat before its next turn, and of that
 NANO = Path(__file__).resolve().parent / "checkpoints" / "gpt2-nano"
 
 
 def parse():
     """The options. Raises UserError for sizes below 1, or beyond the model's or this machine's."""
     parser = Parser(prog="benchmark.py", description=__doc__)
-    parser.add_argument("race", choices=("train", "decode", "epoch", "scale", "start"))
+    parser.add_argument("race", choices=("train", "decode", "chat", "epoch", "scale", "start"))
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="(default: cpu)")
     parser.add_argument("--size", default="gpt2", choices=("tiny", "gpt2", "gpt2-medium"), help="(default: gpt2)")
     parser.add_argument("--rounds", type=int, default=5, help="(default: 5); of an epoch, each does a part of it")
@@ -116,6 +118,17 @@ def decoders(model: Path, data: Path, batch: int, new: int, repeat: int, device:
     ]
 
 
+def talkers(model: Path, data: Path, repeat: int, device: str) -> list:
+    """Who answers a chat's next turn, with what was computed of its history and without."""
+    from benchmarks.race import Contestant
+
+    settings = {"task": "chat", "model": str(model), "data": str(data), "repeat": repeat, "device": device}
+    sides = (("this project", "benchmarks.ours"), (EAGER, "torch_side.py"))
+    anew = [Contestant(name, program, settings | {"keeps": False}) for name, program in sides]
+    keeping = [Contestant(f"{name}, history kept", program, settings | {"keeps": True}) for name, program in sides]
+    return [*keeping, *anew]
+
+
 def starters(model: Path, data: Path, **more) -> list:
     """Who begins: with kernels that were compiled before, with none of them, and PyTorch."""
     first, *others = trainers("train", model, data, **more)
@@ -149,6 +162,10 @@ def races(given, folder: Path):
             data = inputs.random_prompts(folder / f"prompts{batch}.npz", vocab, batch, PROMPT)
             title = f"greedy decoding, {given.size}, batch {batch}, {PROMPT} + {given.new} tokens"
             yield title, decoders(model, data, batch, given.new, **common), batch * given.new
+    elif given.race == "chat":
+        history = min(HISTORY, inputs.SIZES[given.size].get("n_positions", 1024) - TURN - 1)
+        data = inputs.random_turns(folder / "turns.npz", vocab, history, TURN)
+        yield f"first token of a turn of {TURN}, {given.size}, history {history}", talkers(model, data, **common), 1
     elif given.race == "epoch":
         data = inputs.dialogues(folder, given.data_dir, NANO, given.dialogues, given.batch_size)
         parts, batches = given.rounds * given.repeat, math.ceil(given.dialogues / given.batch_size)
@@ -182,7 +199,7 @@ def main() -> None:
             results = race(chosen, given.rounds, lambda text: print(text, file=sys.stderr), together)
             tables[title] = report.rows(results, tokens, EAGER, FLOOR, whole=given.race == "epoch")
             print(f"\n{report.show(title, tables[title])}", flush=True)
-            if given.race == "decode":
+            if given.race in ("decode", "chat"):
                 report.check_same_outcome(tables[title])
     print(f"\n{report.machine()}; `{command}`")
     if given.json:

@@ -32,7 +32,7 @@ class EvaluationOptions:
 
     task: str | None = option(None, "what to measure on; else what the run was trained on")
     data_dir: str | None = option(None, "local data, or `sample`; else the run's own, else the hub's copy")
-    split: str = option("test", "which part of the data", choices=SPLITS)
+    split: str = option("test", "which split of the data", choices=SPLITS)
     max_length: int | None = option(None, "longest example in tokens; else the run's own, else 512")
     limit: int | None = option(None, "measure on this many examples; else on all", at_least=1)
     batch_size: int = option(16, "examples measured together", at_least=1)
@@ -140,18 +140,18 @@ def check_outputs(given: EvaluationOptions, task: Task) -> None:
 
 def write_files(given: EvaluationOptions, source: ModelSource, task: Task, measured) -> None:
     """The predictions, where they were asked for, and a confusion matrix: there, too, else in the run's folder."""
-    from evaluation.report import draw_confusion, write_predictions
+    from evaluation.report import write_confusion, write_predictions
     from training.folder import check_own
 
     if given.predictions:
         write_predictions(given.predictions, task, measured)
     is_run = source.adapter is not None or bool(source.arguments)
-    picture = given.confusion or (source.folder / "confusion.png" if is_run else None)
-    if task.kind.generates or picture is None:
+    output = given.confusion or (source.folder / "confusion.png" if is_run else None)
+    if task.kind.generates or output is None:
         return
     if not given.confusion:
-        check_own(source.folder, [picture.name])
-    draw_confusion(picture, task, given.split, measured)
+        check_own(source.folder, [output.name])
+    write_confusion(output, task, given.split, measured)
 
 
 if __name__ == "__main__":

@@ -28,8 +28,10 @@ TRIMMED = """A text to be continued is read, and its continuation shown, to the 
  mode what is asked, typed or in a file, loses the space around it, and so does the answer; a chat's turns are else kept
  as they were typed."""
 # what says nothing to a classifier, which takes no tokens from anywhere
-CHOOSING = (*DRAWING, "length_penalty", "best_of", "samples", "num_beams", "no_repeat_ngram_size")
-CHOOSING += ("repetition_penalty", "stop", "greedy")
+CHOOSING = (
+    *(*DRAWING, "length_penalty", "best_of", "samples", "num_beams", "no_repeat_ngram_size"),
+    *("repetition_penalty", "stop", "greedy"),
+)
 
 
 @dataclass(frozen=True)
@@ -82,9 +84,9 @@ def check_asked(asked: Asked) -> None:
 
 
 def check_classifier(given: dict[str, Any], task: Task) -> None:
-    """Raises UserError where a classifier is told how to choose tokens."""
-    if not task.kind.generates and (told := [name for name in CHOOSING if name in given]):
-        raise ParameterError(f"{{0}} has classes and says nothing: leave out {listed(told)}", task.name)
+    """Raises UserError where a classifier is given options for choosing tokens."""
+    if not task.kind.generates and (typed_anyway := [name for name in CHOOSING if name in given]):
+        raise ParameterError(f"{{0}} has classes and says nothing: leave out {listed(typed_anyway)}", task.name)
 
 
 def task_of(given: argparse.Namespace, trained: str) -> Task:
@@ -102,7 +104,7 @@ def task_of(given: argparse.Namespace, trained: str) -> Task:
 def main() -> None:
     """Checks everything that can be wrong, then answers a file, one request, or whoever types."""
     given = parse()
-    how, asked, chosen = ModelOptions(**typed(ModelOptions, given)), Asked(**typed(Asked, given)), None
+    how, asked = ModelOptions(**typed(ModelOptions, given)), Asked(**typed(Asked, given))
     chosen = typed(GenerationOptions, given)
     # What can be wrong is found before Jittor is imported, which takes minutes on a new machine.
     from gpt2_jittor.runtime import runtime
@@ -120,7 +122,8 @@ def main() -> None:
     from generation.console import FILE_BATCH, Console
 
     requests = read_requests(asked.input, task) if asked.input else None
-    options.check(source.config, min(len(requests or [None]), FILE_BATCH))
+    if task.kind.generates:
+        options.check(source.config, min(len(requests or [None]), FILE_BATCH))
     check_weights(how.int8, how.precision, runtime.prepare(how.device))
     if note:
         print(note, file=sys.stderr)

@@ -145,7 +145,7 @@ def arguments_kept(arguments: TrainingArguments, path: Path) -> Iterator[None]:
 
 def summarise(trainer, seconds: float) -> None:
     """What came out, where it lies, and what to type next."""
-    from evaluation.losses import Score
+    from generation.scoring import Score
 
     progress, run_dir = trainer.progress, trainer.run_dir
     before = Score(progress.first_loss, 0, progress.first_accuracy)

@@ -64,6 +64,13 @@ def random_prompts(path: Path, vocab: int, batch: int, length: int, seed: int = 
     return path
 
 
+def random_turns(file: Path, vocab: int, history: int, turn: int, count: int = 8, seed: int = 0) -> Path:
+    """Writes a chat's history, int [history], and `count` next turns to it, int [count, turn]."""
+    rng = np.random.default_rng(seed)
+    np.savez(file, history=rng.integers(1, vocab, history), turns=rng.integers(1, vocab, (count, turn)))
+    return file
+
+
 def dialogues(folder: Path, data_dir: str | None, tokenizer_of: Path, count: int, batch: int) -> dict:
     """Writes the first `count` training dialogues twice: in batches of similar length, and in the order that shuffling
     gives, padded to each batch's longest. Returns the paths, and the real tokens, which are the same in both.

@@ -1,6 +1,7 @@
-"""This project as a contestant, on the CPU or on CUDA: LoRA training steps and greedy decoding."""
+"""This project as a contestant, on the CPU or on CUDA: LoRA training steps, greedy decoding, a chat's next turn."""
 
 import contextlib
+import itertools
 import tempfile
 from pathlib import Path
 
@@ -58,6 +59,23 @@ def decode(settings: dict):
     return continuation
 
 
+def chat(settings: dict):
+    """The first token of a chat's next turn, a unit; keys and values of its history are kept, or computed again."""
+    from generation.decoding import KeptPrefix, stream
+    from generation.sampling import make_sampler
+
+    model, data = _model(settings), np.load(settings["data"])
+    turns, kept = itertools.cycle(data["turns"]), KeptPrefix()
+
+    def first_token() -> float:
+        """One unit: the token."""
+        prompt = np.concatenate([data["history"], next(turns)])
+        keeping = kept if settings["keeps"] else None
+        return float(next(stream(model, prompt, make_sampler(greedy=True), 1, None, keeping)))
+
+    return first_token
+
+
 def _model(settings: dict):
     from gpt2_jittor import GPT2LMHeadModel
 
@@ -95,7 +113,7 @@ def prepare(settings: dict):
         for_good.enter_context(fused.cuda_kernels())
     if settings.get("cold"):
         forget_kernels()
-    work = {"train": train, "epoch": train, "decode": decode}[settings["task"]](settings)
+    work = {"train": train, "epoch": train, "decode": decode, "chat": chat}[settings["task"]](settings)
     if device == "cuda":
         work.device_mb = lambda: jt.get_mem_info().total_cuda_used / 2**20
     return work

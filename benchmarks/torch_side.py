@@ -1,9 +1,11 @@
 """transformers + PEFT on PyTorch as a contestant: the same work as benchmarks/ours.py, run as a script."""
 
+import itertools
 import sys
 
 import numpy as np
 import torch
+import transformers
 from worker import parts_of_epoch, serve
 
 
@@ -61,9 +63,26 @@ def decode(settings: dict):
     return continuation
 
 
-def _model(settings: dict):
-    import transformers
+def chat(settings: dict):
+    """The first token of a chat's next turn, a unit; keys and values of its history are kept, or computed again."""
+    model, data = _model(settings).eval(), np.load(settings["data"])
+    turns, cache, length = itertools.cycle(data["turns"]), transformers.DynamicCache(), len(data["history"])
 
+    def first_token() -> float:
+        """One unit: the token."""
+        prompt = _placed(np.concatenate([data["history"], next(turns)])[None], settings)
+        kept = {"past_key_values": cache} if settings["keeps"] else {}
+        options = {"do_sample": False, "max_new_tokens": 1, "min_new_tokens": 1, "pad_token_id": 0}
+        with torch.no_grad():
+            out = model.generate(prompt, attention_mask=torch.ones_like(prompt), **options, **kept)
+        if kept:
+            cache.crop(length - cache.get_seq_length())
+        return float(out[0, -1])
+
+    return first_token
+
+
+def _model(settings: dict):
     model = transformers.GPT2LMHeadModel.from_pretrained(settings["model"], dtype=torch.float32)
     return model.to(_device(settings))
 
@@ -81,7 +100,7 @@ def prepare(settings: dict):
     if _device(settings) == "cuda" and not torch.cuda.is_available():
         sys.exit(f"PyTorch {torch.__version__} sees no device")
     torch.manual_seed(0)
-    work = {"train": train, "epoch": train, "decode": decode}[settings["task"]](settings)
+    work = {"train": train, "epoch": train, "decode": decode, "chat": chat}[settings["task"]](settings)
     if _device(settings) == "cuda":
         work.device_mb = lambda: torch.cuda.max_memory_reserved() / 2**20
     return work

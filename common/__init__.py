@@ -1,1 +1,1 @@
-"""What every floor of the house may use: the user's errors and files that are whole or absent."""
+"""What every package may use: the user's errors and files that are whole or absent."""

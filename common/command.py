@@ -24,7 +24,7 @@ FAULTS_OF_PATHS = {
 }
 # what stdin and stdout can be at fault for: opened the wrong way, by others made not to wait, a connection that ended
 FAULTS_OF_STREAMS = {errno.EBADF, errno.EAGAIN, errno.ECONNRESET}
-LONGEST = 2000  # characters of an error that is told
+LONGEST = 2000  # characters of an error that is printed
 
 
 class Parser(argparse.ArgumentParser):
@@ -50,13 +50,13 @@ class Parser(argparse.ArgumentParser):
 def run_command(main: Callable[[], int | None]) -> typing.NoReturn:
     """Runs a command's `main` and ends the process: 0, 2 after a `UserError` and where the system refuses a path, 130
     after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, 141 where nobody reads what it has to say, 70 after an error of
-    ours. Whatever it is, it is told in one line.
+    ours. Whatever it is, it is one line on stderr.
     """
     end(status_of(main))
 
 
 def status_of(main: Callable[[], int | None]) -> int:
-    """Runs a command's `main` and returns the exit status; what went wrong is told on stderr."""
+    """Runs a command's `main` and returns the exit status; what went wrong is one line on stderr."""
     ignore_closed_output("stderr")  # bars and notes; what stdout is given is the work
     make_visible()
     raise_on_termination()
@@ -68,10 +68,10 @@ def status_of(main: Callable[[], int | None]) -> int:
         raise
     except BaseException as error:
         pass_over_signals()  # how it ends is settled
-        return _told(error)
+        return _report(error)
 
 
-def _told(error: BaseException) -> int:
+def _report(error: BaseException) -> int:
     """Says in one line how a command ended, and returns its status."""
     if isinstance(error, UserError):
         return _error(error.with_names(option_name), 2)
@@ -85,7 +85,7 @@ def _told(error: BaseException) -> int:
         return 128 + signal.SIGPIPE
     if isinstance(error, OSError):
         return _error(*_of_the_system(error))
-    return _error(unexpected.told(error), unexpected.STATUS)  # a panic of Rust's is no Exception
+    return _error(unexpected.report(error), unexpected.STATUS)  # a panic of Rust's is no Exception
 
 
 def end(status: int) -> typing.NoReturn:
@@ -120,7 +120,7 @@ def _of_the_system(error: OSError) -> tuple[str, int]:
     if error.errno in FAULTS_OF_STREAMS and not error.filename:
         return f"what is read or printed: {error.strerror}", 2
     if error.errno not in FAULTS_OF_PATHS:
-        return unexpected.told(error), unexpected.STATUS
+        return unexpected.report(error), unexpected.STATUS
     where = f"{error.filename}: {error.strerror}; give another path"
     return where if error.filename else f"what is printed: {error.strerror}", 2
 

@@ -55,7 +55,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
             temporary.replace(path)
             flush(path.parent)  # else the rename itself may be lost with the power
     finally:
-        with contextlib.suppress(OSError):  # a folder that has become read-only: what is told is why the write failed
+        with contextlib.suppress(OSError):  # a folder that has become read-only: the error is why the write failed
             temporary.unlink(missing_ok=True)
 
 

@@ -93,7 +93,7 @@ def cached(repo_id: str, filename: str, repo_type: str = "model", cache_dir: Pat
         found = try_to_load_from_cache(repo_id, filename, cache_dir=cache_dir or cache_folder(), repo_type=repo_type)
     except HFValidationError:  # no name of a repository: the user's mistake
         raise
-    except ValueError:  # a file of the cache's own that is damaged: it cannot be told which version is there
+    except ValueError:  # a file of the cache's own that is damaged: it does not say which version is there
         return None
     return Path(found) if isinstance(found, str) else None
 
@@ -191,7 +191,7 @@ def _complete(part: Path, url: str, size: int | None, name: str) -> None:
     from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
     if size is None or (part.exists() and part.stat().st_size > size):
-        part.unlink(missing_ok=True)  # it cannot be told how much is missing
+        part.unlink(missing_ok=True)  # nobody knows how much is missing
     part.touch()
     failures = 0
     while (begin := part.stat().st_size) != size:

@@ -44,7 +44,7 @@ def pass_over_signals() -> None:
 def interrupts_deferred(saying: str = "") -> Iterator[None]:
     """Holds a signal back until the block has ended, and lets it do its work then; a second one does not wait.
 
-    `saying` is told when the first one comes.
+    `saying` is printed when the first one comes.
     """
     if threading.current_thread() is not threading.main_thread():  # signals reach the main thread only
         yield

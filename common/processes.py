@@ -63,7 +63,7 @@ def run_together(main: Callable[[], int | None]) -> None:
 
 
 def _stand_behind(main: Callable[[], int | None]) -> int | None:
-    """Runs `main` without a word. What goes wrong here alone is told, after the first process had time to end all."""
+    """Runs `main` without a word. What fails here alone is reported, after the first process had time to end all."""
     pass_over_signals()
     errors = sys.stderr
     sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 (for as long as this process lives)

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SHOWN = 300  # characters of what an error says about itself: a compiler's takes pages
 
 
-def told(error: BaseException) -> str:
+def report(error: BaseException) -> str:
     """One line about an error of ours: what it is, where, what to do, and which file now holds its traceback."""
     said = visible(" ".join(str(error).split()))
     said = said if len(said) <= SHOWN else said[:SHOWN] + " …"

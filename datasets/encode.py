@@ -2,8 +2,8 @@
 
 Labels are not shifted: where a token is scored, labels[i] == input_ids[i], elsewhere -100; the model shifts
 them itself. There are three encoders: `dialogue` keeps every example apart and forgets its oldest segments
-where it is too long, `packed` joins everything and cuts it into full windows, and `fitted` (`fit.py`) keeps
-examples apart and shortens those of their segments that may be cut.
+where it is too long, `packed` joins everything and cuts it into full windows, and `fitted`
+(`truncation.py`) keeps examples apart and shortens those of their segments that may be cut.
 """
 
 import re
@@ -230,10 +230,10 @@ def _pieces(text: str, spelled: re.Pattern | None) -> Iterable[str]:
 
 def _first_that_fits(lengths: Sequence[int], max_length: int) -> int:
     """The index of the first segment to keep, so that the kept ones sum to `max_length` at most."""
-    room, start = max_length, len(lengths)
-    while start > 0 and lengths[start - 1] <= room:
+    left, start = max_length, len(lengths)
+    while start > 0 and lengths[start - 1] <= left:
         start -= 1
-        room -= lengths[start]
+        left -= lengths[start]
     return start
 
 

@@ -18,7 +18,9 @@ def shares_of(data_dir: Path | None, otherwise: dict[str, float]) -> dict[str, f
     return ALONE if data_dir is not None and data_dir.is_file() else otherwise
 
 
-def part(examples: Sequence[Example], keys: Sequence[str], split: str, shares: dict[str, float]) -> list[Example]:
+def select_split(
+    examples: Sequence[Example], keys: Sequence[str], split: str, shares: dict[str, float]
+) -> list[Example]:
     """The examples of `split`, in their order; `keys[i]` is the i-th example's.
 
     `shares` says how much of the distinct keys each split but train gets, one key at least; without shares, the

@@ -92,11 +92,11 @@ def _longest_first(lengths: Sequence[int], least: Sequence[int], excess: int) ->
         """What is left of each when all are cut down to `level` tokens, as far as its `least` allows."""
         return [max(min(length, level), low) for length, low in zip(lengths, least, strict=True)]
 
-    room = max(sum(lengths) - excess, sum(least))
-    level = bisect_right(range(max(lengths) + 1), room, key=lambda level: sum(at(level))) - 1  # the highest that fits
+    total = max(sum(lengths) - excess, sum(least))
+    level = bisect_right(range(max(lengths) + 1), total, key=lambda level: sum(at(level))) - 1  # the highest that fits
     left = at(level)
     for index in reversed(range(len(left))):  # what is over goes to those that the level cut, from the last on
-        left[index] += sum(left) < room and left[index] == level < lengths[index]
+        left[index] += sum(left) < total and left[index] == level < lengths[index]
     return left
 
 

@@ -1,1 +1,1 @@
-"""Using what was trained: answers, classes, measures."""
+"""Measuring a model on a task: figures with their intervals, and reports."""

@@ -11,8 +11,8 @@ from datasets.encode import IGNORED, EncodedSet
 from datasets.example import Dataset, Example
 from datasets.task import Task
 from evaluation import metrics
-from evaluation.losses import Losses, losses
 from generation.engine import Engine, Prompt
+from generation.scoring import Losses, losses
 
 
 @dataclass(frozen=True)

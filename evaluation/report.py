@@ -36,14 +36,14 @@ class Report:
 
     def json(self) -> str:
         """All of it as one JSON object."""
-        told: dict[str, Any] = {"task": self.task.name, "split": self.split, "examples": len(self.dataset)}
-        told |= {"scored_tokens": self.data.scored, "precision": self.precision}
+        result: dict[str, Any] = {"task": self.task.name, "split": self.split, "examples": len(self.dataset)}
+        result |= {"scored_tokens": self.data.scored, "precision": self.precision}
         for name, figures in self.rows.items():
-            told[name] = {key: round(figure.value, 5) for key, figure in figures.items()}
-            told[name]["intervals"] = {key: _interval(figure) for key, figure in figures.items()}
+            result[name] = {key: round(figure.value, 5) for key, figure in figures.items()}
+            result[name]["intervals"] = {key: _interval(figure) for key, figure in figures.items()}
             if name in self.seconds:
-                told[name]["seconds"] = round(self.seconds[name], 1)
-        return json.dumps(told | {"trivial_is": self.trivial, "notes": self.notes}, ensure_ascii=False)
+                result[name]["seconds"] = round(self.seconds[name], 1)
+        return json.dumps(result | {"trivial_is": self.trivial, "notes": self.notes}, ensure_ascii=False)
 
     def table(self) -> str:
         """A line for each figure, a column for each contestant."""
@@ -95,8 +95,8 @@ def write_predictions(path: Path, task: Task, measured: Measured) -> None:
     print(f"wrote {path}", file=sys.stderr)
 
 
-def draw_confusion(path: Path, task: Task, split: str, measured: Measured) -> None:
-    """Who was taken for whom, as a picture."""
+def write_confusion(path: Path, task: Task, split: str, measured: Measured) -> None:
+    """Who was taken for whom, as an image."""
     from evaluation.confusion_plot import draw_confusion
 
     matrix = metrics.confusion(measured.gold, measured.predictions, len(task.labels))

@@ -158,7 +158,7 @@ class Console:
             text = input("" if self.as_json else sign)
         except UnicodeDecodeError:
             raise UserError("what was typed is not UTF-8 text; check the terminal's encoding") from None
-        with contextlib.suppress(UserError):  # it is told once the turn is whole, and the session goes on
+        with contextlib.suppress(UserError):  # it is reported once the turn is whole, and the session goes on
             text = typed_text(text)
         if text.strip() == "exit":
             raise EOFError

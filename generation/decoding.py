@@ -41,13 +41,16 @@ class Generated:
 
 
 class KeptPrefix:
-    """Keys and values of the last text that was streamed, for a next one that begins like it."""
+    """Keys and values of the last text that was streamed to its end, for a next one that begins like it."""
 
     def __init__(self):
         self._cache, self._ids = KVCache(), np.zeros(0, np.int64)
 
     def take(self, prompt: np.ndarray) -> tuple[KVCache, np.ndarray]:
-        """The cache, cut back to what `prompt` begins with, and the ids that it lacks: one at least."""
+        """A cache that holds what is kept of what `prompt` begins with, and the ids that it lacks: one at least.
+
+        It is the caller's alone: a stream that begins meanwhile gets another.
+        """
         alike = min(len(self._ids), len(prompt) - 1)
         differing = np.flatnonzero(self._ids[:alike] != prompt[:alike])
         alike = int(differing[0]) if len(differing) else alike
@@ -55,12 +58,12 @@ class KeptPrefix:
         if alike:
             cache = self._cache
             cache.cut(alike)
-        self._cache, self._ids = cache, np.zeros(0, np.int64)  # until it is given back, it holds nothing for certain
+        self._cache, self._ids = KVCache(), np.zeros(0, np.int64)
         return cache, prompt[alike:]
 
-    def give_back(self, ids: np.ndarray) -> None:
-        """What was taken holds these ids now."""
-        self._ids = ids
+    def give_back(self, cache: KVCache, ids: np.ndarray) -> None:
+        """Keeps a cache that holds these ids, in place of the last one."""
+        self._cache, self._ids = cache, ids
 
 
 def stream(
@@ -81,14 +84,20 @@ def stream(
     ids, kept = np.asarray(prompt, np.int64), kept or KeptPrefix()
     with evaluating(model):
         cache, new = kept.take(ids)
-        for _ in range(limit):
-            token = int(sample(last_logits(model, new[None], cache), [ids])[0])
-            kept.give_back(ids)
-            if token in ends:
-                return
-            yield token
-            new = np.array([token])
-            ids = np.append(ids, token)
+        held = None  # the ids that the cache holds in every layer; None while a token is computed
+        try:
+            for _ in range(limit):
+                held = None
+                token = int(sample(last_logits(model, new[None], cache), [ids])[0])
+                held = ids
+                if token in ends:
+                    return
+                yield token
+                new = np.array([token])
+                ids = np.append(ids, token)
+        finally:
+            if held is not None:
+                kept.give_back(cache, held)
 
 
 def generate(
@@ -131,7 +140,7 @@ def end_set(end_id: EndIds) -> frozenset[int]:
 
 
 def max_answer_tokens(prompts: Sequence[Sequence[int]], max_new_tokens: int, positions: int) -> list[int]:
-    """How many tokens may follow each prompt. Raises UserError for an empty prompt and one that leaves no room."""
+    """How many tokens may follow each prompt. Raises UserError for an empty one and for one too long."""
     for i, prompt in enumerate(prompts):
         name = "the prompt" if len(prompts) == 1 else f"prompts[{i}]"
         if not len(prompt):

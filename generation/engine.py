@@ -12,7 +12,7 @@ import numpy as np
 from common.errors import UserError
 from common.terminal import bar
 from datasets.batches import collate
-from datasets.encode import Encoded
+from datasets.encode import Encoded, EncodedSet
 from datasets.example import Example
 from datasets.task import Task
 from generation.options import GenerationOptions
@@ -70,7 +70,8 @@ class Engine:
     def example(self, asked: str | Mapping[str, str] | Example, history: Sequence[str] = ()) -> Example:
         """What is asked, as an example: the task's fields, or the text of its only one; `history` before it in a chat.
 
-        Raises UserError for a field that is missing, and for half of a character, which no tokenizer takes.
+        Raises UserError for a field that is missing or not the task's, and for half of a character, which no tokenizer
+        takes.
         """
         if isinstance(asked, Example):
             return asked
@@ -78,6 +79,8 @@ class Engine:
         fields = dict(asked) if isinstance(asked, Mapping) else {needed[0]: asked}
         if missing := [name for name in needed if name not in fields]:
             raise UserError(f"the field {missing[0]!r} is missing: {self.task.name} needs {', '.join(needed)}")
+        if foreign := [name for name in fields if name not in self.task.fields]:
+            raise UserError(f"{self.task.name} has no field {foreign[0]!r}: it takes {', '.join(self.task.fields)}")
         for name, text in fields.items():
             try:
                 text.encode("utf-8")
@@ -97,23 +100,28 @@ class Engine:
 
         A chat forgets its oldest turns instead, and a long context is read in windows.
         """
-        prompt = self.encode(example)
         if self.task.kind.refuses_long:
             (whole,) = self.task.encode_prompt(example, self.tokenizer, np.iinfo(np.int64).max)
             if len(whole) > self.max_prompt_tokens:
                 raise UserError(f"the input takes {len(whole)} tokens, {self.max_prompt_tokens} fit: shorten it")
-        return prompt
+        return self.encode(example)
 
     def can_stream(self, prompt: Prompt) -> bool:
         """Whether its answer can be shown while it is made: nothing is chosen among several."""
         return self.task.kind.generates and self.options.streams and len(prompt.windows) == 1
 
     def stream(self, asked: str | Mapping[str, str] | Example | Prompt) -> Iterator[str]:
-        """Yields the answer piece by piece, as text that is certain. Raises UserError for what is too long."""
+        """Yields the answer piece by piece, as text that is certain; whole, where it is chosen among several.
+
+        Raises UserError for what is too long.
+        """
         from generation.decoding import KeptPrefix, stream
         from generation.stopping import StoppedText
 
-        prompt = asked if isinstance(asked, Prompt) else self.encode(self.example(asked))
+        prompt = self._prompt(asked)
+        if not self.can_stream(prompt):
+            yield self.answers([prompt])[0][0].text
+            return
         text, begun = StoppedText(self.tokenizer, self.options.stop), self.task.kind.keeps_space
         self._kept = self._kept or KeptPrefix()
         # an end token may be text itself, and so is asked for and shown; special tokens are no text
@@ -132,9 +140,9 @@ class Engine:
 
         Raises UserError for what is too long.
         """
-        if isinstance(asked, str | Mapping | Example):
+        if isinstance(asked, str | Mapping | Example | Prompt):
             return self.answer([asked])[0]
-        return [several[0].text for several in self.answers([self.example(each) for each in asked])]
+        return [several[0].text for several in self.answers([self._prompt(each) for each in asked])]
 
     def answers(self, prompts: Sequence[Example | Prompt], progress: bool = False) -> list[list[Answer]]:
         """The answers to each, `options.samples` of them, the likeliest first, from whichever of its windows.
@@ -142,6 +150,8 @@ class Engine:
         They are made in left-padded batches of similar lengths. With `progress`, a bar shows prompts done, tokens a
         second and the time left. Raises UserError, naming the example, for a prompt that is too long.
         """
+        if not self.task.kind.generates:
+            raise UserError(f"{self.task.name} has classes and says nothing: let it classify")
         encoded = [each if isinstance(each, Prompt) else self.encode(each) for each in prompts]
         windows = [(index, ids) for index, prompt in enumerate(encoded) for ids in prompt.windows]
         order = sorted(range(len(windows)), key=lambda place: len(windows[place][1]))
@@ -166,9 +176,11 @@ class Engine:
         """
         from gpt2_jittor.runtime.backend import jt
 
+        if self.task.kind.generates:
+            raise UserError(f"{self.task.name} has no classes: let it answer")
         if isinstance(asked, str | Mapping | Example | Prompt):
             return self.classify([asked])[0]
-        prompts = [each if isinstance(each, Prompt) else self.encode(self.example(each)) for each in asked]
+        prompts = [self._prompt(each) for each in asked]
         found, size = [], self.options.batch_size
         for start in range(0, len(prompts), size):
             ids = [prompt.windows[0] for prompt in prompts[start : start + size]]
@@ -179,6 +191,25 @@ class Engine:
             shares /= shares.sum(axis=1, keepdims=True)
             found += [{self.task.labels[k]: float(row[k]) for k in np.argsort(-row)} for row in shares]
         return found
+
+    def scores(self, examples: Sequence[Example]) -> list[tuple[float, int]]:
+        """The log-probability, in nats, of what is scored in each example (of its class, from a classifier), and of how
+        many tokens it is.
+
+        Raises UserError for an example that does not fit, or in which nothing is scored.
+        """
+        from generation.scoring import losses
+
+        # one by one: some tasks pack several texts into a window
+        encoded = [self.task.encode([example], self.tokenizer, self.max_length).items for example in examples]
+        data = EncodedSet([item for items in encoded for item in items])
+        found = losses(self.model, data, self.options.batch_size, self.tokenizer.pad_token_id)
+        owners = np.repeat(np.arange(len(encoded)), [len(items) for items in encoded])
+        sums, counts = (np.bincount(owners, values, len(encoded)) for values in (found.sums, found.counts))
+        return [(-total, int(count)) for total, count in zip(sums.tolist(), counts.tolist(), strict=True)]
+
+    def _prompt(self, asked: str | Mapping[str, str] | Example | Prompt) -> Prompt:
+        return asked if isinstance(asked, Prompt) else self.encode(self.example(asked))
 
     def _generate(self, prompts: list[np.ndarray]) -> list[list]:
         from generation.beam import beam_search

@@ -49,6 +49,8 @@ def load(
     from gpt2_jittor.runtime import runtime
 
     adapter = Path(name) if (Path(name) / SETTINGS).is_file() else None
+    if model is not None and adapter is None:
+        raise ParameterError("{model} is another base for an adapter, and {0} is none: leave it out", name)
     source = find(model if adapter else str(name), adapter, ignore_base)
     chosen = tasks.find(task or source.task or "text")
     check_task(source, chosen)

@@ -146,7 +146,7 @@ def _settings(generation: GenerationConfig) -> dict[str, Any]:
 
 
 def _with_a_place(given: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
-    """The folder's settings without those that were typed, and those that leave no room for what was typed."""
+    """The folder's settings without those that were typed, and those that contradict what was typed."""
     found = {name: value for name, value in settings.items() if name not in given}
     if found.get("temperature") == 0:
         found["do_sample"] = False

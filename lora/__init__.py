@@ -1,4 +1,4 @@
-"""LoRA for GPT-2: small trainable products beside frozen weights, in PEFT's files.
+"""LoRA for GPT-2: small trained matrices beside frozen weights, in PEFT's files.
 
 lora.inject(model, lora.LoraConfig(r=8, lora_alpha=16, target_modules=["c_attn"]))
 lora.save_adapter(model, directory); lora.load_adapter(model, directory)

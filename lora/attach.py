@@ -126,7 +126,7 @@ def count(model: GPT2PreTrained) -> tuple[int, int]:
 
 
 def merge(model: GPT2PreTrained) -> None:
-    """Adds every adapter product to its weight, in float32: the same outputs for a plain model's cost.
+    """Adds what every adapter layer adds to its base's weight, in float32: the same outputs for a plain model's cost.
 
     Trained tokens' rows are written over the embedding's. Raises UserError where the weights have 16 bits: the sum
     would be rounded to them.
@@ -137,7 +137,7 @@ def merge(model: GPT2PreTrained) -> None:
 
 
 def unmerge(model: GPT2PreTrained) -> None:
-    """Takes the products out again: the base's weights, to rounding; tokens' rows exactly. Errors as of `merge`."""
+    """Takes that out again: the base's weights, to rounding; tokens' rows exactly. Errors as of `merge`."""
     model.check_full("unmerge the adapter")
     for layer in _adapter_layers(model):
         layer.unmerge()

@@ -33,21 +33,21 @@ def combine(adapters: Mapping[str, Adapter], weights: Mapping[str, float], ignor
         end = start + adapter.config.r
         for key, values in adapter.tensors.items():
             if not is_matrix(key) or values.ndim != 2:
-                raise UserError(f"{key} {list(values.shape)} is no factor of LoRA's: this adapter cannot be combined")
+                raise UserError(f"{key} {list(values.shape)} is no matrix of LoRA's: this adapter cannot be combined")
             if key.endswith(A):
                 whole = tensors.setdefault(key, np.zeros((rank, values.shape[1]), np.float32))
-                place, factor = whole[start:end], weight * adapter.config.for_path(layer_of(key)).scaling
+                place, scale = whole[start:end], weight * adapter.config.for_path(layer_of(key)).scaling
             else:
                 whole = tensors.setdefault(key, np.zeros((values.shape[0], rank), np.float32))
-                place, factor = whole[:, start:end], 1.0
+                place, scale = whole[:, start:end], 1.0
             if place.shape != values.shape:
                 raise UserError(f"these adapters are of different models: {key} is {list(values.shape)} in one of them")
             with np.errstate(over="ignore", invalid="ignore"):
-                place[:] = values * np.float32(factor)
+                place[:] = values * np.float32(scale)
             if not np.isfinite(place).all():
                 raise UserError(f"{key} times {weight:g} is beyond float32: give smaller weights")
         start = end
-    # α = r: the factor of the product is 1, since each adapter's own is in its A
+    # α = r: the scaling of B A is 1, since each adapter's own is in its A
     bases = {adapter.config.base_model_name_or_path for adapter, _ in parts}
     config = dataclasses.replace(
         parts[0][0].config,
@@ -71,7 +71,7 @@ def _check(adapters: Mapping[str, Adapter], weights: Mapping[str, float], ignore
             raise UserError(f"the weight of adapter {name!r} must be a number, not {weight!r}")
         more = [kind for kind, there in _more(adapters[name]) if there]
         if more:
-            raise UserError(f"adapter {name!r} trains {' and '.join(more)} besides its factors: it cannot be combined")
+            raise UserError(f"adapter {name!r} trains {' and '.join(more)} besides its matrices: it cannot be combined")
     known = [] if ignore_base else [name for name in weights if adapters[name].base]
     for name in known[1:]:
         first, second = adapters[known[0]], adapters[name]

@@ -42,7 +42,7 @@ NAMED = 8  # fields in an error message
 
 @dataclasses.dataclass(frozen=True)
 class LayerSettings:
-    """What LoRA is at one projection: `scaling` is the factor of B A x there."""
+    """What LoRA is at one projection: `scaling` is what B A x is multiplied by there."""
 
     rank: int
     alpha: float
@@ -79,7 +79,7 @@ class LoraConfig:
 
     @property
     def scaling(self) -> float:
-        """The factor of B A x: α / r, or α / √r (rank-stabilised, Kalajdzievski 2023)."""
+        """What B A x is multiplied by: α / r, or α / √r (rank-stabilised, Kalajdzievski 2023)."""
         return self.lora_alpha / (math.sqrt(self.r) if self.use_rslora else self.r)
 
     def for_path(self, path: str) -> LayerSettings:

@@ -135,12 +135,12 @@ def _check_matrices(views: dict[str, np.ndarray], config: LoraConfig, path: Path
             continue
         other = key.removesuffix(A) + B if key.endswith(A) else key.removesuffix(B) + A
         if view.ndim != 2 or other not in views:
-            raise UserError(f"{path}: {key} {list(view.shape)} is not one of two factors; get the adapter again")
+            raise UserError(f"{path}: {key} {list(view.shape)} is not one of two matrices; get the adapter again")
         rank, expected = view.shape[0 if key.endswith(A) else 1], config.for_path(layer).rank
         if rank != expected:
             raise UserError(f"{path}: {key} has rank {rank}, {SETTINGS} says r {expected}; get the adapter again")
     if not any(key.endswith(A) for key in views):
-        raise UserError(f"{path} holds no factors of LoRA; get the adapter again")
+        raise UserError(f"{path} holds no matrices of LoRA; get the adapter again")
 
 
 def _check_range(adapter: Adapter, path: Path) -> None:
@@ -152,4 +152,4 @@ def _check_range(adapter: Adapter, path: Path) -> None:
             largest = given.scaling * given.rank * float(np.abs(a).max()) * float(np.abs(b).max())
             if largest > LARGEST_FLOAT:
                 alpha = f"{given.alpha:g}"
-                raise UserError(f"{path}: lora_alpha {alpha} times {layer}'s factors is beyond float32; get it again")
+                raise UserError(f"{path}: lora_alpha {alpha} times {layer}'s matrices is beyond float32; get it again")

@@ -1,6 +1,6 @@
 """What an adapter's folder holds, in numbers: settings, sizes, and how far each projection was moved.
 
-The product is never formed: ‖B A‖² = Σ (BᵀB) ∘ (A Aᵀ), two matrices of r × r. Nothing here needs Jittor.
+B A is never formed: ‖B A‖² = Σ (BᵀB) ∘ (A Aᵀ), two matrices of r × r. Nothing here needs Jittor.
 """
 
 import math
@@ -18,7 +18,7 @@ from lora.keys import PREFIX, A, B, is_matrix
 
 
 def inspect(directory: Path, base: Path | None = None) -> dict[str, Any]:
-    """A summary that JSON can hold. With the base model's folder, changes are also told relative to its weights.
+    """A summary that JSON can hold. With the base model's folder, changes are also given relative to its weights.
 
     Raises UserError where files are missing or damaged, or where the adapter is not of this base.
     """
@@ -84,7 +84,7 @@ def _projections(adapter: Adapter, base: Path | None) -> list[dict[str, Any]]:
         a, b = (adapter.tensors.get(f"{PREFIX}{path}{kind}", np.zeros(0)) for kind in (A, B))
         given = adapter.config.for_path(path)
         if a.ndim != 2 or b.ndim != 2 or not a.shape[0] == b.shape[1] == given.rank:
-            raise UserError(f"{path}: the adapter's file does not hold two factors of rank {given.rank}")
+            raise UserError(f"{path}: the adapter's file does not hold two matrices of rank {given.rank}")
         change = given.scaling * product_norm(a, b)
         rows.append({"path": path, "A": _norm(a), "B": _norm(b), "change": change})
     if base is not None:

@@ -23,7 +23,7 @@ def plan(
     Raises UserError for what is missing or does not fit.
     """
     source = find(model, adapter, ignore_base)
-    source.ends()  # what is wrong with them is told now
+    source.ends()  # what is wrong with them is raised now
     if not source.adapter.is_classifier:
         if labels is not None:
             raise ParameterError("{labels}: {0} is a language model's adapter, which has no classes", source.folder)

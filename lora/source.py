@@ -1,6 +1,6 @@
 """What is to be loaded, settled once: the base model, its tokenizer, the adapter, and what its run says of itself.
 
-Each file is opened here, once, and everything that can be wrong with it is told here. `lora/load.py` makes a model of
+Each file is opened here, once, and everything that can be wrong with it is raised here. `lora/load.py` makes a model of
 it. Needs no Jittor.
 """
 
@@ -14,7 +14,7 @@ from common.errors import ParameterError, UserError
 from common.files import read_yaml
 from gpt2_jittor.checkpoint.config import GPT2Config
 from gpt2_jittor.checkpoint.generation_config import GenerationConfig, with_end
-from gpt2_jittor.checkpoint.locate import locate
+from gpt2_jittor.checkpoint.locate import is_local, locate
 from gpt2_jittor.checkpoint.stored import StoredModel, open_model
 from gpt2_jittor.checkpoint.tokenizer import add_tokens, check_sizes, load_tokenizer
 from lora.files import Adapter, check_base, read_adapter
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 ARGUMENTS = "arguments.yaml"
-# what is read of a run's arguments, and what each must be where it is there
-KINDS = {"task": str, "model": str, "data_dir": str, "max_length": int}
+# what is read of a run's arguments, and the type of each where it is there
+ARGUMENT_TYPES = {"task": str, "model": str, "data_dir": str, "max_length": int}
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class ModelSource:
             config=_ending_with(self.config, self.tokenizer, before),
             generation=self.generation.ending_with(self.tokenizer, before),
         )
-        source.ends()  # what is wrong with them is told now
+        source.ends()  # what is wrong with them is raised now
         return source, added
 
 
@@ -99,7 +99,7 @@ def find(model: str | None = None, adapter: str | Path | None = None, ignore_bas
     """
     if adapter is None:
         base = open_model(locate(model or "nano"))
-        return of_base(base, load_tokenizer(base.directory), run_arguments(base.directory))
+        return of_base(base, load_tokenizer(base.directory), model)
     folder = Path(adapter)
     found, arguments = read_adapter(folder), run_arguments(folder)
     base = open_model(base_of(folder, found, arguments, model))
@@ -117,10 +117,14 @@ def find(model: str | None = None, adapter: str | Path | None = None, ignore_bas
     return ModelSource(base, config, tokenizer, generation, folder, found, arguments)
 
 
-def of_base(base: StoredModel, tokenizer: Any, arguments: dict[str, Any] | None = None) -> ModelSource:
-    """A model without an adapter. Raises UserError where the tokenizer is another model's."""
+def of_base(base: StoredModel, tokenizer: Any, name: str | None = None) -> ModelSource:
+    """A model without an adapter. Where its `name` is a folder's, that may be a run's.
+
+    Raises UserError where the tokenizer is another model's.
+    """
     check_sizes(tokenizer, base.config)
-    return ModelSource(base, base.config, tokenizer, base.generation, base.directory, arguments=arguments or {})
+    arguments = run_arguments(base.directory) if name and is_local(name) else {}
+    return ModelSource(base, base.config, tokenizer, base.generation, base.directory, arguments=arguments)
 
 
 def base_of(folder: Path, adapter: Adapter, arguments: dict[str, Any], given: str | None = None) -> Path:
@@ -150,9 +154,9 @@ def run_arguments(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     values = {name: value for name, value in read_yaml(path).items() if value is not None}
-    for name, kind in KINDS.items():
-        if name in values and type(values[name]) is not kind:
-            raise UserError(f"{path}: {name} must be {kind.__name__}, not {values[name]!r:.80}")
+    for name, expected in ARGUMENT_TYPES.items():
+        if name in values and type(values[name]) is not expected:
+            raise UserError(f"{path}: {name} must be {expected.__name__}, not {values[name]!r:.80}")
     return values
 
 

@@ -3,17 +3,14 @@
 import contextlib
 import os
 import signal
-from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import pytest
 
-# what they assert is shown as tests' own assertions are
-pytest.register_assert_rewrite(*(path.stem for path in Path(__file__).with_name("support").glob("*.py")))
-
-# a shell lets what it starts in the background ignore Ctrl-C, and so would all that tests start
+# a shell lets what it starts in the background ignore Ctrl-C, `nohup` a closed terminal; so would all that tests start
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture

@@ -1,1 +1,1 @@
-"""What maintainers run."""
+"""What only maintainers run: `tools/cuda` checks CUDA, with a GPU and without one."""

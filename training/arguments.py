@@ -1,7 +1,8 @@
 """Everything that decides a training run, once, in one typed dataclass.
 
 The command line, recipes and `arguments.yaml` derive from it: command line > recipe > defaults. Defaults that depend
-on the data or on each other are None here and settled in `training/setup.py`.
+on the data or on each other are None here and settled in `training/plan.py`, or, where the model's folder decides, in
+`training/setup.py`.
 """
 
 import dataclasses
@@ -34,7 +35,7 @@ def count(default: int | None, help: str, at_least: int = 1) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingArguments:
-    """A run. A value of None is settled once the data is read (`training/setup.py`), or means "not used"."""
+    """A run. A value of None is settled once the data is read (`training/plan.py`), or means "not used"."""
 
     task: str = option("dailydialog", "what to train on")
     model: str = option("nano", "nano, gpt2, gpt2-medium, …, or a folder in Hugging Face's layout")
@@ -128,7 +129,7 @@ def resolve(given: dict[str, Any], recipe: dict[str, Any] | None = None, path: P
         try:
             TrainingArguments(**recipe)
         except UserError as error:
-            raise UserError(f"{path}: {error}") from None
+            raise ParameterError("{path}: {error}", path=path, error=error) from None
     return TrainingArguments(**over(recipe, given))
 
 

@@ -89,7 +89,7 @@ def load(directory: Path, model: GPT2PreTrained, optimizer: AdamW) -> Progress:
 
 
 def settled(directory: Path) -> dict[str, Any]:
-    """The arguments of the run that wrote `directory` that its data have settled, as far as they are told there."""
+    """The arguments of the run that wrote `directory` that its data have settled, as far as they stand there."""
     arguments = read_json(directory / FINGERPRINT).get("arguments", {})
     return {name: arguments[name] for name in SETTLED if name in arguments}
 

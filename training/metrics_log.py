@@ -81,7 +81,7 @@ class MetricsLog:
             self.say(forecast)
 
     def validation(self, step: int, epoch: float, score) -> None:
-        """Logs one validation: a `Score` of `training/evaluation.py`."""
+        """Logs one validation: a `Score` of `generation/scoring.py`."""
         record = {
             "step": step,
             "epoch": round(epoch, 4),

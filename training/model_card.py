@@ -8,7 +8,7 @@ import yaml
 
 from common.files import write_text
 from common.terminal import visible
-from evaluation.losses import Score
+from generation.scoring import Score
 from training.checkpoint import Progress
 from training.setup import Inputs, base_name
 
@@ -20,23 +20,14 @@ def write_card(inputs: Inputs, progress: Progress, trained: int, frozen: int, wh
 
     `whole`: of the best weights on the whole validation set, where the others are of a part of it.
     """
-    given = inputs.arguments
-    lora, classify = given.tuning == "lora", not inputs.task.kind.generates
-    base = base_name(given.model, inputs.source.directory)
-    header = {
-        "library_name": "peft" if lora else "transformers",
-        "pipeline_tag": "text-classification" if classify else "text-generation",
-        "tags": ["gpt2", given.task, *(["lora"] if lora else [])],
-    }
-    if not Path(base).is_dir():  # the hub knows names, not folders
-        header["base_model"] = base
+    given, classify = inputs.arguments, not inputs.task.kind.generates
     before = Score(progress.first_loss, 0, progress.first_accuracy)
     best = Score(progress.best_loss, 0, progress.best_accuracy)
     lines = [
         "---",
-        yaml.safe_dump(header, sort_keys=False).strip(),
+        yaml.safe_dump(_header(inputs), sort_keys=False).strip(),
         "---",
-        f"# {Path(given.model).name} on {given.task}, {'LoRA' if lora else 'full fine-tuning'}",
+        f"# {Path(given.model).name} on {given.task}, {'LoRA' if given.tuning == 'lora' else 'full fine-tuning'}",
         "",
         f"{trained:,} parameters trained, {frozen:,} frozen, in float32{_products(given.precision)}.",
         "",
@@ -60,17 +51,37 @@ def write_card(inputs: Inputs, progress: Progress, trained: int, frozen: int, wh
         "",
         "## Use",
         "```",
-        shlex.join(["python", "generate.py", "--adapter" if lora else "--model", str(given.run_dir)]),
-        shlex.join(["python", "evaluate.py", "--adapter" if lora else "--model", str(given.run_dir)]),
-        "```",
+        *_use(inputs),
     ]
-    if lora:
-        auto = "SequenceClassification" if classify else "CausalLM"
-        labels = f", num_labels={len(inputs.task.labels)}" if classify else ""  # transformers assumes two
-        lines += [f"With PEFT: `AutoPeftModelFor{auto}.from_pretrained(FOLDER, dtype=torch.float32{labels})`."]
-        if classify:  # a batch is pooled at each row's last token that is no pad
-            lines += [f"For batches, `model.config.pad_token_id = {inputs.tokenizer.pad_token_id}`."]
     write_text(given.run_dir / CARD, visible("\n".join(lines) + "\n"))  # names of folders may hold anything
+
+
+def _header(inputs: Inputs) -> dict:
+    """What the hub reads of a card."""
+    lora, classify = inputs.arguments.tuning == "lora", not inputs.task.kind.generates
+    header = {
+        "library_name": "peft" if lora else "transformers",
+        "pipeline_tag": "text-classification" if classify else "text-generation",
+        "tags": ["gpt2", inputs.arguments.task, *(["lora"] if lora else [])],
+    }
+    base = base_name(inputs.arguments.model, inputs.source.directory)
+    return header if Path(base).is_dir() else header | {"base_model": base}  # the hub knows names, not folders
+
+
+def _use(inputs: Inputs) -> list[str]:
+    """The commands that use the run, the end of their block, and how PEFT loads an adapter."""
+    given, classify = inputs.arguments, not inputs.task.kind.generates
+    option = "--adapter" if given.tuning == "lora" else "--model"
+    lines = [shlex.join(["python", command, option, str(given.run_dir)]) for command in ("generate.py", "evaluate.py")]
+    lines.append("```")
+    if given.tuning != "lora":
+        return lines
+    auto = "SequenceClassification" if classify else "CausalLM"
+    labels = f", num_labels={len(inputs.task.labels)}" if classify else ""  # transformers assumes two
+    lines.append(f"With PEFT: `AutoPeftModelFor{auto}.from_pretrained(FOLDER, dtype=torch.float32{labels})`.")
+    if classify:  # a batch is pooled at each row's last token that is no pad
+        lines.append(f"For batches, `model.config.pad_token_id = {inputs.source.tokenizer.pad_token_id}`.")
+    return lines
 
 
 def _products(precision: str) -> str:

@@ -15,7 +15,7 @@ from gpt2_jittor.checkpoint.locate import is_local, locate
 from gpt2_jittor.checkpoint.stored import open_model
 from gpt2_jittor.checkpoint.tokenizer import load_tokenizer
 from lora.config import LoraConfig, projections_of
-from lora.source import ModelSource, of_base, run_arguments
+from lora.source import ModelSource, of_base
 from training.arguments import TrainingArguments
 from training.plan import RunPlan, check_scored, settle
 from training.sample import SamplePrompt, sample_prompt
@@ -104,7 +104,7 @@ def read_base(arguments: TrainingArguments, task: Task) -> tuple[ModelSource, tu
     with errors.collect():
         tokenizer = load_tokenizer(directory)
     errors.raise_all()
-    source = of_base(base, tokenizer, run_arguments(directory))
+    source = of_base(base, tokenizer, arguments.model)
     check_task(source, task, bare=True)
     return source.with_labels(task.labels).for_training(arguments.added_tokens or ())
 

@@ -21,9 +21,9 @@ from common.interrupt import interrupts_deferred
 from common.memory import give_back
 from datasets.batches import Batch
 from datasets.encode import EncodedSet
-from evaluation.losses import Score, evaluate
 from generation.decoding import stream
 from generation.sampling import make_sampler
+from generation.scoring import Score, evaluate
 from gpt2_jittor.checkpoint.fingerprint import digest
 from gpt2_jittor.checkpoint.tokenizer import save_tokenizer, text_of
 from gpt2_jittor.model.pretrained import GPT2PreTrained

@@ -10,7 +10,7 @@ from common.errors import UserError
 from common.hub import fetch
 from datasets import records
 from datasets.example import Dataset, Example, Segment
-from datasets.holdout import part
+from datasets.holdout import select_split
 from datasets.task import INSTRUCT, Task
 from datasets.truncation import fitted, fitted_prompt
 
@@ -44,7 +44,7 @@ def load(split: str, data_dir: Path | None) -> Dataset:
         instructions.append(instruction)
     if not examples:
         raise UserError(f"{path} has no instruction with a response: give Dolly's {FILE}; the first: {dropped[0]}")
-    return Dataset("dolly", split, part(examples, instructions, split, SHARES), dropped)
+    return Dataset("dolly", split, select_split(examples, instructions, split, SHARES), dropped)
 
 
 def prompt(instruction: str, context: str = "") -> Example:

@@ -10,7 +10,7 @@ from common.errors import UserError
 from common.hub import fetch
 from datasets import records
 from datasets.example import Dataset, Example, Segment
-from datasets.holdout import part, shares_of
+from datasets.holdout import select_split, shares_of
 from datasets.read import read_text
 from datasets.task import CLASSIFY, Task
 from datasets.truncation import fitted, fitted_prompt
@@ -34,7 +34,7 @@ def load(split: str, data_dir: Path | None) -> Dataset:
     if not examples:
         raise UserError(f"{path} is empty: it needs a `text;label` line for each message")
     messages = [example.segments[0].text for example in examples]
-    return Dataset("emotion", split, part(examples, messages, split, shares_of(data_dir, {})))
+    return Dataset("emotion", split, select_split(examples, messages, split, shares_of(data_dir, {})))
 
 
 def prompt(text: str) -> Example:

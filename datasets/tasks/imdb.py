@@ -13,7 +13,7 @@ from common.hub import fetch
 from datasets import records
 from datasets.encode import dialogue_prompt, packed
 from datasets.example import Dataset, Example, Segment
-from datasets.holdout import part, shares_of
+from datasets.holdout import select_split, shares_of
 from datasets.read import read_text
 from datasets.task import TEXT, Task
 from datasets.tasks.text import beginning
@@ -44,7 +44,7 @@ def load(split: str, data_dir: Path | None) -> Dataset:
         raise UserError(f"{data_dir or REPOSITORY} has no review for {split}: give aclImdb's folder{first}")
     keys = [example.segments[0].text for example in examples]
     shares = shares_of(data_dir, {"validation": VALIDATION} if FILES[split] == "train" else {})
-    return Dataset("imdb", split, part(examples, keys, split, shares), dropped)
+    return Dataset("imdb", split, select_split(examples, keys, split, shares), dropped)
 
 
 def clean(review: str) -> str:

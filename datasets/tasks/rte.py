@@ -10,7 +10,7 @@ from pathlib import Path
 from common.hub import fetch
 from datasets import records
 from datasets.example import Dataset, Example, Segment
-from datasets.holdout import part, shares_of
+from datasets.holdout import select_split, shares_of
 from datasets.task import CLASSIFY, Task
 from datasets.truncation import fitted, fitted_prompt
 
@@ -41,7 +41,7 @@ def load(split: str, data_dir: Path | None) -> Dataset:
         examples.append(Example(prompt(text, sentence).segments, where, label=label))
         texts.append(text)
     shares = shares_of(data_dir, {"validation": VALIDATION} if name == "train" else {})
-    return Dataset("rte", split, part(examples, texts, split, shares))
+    return Dataset("rte", split, select_split(examples, texts, split, shares))
 
 
 def prompt(sentence1: str, sentence2: str) -> Example:

@@ -14,7 +14,7 @@ from common.errors import UserError
 from common.hub import fetch
 from datasets import records
 from datasets.example import Dataset, Example, Segment
-from datasets.holdout import part, shares_of
+from datasets.holdout import select_split, shares_of
 from datasets.read import read_text
 from datasets.task import QA, Task
 from datasets.truncation import fitted, windowed_prompt
@@ -63,7 +63,7 @@ def load(split: str, data_dir: Path | None) -> Dataset:
         first = f"; the first: {dropped[0]}" if dropped else ""
         raise UserError(f"{path} has no question: give SQuAD's {FILES[split]} file{first}")
     shares = shares_of(data_dir, {"validation": VALIDATION} if FILES[split] == "train" else {})
-    examples = part(examples, titles, split, shares)
+    examples = select_split(examples, titles, split, shares)
     unanswerable = sum(not example.references for example in examples)
     notes = [f"questions without an answer: {unanswerable:,}"] if unanswerable else []
     return Dataset("squad", split, examples, dropped, notes)

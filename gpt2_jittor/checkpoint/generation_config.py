@@ -100,8 +100,8 @@ class GenerationConfig:
             return cls(read_json(path), path)
         path = Path(directory) / "config.json"
         settings = read_json(path) if settings is None else settings
-        told = {name: value for name, value in settings.items() if value is not None}
-        return cls({COPIED: True} | {name: told[name] for name in (*IDS, *SETTINGS, *FOREIGN) if name in told}, path)
+        known = {name: value for name, value in settings.items() if value is not None}
+        return cls({COPIED: True} | {name: known[name] for name in (*IDS, *SETTINGS, *FOREIGN) if name in known}, path)
 
     @property
     def end_ids(self) -> tuple[int, ...]:

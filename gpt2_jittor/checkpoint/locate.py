@@ -81,7 +81,7 @@ def _from_hub(repo_id: str, old_id: str | None = None) -> Path:
 def _cached(repo_id: str, damaged: list[str]) -> Path | None:
     """A repository's snapshot in the cache, if it is whole: a download may have ended early.
 
-    What was damaged since, as far as can be told before it is read, is added to `damaged`.
+    What was damaged since, as far as can be known before it is read, is added to `damaged`.
     """
     config = hub.cached(repo_id, "config.json")
     if config is None:

@@ -1,4 +1,4 @@
-"""What a tokenizer.json brings along beside GPT-2's own parts: bounded in time, and told in one line where it fails.
+"""What a tokenizer.json brings along beside GPT-2's own parts: bounded in time, and one line where it fails.
 
 One from elsewhere may hold a pattern that takes for ever on some text. The library gives up within a match, by a panic
 that prints a dump, but not within a text, where each place begins another match. Other parts panic on odd settings.

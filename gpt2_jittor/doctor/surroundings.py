@@ -1,4 +1,4 @@
-"""The room that training has on this machine, and its way to the hub: a check each."""
+"""The memory and the disk that training has on this machine, and its way to the hub: a check each."""
 
 import contextlib
 import os

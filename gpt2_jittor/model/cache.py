@@ -1,9 +1,9 @@
 """Keys and values of the tokens so far, so that a new token costs one token's work.
 
-A layer's keys are one array [slots, capacity, width] with room to spare, and a table tells each row of the batch in
-which slot each of its tokens stands. So a token is written once, where it stays: rows that are moved, doubled or left
-out (beams, ended texts) change the table alone. Only when the room runs out, or when the composed operators need keys
-side by side, are they copied into new arrays.
+A layer's keys are one array [slots, capacity, width], larger than its tokens need, and a table tells each row of the
+batch in which slot each of its tokens stands. So a token is written once, where it stays: rows that are moved, doubled
+or left out (beams, ended texts) change the table alone. Only when the capacity runs out, or when the composed operators
+need keys side by side, are they copied into new arrays.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from gpt2_jittor.runtime.backend import jt
 
 PAD = -1  # in the table: a token that nobody sees
-LEAST_ROOM = 32
+LEAST_GROWTH = 32  # tokens
 
 
 class KVCache:
@@ -63,14 +63,14 @@ class KVCache:
         self._layers[layer] = (keys, values)
         return keys, values
 
-    def make_room(self) -> np.ndarray:
-        """Announces one new token of each row, for which every layer then has room at its row's own slot.
+    def reserve(self) -> np.ndarray:
+        """Announces one new token of each row, for which every layer then has a place at its row's own slot.
 
         Returns the table with it, int32 [batch, all].
         """
         batch = len(self._table)
         if self._offset + self.length >= self._capacity or batch > self._slots:
-            self._rearrange(max(2 * self.length, self.length + LEAST_ROOM))
+            self._rearrange(max(2 * self.length, self.length + LEAST_GROWTH))
         self._table = np.concatenate([self._table, np.arange(batch, dtype=np.int32)[:, None]], axis=1)
         return self._table
 

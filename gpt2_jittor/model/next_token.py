@@ -68,5 +68,5 @@ def _next_token(model: GPT2LMHeadModel, ids: np.ndarray, cache: KVCache):
     counts = cache.counts() + 1
     if counts.max() > model.config.n_positions:
         raise ValueError(f"{counts.max()} tokens do not fit {model.config.n_positions} positions")
-    table = cache.make_room()
+    table = cache.reserve()
     return cache.step(ids, counts - 1, table, cache.layers, cache.offset)

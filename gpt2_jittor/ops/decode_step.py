@@ -62,8 +62,8 @@ class DecodeStep:
     def __call__(self, ids: np.ndarray, positions: np.ndarray, table: np.ndarray, layers: Mapping, offset: int):
         """Logits, float32 [rows, vocab], of ids at positions, both [rows].
 
-        table [rows, tokens], layers and offset are those of a KVCache that made room; the new keys and values are
-        written into its arrays, so the result must be fetched before the next step.
+        table [rows, tokens], layers and offset are those of a KVCache that has reserved a place for them; the new keys
+        and values are written into its arrays, so the result must be fetched before the next step.
         """
         inputs = [jt.array(np.stack([ids, positions]).astype(np.int32)), jt.array(table), *self._inputs]
         for layer in range(len(layers)):

@@ -46,7 +46,7 @@ def add_dropped(x, y, p: float):
 
 def composed(x, p: float, seed: int):
     """`dropout` in plain Jittor, with a given seed: the same mask as the kernel's."""
-    return x * factors(x.shape, p, seed)
+    return x * scaled_mask(x.shape, p, seed)
 
 
 def threshold(p: float) -> int:
@@ -54,7 +54,7 @@ def threshold(p: float) -> int:
     return min(int(p * 2**32), 2**32 - 1)
 
 
-def factors(shape, p: float, seed: int):
+def scaled_mask(shape, p: float, seed: int):
     """0 or 1 / (1 − p) for each element, by its flat index: `kernels/random.h`, in Jittor's operators."""
     count = int(np.prod(shape))
     index = jt.arange(max(count, 2), dtype="uint32")  # of a single uint32, Jittor computes something else

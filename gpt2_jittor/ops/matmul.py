@@ -1,11 +1,11 @@
 """Matrix products in float16 or bfloat16, everything else in float32.
 
-A product rounds its two factors to the half type, sums in float32, and rounds its result to the half type once; what
+A product rounds its two inputs to the half type, sums in float32, and rounds its result to the half type once; what
 comes back is float32 again, so sums, norms, softmax and loss around it never see anything else. The gradient's
 products are made in the same way. That is what `torch.autocast` does.
 
 On CUDA the products are `cublasGemmEx` and `cublasGemmStridedBatchedEx`, called through Jittor's own operators
-`cublas_matmul` and `cublas_batched_matmul` with both factors in the half type: inputs and result CUDA_R_16F or
+`cublas_matmul` and `cublas_batched_matmul` with both inputs in the half type: inputs and result CUDA_R_16F or
 CUDA_R_16BF, compute type CUBLAS_COMPUTE_32F, algorithm CUBLAS_GEMM_DEFAULT_TENSOR_OP (Jittor 1.3.11, CUDA 11 and
 later). With CUDA 10 it asks for sums in float16 and hands over α and β of another type: `runtime/precision.py` refuses
 that.
@@ -18,7 +18,7 @@ Of Jittor's own switches none is used, as each of them changes float32 as well:
   stream's sums and AdamW's included; from float32 it never gets to bfloat16, and below 4 it does nothing of use here.
 
 The CPU has no such products: Jittor would sum in the half type, and cuts bfloat16 off where CUDA rounds to the nearest.
-There, for tests, factors and results are rounded in the same places, around a product in float32: products of two half
+There, for tests, inputs and results are rounded in the same places, around a product in float32: products of two half
 numbers are exact in float32, so the two devices differ by the order of a sum alone.
 """
 

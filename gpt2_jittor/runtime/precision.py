@@ -1,6 +1,6 @@
 """Which precisions a model can compute in, and where: to be asked before Jittor is imported.
 
-What a precision does is told in `ops/matmul.py`.
+What a precision does stands in `ops/matmul.py`.
 """
 
 from common.errors import ParameterError

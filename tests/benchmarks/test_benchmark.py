@@ -122,3 +122,12 @@ def test_a_race_prints_a_table_and_writes_figures_and_bars(tmp_path):
         assert all(row["outcome"] in (4.0, 32.0) for row in table)
     assert picture.read_bytes().startswith(PNG)
     assert_one_line_error(command("benchmark.py", "decode", "--rounds", 0), "--rounds", "at least 1")
+
+
+def test_a_chats_next_turn_begins_alike_with_what_was_kept_and_without(tmp_path):
+    result = command("benchmark.py", "chat", "--size", "tiny", "--rounds", 1, "--json", tmp_path / "race.json")
+    assert result.returncode == 0, result.stderr
+    (table,) = json.loads((tmp_path / "race.json").read_text(encoding="utf-8"))["races"].values()
+    sides = ("this project", "transformers + PEFT")
+    assert [row["name"] for row in table] == [*(f"{side}, history kept" for side in sides), *sides]
+    assert len({row["outcome"] for row in table}) == 1  # the same token

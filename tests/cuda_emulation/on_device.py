@@ -108,7 +108,7 @@ def test_masks_are_the_generators_on_this_device_too(seed, p):
         h = (h ^ (h >> np.uint32(13))) * np.uint32(0xC2B2AE35)
         h = h ^ (h >> np.uint32(16))
     expected = (h >= np.uint32(dropout.threshold(p))).astype(np.float32) / np.float32(1 - p)
-    found = dropout.factors((3, 5, 7), p, seed).numpy()
+    found = dropout.scaled_mask((3, 5, 7), p, seed).numpy()
     np.testing.assert_allclose(found.reshape(-1), expected, rtol=1e-6)  # a division, in fast math
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from common.errors import UserError
 from datasets.example import Example, Segment
-from datasets.holdout import part, shares_of
+from datasets.holdout import select_split as part
+from datasets.holdout import shares_of
 from datasets.read import read_text
 from datasets.records import BATCH, find, label, records, text
 

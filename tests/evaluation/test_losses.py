@@ -10,9 +10,9 @@ from references import example_logits, example_losses
 from datasets import tasks
 from datasets.encode import IGNORED, Encoded, EncodedSet
 from datasets.example import Example, Segment
-from evaluation.losses import cross_entropy, evaluate, losses
 from generation.engine import Engine
 from generation.options import GenerationOptions
+from generation.scoring import cross_entropy, evaluate, losses
 from gpt2_jittor import GPT2ForSequenceClassification, GPT2LMHeadModel
 from gpt2_jittor.checkpoint.tokenizer import load_tokenizer
 

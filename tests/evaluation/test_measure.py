@@ -17,13 +17,13 @@ from datasets.encode import IGNORED, Encoded, EncodedSet
 from datasets.example import Dataset, Example, Segment
 from evaluation import measure as module
 from evaluation import report
-from evaluation.losses import Losses
 from evaluation.measure import loss_figures, measure, trivial
 from evaluation.report import write_predictions
 from generation import decoding
 from generation.decoding import Generated
 from generation.engine import Engine
 from generation.options import GenerationOptions
+from generation.scoring import Losses
 from gpt2_jittor import GPT2ForSequenceClassification, GPT2LMHeadModel
 from gpt2_jittor.checkpoint.tokenizer import load_tokenizer
 

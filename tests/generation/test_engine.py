@@ -3,17 +3,21 @@
 import numpy as np
 import pytest
 import tiny
+import torch
+import transformers
 
 import generation
 from common.errors import UserError
 from datasets import tasks
+from datasets.encode import IGNORED
+from datasets.example import Example, Segment
 from generation import decoding
 from generation.engine import Engine
 from generation.options import GenerationOptions
 from gpt2_jittor import GPT2LMHeadModel
 from gpt2_jittor.checkpoint.tokenizer import load_tokenizer
 
-CHAT, SQUAD, TEXT = (tasks.find(name) for name in ("dailydialog", "squad", "text"))
+CHAT, EMOTION, SQUAD, TEXT = (tasks.find(name) for name in ("dailydialog", "emotion", "squad", "text"))
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +102,25 @@ def test_a_chats_next_turn_costs_what_is_new(engine, fed):
     assert fed[turn] <= len(ids) - len(kept) and (fed[turn] < len(ids) - len(kept) or not spelled)
 
 
+def test_scores_are_the_models_own_of_what_is_said_behind_what_is_given(engine, folder, rng):
+    """Beside transformers, one example at a time and without a pad."""
+    turns = [[random_text(rng, 9), random_text(rng, 12)], [random_text(rng, 3), "a", random_text(rng, 20)]]
+    chat = engine(CHAT)
+    examples = [Example(tuple(Segment(t.strip() or "a", scored=i > 0) for i, t in enumerate(each))) for each in turns]
+    theirs = transformers.GPT2LMHeadModel.from_pretrained(folder).eval()
+    for (log_prob, count), item in zip(
+        chat.scores(examples), CHAT.encode(examples, chat.tokenizer, 99).items, strict=True
+    ):
+        ids = torch.tensor(item.input_ids[None]).long()
+        with torch.no_grad():
+            log_probs = theirs(ids).logits[0].double().log_softmax(-1)
+        scored = np.flatnonzero(item.labels[1:] != IGNORED)
+        expected = sum(log_probs[place, item.labels[place + 1]].item() for place in scored)
+        assert (count, log_prob) == (len(scored), pytest.approx(expected, rel=1e-5))
+    with pytest.raises(UserError, match="fit"):
+        chat.scores([Example((Segment("a", scored=False), Segment("b" * 200, scored=True)))])
+
+
 def test_a_stream_that_nobody_reads_to_its_end_leaves_no_trace(engine, rng):
     keeping, prompt = engine(), random_text(rng, 30)
     pieces = keeping.stream(prompt)
@@ -122,6 +145,40 @@ def test_a_step_that_fails_leaves_no_trace(engine, rng, monkeypatch):
         said(keeping, prompt + " c")
     for again in (prompt + " c", prompt + " c d", prompt):
         assert said(keeping, again) == said(engine(), again)
+
+
+def test_two_streams_of_one_engine_do_not_mix(engine, rng):
+    for _ in range(4):
+        keeping, common = engine(), random_text(rng, 20)
+        prompts = [common + random_text(rng, 9) for _ in range(2)]
+        said(keeping, common)
+        streams, texts = [keeping.stream(prompt) for prompt in prompts], ["", ""]
+        for _ in range(30):
+            for index in rng.permutation(2):
+                texts[index] += next(streams[index], "")
+        assert texts == [said(engine(), prompt) for prompt in prompts]
+
+
+def test_what_a_task_does_not_do_is_told_in_one_line(engine, folder, tmp_path):
+    with pytest.raises(UserError, match="^text has no classes: let it answer$"):
+        engine().classify("a")
+    classifier = generation.load(tiny.classifier_folder(tmp_path / "classifier", 3, EMOTION.labels), task="emotion")
+    assert sum(classifier.classify("i feel warm").values()) == pytest.approx(1)
+    for act in (classifier.answer, said_by(classifier)):
+        with pytest.raises(UserError, match="^emotion has classes and says nothing: let it classify$"):
+            act("i feel warm")
+
+
+def said_by(engine: Engine):
+    return lambda asked: said(engine, asked)
+
+
+def test_texts_that_training_packs_are_scored_one_by_one(engine, rng):
+    texts = [random_text(rng, length) for length in (5, 150, 30)]
+    examples = [Example((Segment(text, scored=True),)) for text in texts]
+    together = engine().scores(examples)
+    assert [count for _, count in together] == [5, 149, 30]  # of a text of two windows each window's first is given
+    assert together == [pytest.approx(engine().scores([example])[0], rel=1e-5) for example in examples]
 
 
 def test_a_long_chat_is_cut_from_the_front_and_begins_anew(engine, rng):

@@ -190,7 +190,7 @@ def identity(world, tmp_path):
     def of(folder):
         given = TrainingArguments(model=str(folder), output_dir=str(tmp_path / "run"), data_dir=str(tmp_path / "data"))
         inputs = read_inputs(given, say=lambda text: None)
-        return run_fingerprint(inputs.plan, digest(open_model(inputs.directory)), 5, "cpu")
+        return run_fingerprint(inputs.plan, digest(open_model(inputs.source.directory)), 5, "cpu")
 
     return of
 

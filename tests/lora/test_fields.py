@@ -201,11 +201,11 @@ def test_a_rank_that_the_file_does_not_hold_is_told_from_its_shapes(tmp_path, r)
     "stored, words",
     [
         (factors(8, b_rank=7), "lora_B.weight has rank 7"),
-        ({"lora_A.weight": factors(8)["lora_A.weight"]}, "is not one of two factors"),
-        ({"lora_B.weight": factors(8)["lora_B.weight"]}, "is not one of two factors"),
-        (factors(8) | {"lora_A.weight": np.zeros(8, np.float32)}, "is not one of two factors"),
-        ({"bias": np.zeros(18, np.float32)}, "no factors"),
-        ({}, "no factors"),
+        ({"lora_A.weight": factors(8)["lora_A.weight"]}, "is not one of two matrices"),
+        ({"lora_B.weight": factors(8)["lora_B.weight"]}, "is not one of two matrices"),
+        (factors(8) | {"lora_A.weight": np.zeros(8, np.float32)}, "is not one of two matrices"),
+        ({"bias": np.zeros(18, np.float32)}, "no matrices"),
+        ({}, "no matrices"),
     ],
 )
 def test_factors_that_are_none_are_refused(tmp_path, stored, words):

@@ -8,7 +8,7 @@ from transformers.activations import ACT2FN
 
 from gpt2_jittor.ops import fused
 from gpt2_jittor.ops.activation import ACTIVATIONS
-from gpt2_jittor.ops.dropout import factors, seeds
+from gpt2_jittor.ops.dropout import scaled_mask, seeds
 from gpt2_jittor.ops.linear import linear
 from gpt2_jittor.ops.lora_linear import lora_linear
 from gpt2_jittor.runtime.backend import jt
@@ -54,7 +54,7 @@ def test_a_projection_with_lora_is_torchs(way, rng, shape, dropout, activation):
     ]
     seed = int(rng.integers(2**32))
     seeds.restart(seed, 2)
-    mask = torch.tensor(factors((batch, time, inputs), dropout, seeds.next()).numpy()).double()
+    mask = torch.tensor(scaled_mask((batch, time, inputs), dropout, seeds.next()).numpy()).double()
     seeds.restart(seed, 2)
 
     def torch_lora(x, weight, bias, a, b):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from evaluation.losses import Score
+from generation.scoring import Score
 from training.forecast import Forecast, duration
 from training.metrics_log import MetricsLog
 

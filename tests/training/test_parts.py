@@ -11,7 +11,7 @@ import transformers
 from common.errors import UserError
 from common.options import option_name
 from datasets.encode import Encoded, EncodedSet
-from evaluation.losses import evaluate
+from generation.scoring import evaluate
 from gpt2_jittor import GPT2LMHeadModel
 from gpt2_jittor.runtime.backend import jt
 from training.arguments import TrainingArguments, read_recipe, resolve

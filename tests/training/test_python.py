@@ -12,7 +12,7 @@ import lora
 from common.errors import UserError
 from datasets.encode import IGNORED, Encoded, EncodedSet, packed
 from datasets.example import Example, Segment
-from evaluation.losses import evaluate
+from generation.scoring import evaluate
 from gpt2_jittor import GPT2LMHeadModel
 from gpt2_jittor.checkpoint.tokenizer import load_tokenizer
 from training import Trainer, TrainingArguments

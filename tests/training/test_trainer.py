@@ -18,7 +18,7 @@ import lora
 import train
 from common.errors import UserError
 from datasets.batches import collate, plan_batches
-from evaluation.losses import evaluate
+from generation.scoring import evaluate
 from gpt2_jittor import GPT2LMHeadModel
 from training import trainer as trainer_module
 from training.arguments import read_recipe, resolve

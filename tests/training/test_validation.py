@@ -7,7 +7,7 @@ import pytest
 from runs import arguments, build_world, metrics, names, run
 
 import lora
-from evaluation.losses import evaluate
+from generation.scoring import evaluate
 from gpt2_jittor import GPT2LMHeadModel
 from training import trainer as trainer_module
 from training.metrics_log import read_run

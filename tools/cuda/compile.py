@@ -52,7 +52,7 @@ def find_nvcc() -> Toolkit:
 
 
 def run_on_emulator(kernels: bool) -> dict:
-    """The report of `cuda_operators.py`, with this project's kernels or without."""
+    """The report of `tools/cuda/operators.py`, with this project's kernels or without."""
     command = [sys.executable, "-m", "tests.cuda_emulation.run", sys.executable, "-m", "tools.cuda.operators"]
     variables = os.environ | {"GPT2_JITTOR_CUDA_KERNELS": str(int(kernels))}
     variables.pop("cc_path", None)  # the emulator compiles with the usual g++

@@ -1,6 +1,6 @@
 """What a training step and a generated token make Jittor compile and run on CUDA, as JSON on the last line.
 
-Run on the emulated device by `cuda_compile.py` and by a test. Sizes are tiny: operators do not depend on them.
+Run on the emulated device by `tools/cuda/compile.py` and by a test. Sizes are tiny: operators do not depend on them.
 """
 
 import ctypes
@@ -72,11 +72,11 @@ def profiled(work: Callable) -> list[dict]:
 
 def counted(work: Callable) -> dict[str, int]:
     """What `work` asks of the emulated device: launches, products, copies."""
-    told = ctypes.CDLL("libcudart.so.12").emulationCounts
-    told.restype = ctypes.c_char_p
-    before = json.loads(told())
+    counts_as_json = ctypes.CDLL("libcudart.so.12").emulationCounts
+    counts_as_json.restype = ctypes.c_char_p
+    before = json.loads(counts_as_json())
     work()
-    after = json.loads(told())
+    after = json.loads(counts_as_json())
     return {name: count - before[name] for name, count in after.items() if isinstance(count, int)}
 
 

@@ -102,7 +102,7 @@ static inline void mix(const float* values, long n, const float* weights, long t
         std::copy(rest, rest + n, out);
 }
 
-// One head of one row: writes the new key and value, then attends. `scores` has room for all tokens.
+// One head of one row: writes the new key and value, then attends. `scores` holds all tokens.
 static void attend(const Step& s, float scale, float* keys, float* values, long row, long head, const float* qkv,
                    float* out, float* scores) {
     const long dim = s.width / s.heads, at = head * dim, last = s.tokens - 1;
@@ -124,7 +124,7 @@ static void attend(const Step& s, float scale, float* keys, float* values, long 
 }
 
 // y = x w in this thread's columns. Each thread reads its share of the weight's rows, from end to end; where threads are
-// so many that their parts would be as large as the weight, only its columns. `parts` has room for every thread's part of
+// so many that their parts would be as large as the weight, only its columns. `parts` holds every thread's part of
 // the sums; a barrier must follow before it is used again.
 static void own_columns(const Plain& w, const float* x, float* y, long rows, long first, long last, float* parts) {
     const long thread = omp_get_thread_num(), threads = omp_get_num_threads(), size = rows * w.outputs;

@@ -1,4 +1,7 @@
-"""Validation: the mean loss over scored tokens, so that long and short examples count by what they score."""
+"""How probable a model finds what is there: the loss of each example's scored tokens, or of its class.
+
+The mean is over scored tokens, so that long and short examples count by what they score.
+"""
 
 import math
 from collections.abc import Callable, Sequence
