@@ -31,7 +31,7 @@ AGAIN = {  # what is compared: where, and which of the tests there
         ["tests/model/test_classifier.py", "tests/lora/test_classification.py"],
         "logits_are or each_gradient or merged",
     ),
-    "evaluation": (["tests/evaluation/test_losses.py"], "alone or mean_over"),
+    "evaluation": (["tests/generation/test_scoring.py"], "alone or mean_over"),
     "generation": (["tests/generation/test_batches.py"], "greedy_batch or sampler_draws or selected_rows"),
     "dropout": (["tests/ops/test_ops.py"], "dropout or dropped"),
     "kernels of our own": (

@@ -168,15 +168,15 @@ def test_an_adapter_of_an_older_version_is_used_on_its_base_alone(world, tmp_pat
     from gpt2_jittor.checkpoint.fingerprint import _first_form
 
     older = rewritten(world / "talks", tmp_path / "older", _first_form(world / "base"))
-    assert find(str(world / "base"), older).adapter == older
+    assert find(str(world / "base"), older).folder == older
     assert_refused(lambda: find(str(world / "weights"), older), ANOTHER, "its weights differ", "--ignore-base")
-    assert find(str(world / "weights"), older, ignore_base=True).adapter == older
+    assert find(str(world / "weights"), older, ignore_base=True).folder == older
 
 
 def test_an_adapter_that_tells_nonsense_of_its_base_is_refused_in_one_line(world, tmp_path):
     strange = rewritten(world / "talks", tmp_path / "strange", '{"version": 2, "config": {"n_layer": 1000000000}}')
     assert_refused(lambda: find(str(world / "base"), strange), ANOTHER, "cannot be read", "--ignore-base")
-    assert find(str(world / "base"), strange, ignore_base=True).adapter == strange
+    assert find(str(world / "base"), strange, ignore_base=True).folder == strange
 
 
 # --- a run that is taken up again: nothing at all may be another

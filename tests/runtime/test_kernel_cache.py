@@ -60,9 +60,8 @@ def assert_one_line(ended: subprocess.CompletedProcess, *words) -> None:
 
 def cache_at(home: Path) -> Path:
     """Where Jittor keeps its cache if that is the home."""
-    said = (
-        "from gpt2_jittor import runtime; runtime.prepare('cpu'); import jittor_utils; print(jittor_utils.cache_path)"
-    )
+    prepared = "from gpt2_jittor.runtime import runtime; runtime.prepare('cpu')"
+    said = f"{prepared}; import jittor_utils; print(jittor_utils.cache_path)"
     environment = {name: value for name, value in os.environ.items() if name != "cache_name"} | {"HOME": str(home)}
     ended = subprocess.run(
         [sys.executable, "-c", said], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=True

@@ -92,7 +92,9 @@ def test_what_the_user_set_is_kept(machine):
 
 @pytest.mark.parametrize("cc_path", [None, "/nowhere/g++"])
 def test_a_machine_without_a_compiler_gets_one_line(tmp_path, cc_path):
-    program = "from common.command import run_command; from gpt2_jittor import runtime; run_command(runtime.prepare)"
+    program = (
+        "from common.command import run_command; from gpt2_jittor.runtime import runtime; run_command(runtime.prepare)"
+    )
     environment = {**os.environ, "PATH": str(tmp_path)} | ({"cc_path": cc_path} if cc_path else {})
     if not cc_path:
         environment.pop("cc_path", None)
