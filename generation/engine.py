@@ -100,11 +100,12 @@ class Engine:
 
         A chat forgets its oldest turns instead, and a long context is read in windows.
         """
+        prompt = self.encode(example) if self.task.kind.generates else None
         if self.task.kind.refuses_long:
             (whole,) = self.task.encode_prompt(example, self.tokenizer, np.iinfo(np.int64).max)
             if len(whole) > self.max_prompt_tokens:
                 raise UserError(f"the input takes {len(whole)} tokens, {self.max_prompt_tokens} fit: shorten it")
-        return self.encode(example)
+        return prompt or self.encode(example)
 
     def can_stream(self, prompt: Prompt) -> bool:
         """Whether its answer can be shown while it is made: nothing is chosen among several."""

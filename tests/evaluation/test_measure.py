@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -92,7 +93,8 @@ def test_classes_are_measured_as_worked_by_hand(monkeypatch, tokenizer):
     monkeypatch.setattr(module, "losses", lambda *given: found)
     segments = RTE.prompt("tea", "sun").segments
     examples = [Example(segments, f"dev.tsv:{n}", label=label) for n, label in enumerate([0, 0, 0, 1], 2)]
-    result, *_ = measured(None, tokenizer, RTE, examples)
+    model = SimpleNamespace(config=SimpleNamespace(n_positions=101))
+    result, *_ = measured(model, tokenizer, RTE, examples)
     values = {name: figure.value for name, figure in result.figures.items()}
     of_classes = [2 * 2 / (2 * 2 + 1), 2 * 1 / (2 * 1 + 1)]  # one of class 0 was taken for class 1
     assert values["accuracy"] == 75 and values["macro_f1"] == pytest.approx(100 * np.mean(of_classes))
