@@ -115,7 +115,8 @@ def test_a_score_counts_the_end_token_and_is_the_models_own_under_a_penalty(fold
 
 
 def test_beams_are_those_of_the_search_alone(model, tokenizer, rng):
-    decoding = Greedy(max_new_tokens=8, num_beams=3, samples=2, length_penalty=0.3, no_repeat_ngram_size=2, batch_size=7)
+    how = {"num_beams": 3, "samples": 2, "length_penalty": 0.3, "no_repeat_ngram_size": 2}
+    decoding = Greedy(max_new_tokens=8, batch_size=7, **how)
     answers = Engine(model, tokenizer, CHAT, decoding)
     prompts = random_prompts(rng, 4)
     for example, several in zip(prompts, answers.answers(prompts), strict=True):
