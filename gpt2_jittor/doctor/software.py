@@ -62,7 +62,9 @@ def jittor() -> Row:
         return Row("Jittor", "failed", "not installed", INSTALL)
     if version != JITTOR_TESTED:
         return Row("Jittor", "warning", f"{version}; {JITTOR_TESTED} is what is tested", INSTALL)
-    works, said = run(sys.executable, "-c", "from gpt2_jittor import runtime; print(runtime.core_is_compiled())")
+    works, said = run(
+        sys.executable, "-c", "from gpt2_jittor.runtime.runtime import core_is_compiled; print(core_is_compiled())"
+    )
     if not works:
         mend = f"mend the other rows; if that is not it: {INSTALL} --force-reinstall"
         return Row("Jittor", "failed", f"{version}, cannot be imported: {said[-1]}", mend)

@@ -111,7 +111,7 @@ def test_a_run_is_taken_up_only_by_the_one_that_wrote_it(base, tmp_path):
         trainer_of(base, tmp_path)
     with pytest.raises(UserError, match="the data are others"):
         trainer_of(base, tmp_path, resume=True, train_seed=5)
-    with pytest.raises(UserError, match="lora-dropout was 0.1 and is 0.2 now"):
+    with pytest.raises(UserError, match="lora_dropout was 0.1 and is 0.2 now"):
         trainer_of(base, tmp_path, resume=True, lora_settings={"lora_dropout": 0.2})
 
 
