@@ -28,7 +28,7 @@ def random_model(size: str, folder: Path, seed: int = 0, **changes) -> Path:
     from transformers import PreTrainedTokenizerFast
 
     from gpt2_jittor.checkpoint.initial import initial_weights
-    from gpt2_jittor.checkpoint.weights import write_model
+    from gpt2_jittor.checkpoint.write import write_model
 
     config = GPT2Config(**SIZES[size], **changes)
     width, inner = config.n_embd, config.mlp_size

@@ -8,7 +8,7 @@ from common.errors import UserError
 from gpt2_jittor.checkpoint.weights import differences
 from gpt2_jittor.model.layers import TiedHead
 from gpt2_jittor.model.pretrained import GPT2PreTrained
-from lora.attach import adapter_config, adapter_names, attach, detach, is_merged, mark_trainable, matrix_shapes
+from lora.attach import adapter_names, attach, detach, is_merged, mark_trainable, matrix_shapes
 from lora.config import LoraConfig
 from lora.files import Adapter, check_base, read_adapter, write_adapter
 from lora.keys import PREFIX, is_matrix
@@ -20,7 +20,7 @@ def save_adapter(model: GPT2PreTrained, directory: str | Path) -> None:
     Raises UserError where the model has no LoRA, where a layer of it that is saved whole has 16 bits, or where the
     folder cannot be written.
     """
-    config = adapter_config(model)
+    config = model.adapter_config
     if config is None:
         raise UserError("this model has no LoRA to save; inject it first")
     model.check_full("save the adapter", adapter_names(model))
@@ -134,7 +134,7 @@ def _attach_unless_there(model: GPT2PreTrained, adapter: Adapter, source: str | 
 
     None, and nothing is done, where the very same is there already, and not merged.
     """
-    present = adapter_config(model)
+    present = model.adapter_config
     if present is None:
         check_matrices(model, adapter, source)
         return attach(model, adapter.config)

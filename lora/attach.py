@@ -80,11 +80,6 @@ def detach(model: GPT2PreTrained, originals: dict) -> None:
     model._set_training(model.is_training())
 
 
-def adapter_config(model: GPT2PreTrained) -> LoraConfig | None:
-    """The configuration that was injected, None for a plain model."""
-    return model.adapter_config
-
-
 def mark_trainable(model: GPT2PreTrained, trained: bool = True) -> None:
     """Freezes every parameter but those of the adapter; those too where `trained` is false."""
     adapter = set(adapter_names(model)) if trained else set()
@@ -100,7 +95,7 @@ def adapter_names(model: GPT2PreTrained) -> list[str]:
 
     They are what its layers add, the layers that are saved whole, and the biases that its configuration chooses.
     """
-    config = adapter_config(model)
+    config = model.adapter_config
     names = set(model.adapter_parameters())
     for path, layer in model.layers().items():
         if config.saves(path):
@@ -172,7 +167,7 @@ def _adapter_layers(model: GPT2PreTrained) -> list[AdapterLayer]:
 
 
 def _check_plain(model: GPT2PreTrained) -> None:
-    if adapter_config(model) is not None:
+    if model.adapter_config is not None:
         raise UserError("this model has LoRA already; load the base model again")
 
 

@@ -9,7 +9,8 @@ from common.errors import ParameterError, UserError
 from common.files import write_json
 from gpt2_jittor.checkpoint.fingerprint import Base
 from gpt2_jittor.checkpoint.stored import SCORE, StoredModel
-from gpt2_jittor.checkpoint.weights import in_float32, open_file, write_safetensors
+from gpt2_jittor.checkpoint.weights import in_float32, open_file
+from gpt2_jittor.checkpoint.write import write_safetensors
 from lora.config import LARGEST_FLOAT, LoraConfig
 from lora.keys import (
     PREFIX,

@@ -8,7 +8,7 @@ import numpy as np
 from common.errors import UserError
 from gpt2_jittor.model.pretrained import GPT2PreTrained
 from lora.adapter import assign, check_matrices, check_tensors, check_vocabulary, embeddings_of, peft_keys
-from lora.attach import adapter_config, attach, detach, is_merged, mark_trainable
+from lora.attach import attach, detach, is_merged, mark_trainable
 from lora.combination import combine
 from lora.files import Adapter, check_base, read_adapter, write_adapter
 
@@ -21,7 +21,7 @@ class Adapters:
     """
 
     def __init__(self, model: GPT2PreTrained):
-        if adapter_config(model) is not None:
+        if model.adapter_config is not None:
             raise UserError("this model has an adapter already; load the base model again")
         self.model = model
         self.active: str | dict[str, float] | None = None

@@ -12,10 +12,10 @@ from typing import Any
 
 from common.errors import UserError
 from common.files import json_text, read_json, remove_folder, replacing_folder, write_json
-from gpt2_jittor.checkpoint.weights import read_safetensors, read_tensors, write_safetensors
+from gpt2_jittor.checkpoint.weights import read_safetensors, read_tensors
+from gpt2_jittor.checkpoint.write import write_safetensors
 from gpt2_jittor.model.pretrained import GPT2PreTrained
 from lora.adapter import load_adapter, save_adapter
-from lora.attach import adapter_config
 from training.fingerprint import check_same, notes
 from training.optimizer import AdamW
 
@@ -60,7 +60,7 @@ def save(
 
 def save_trained(model: GPT2PreTrained, directory: Path) -> None:
     """The adapter where there is one, else the whole model."""
-    if adapter_config(model) is None:
+    if model.adapter_config is None:
         model.save_pretrained(directory)
     else:
         save_adapter(model, directory)
@@ -68,7 +68,7 @@ def save_trained(model: GPT2PreTrained, directory: Path) -> None:
 
 def load_trained(model: GPT2PreTrained, directory: Path) -> None:
     """Puts back what `save_trained` wrote. Raises UserError where it does not fit."""
-    if adapter_config(model) is not None:
+    if model.adapter_config is not None:
         load_adapter(model, directory, trained=True)
         return
     shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}

@@ -136,3 +136,13 @@ def check_scored(split: str, data: EncodedSet) -> None:
     """Raises UserError where nothing of a split enters the loss."""
     if not data.scored:
         raise UserError(f"nothing in the {split} data is scored, so nothing can be learnt: give other data")
+
+
+def described(arguments: TrainingArguments, model: Any) -> TrainingArguments:
+    """The arguments, with what they say of the model as the model says it."""
+    config = model.adapter_config
+    values = {"precision": model.precision, "head_dropout": getattr(model, "head_dropout", 0.0), "tuning": "full"}
+    if config is not None:
+        values |= {"tuning": "lora", "lora_r": config.r, "lora_alpha": config.lora_alpha, "lora_bias": config.bias}
+        values |= {"lora_dropout": config.lora_dropout, "lora_rslora": config.use_rslora}
+    return dataclasses.replace(arguments, **values)

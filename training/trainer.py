@@ -7,7 +7,6 @@ Under `mpirun` every process makes every update: its loss and gradients are sums
 are the same everywhere. The first process alone writes.
 """
 
-import dataclasses
 import math
 import time
 from collections.abc import Sequence
@@ -28,7 +27,7 @@ from gpt2_jittor.checkpoint.fingerprint import digest
 from gpt2_jittor.checkpoint.tokenizer import save_tokenizer, text_of
 from gpt2_jittor.model.pretrained import GPT2PreTrained
 from gpt2_jittor.runtime.backend import jt
-from lora.attach import adapter_config, count, trainable
+from lora.attach import count, trainable
 from training import checkpoint, distributed, loss_scale
 from training.arguments import TrainingArguments
 from training.batches import UpdateBatches
@@ -36,7 +35,7 @@ from training.checkpoint import Progress
 from training.fingerprint import INSTRUCTIONS, fingerprint
 from training.metrics_log import MetricsLog, NullLog
 from training.optimizer import AdamW
-from training.plan import check_scored, fill, settle
+from training.plan import check_scored, described, fill, settle
 from training.sample import SamplePrompt
 from training.schedule import learning_rate
 from training.step import StepResult, update
@@ -272,7 +271,7 @@ class Trainer:
         if not processes.is_first():
             return
         checkpoint.save_trained(self.model, self.run_dir)
-        config = adapter_config(self.model)
+        config = self.model.adapter_config
         if config is None or config.trainable_token_indices:  # else it is the base's tokenizer
             save_tokenizer(self.tokenizer, self.run_dir)
 
@@ -290,13 +289,3 @@ class Trainer:
         last = f"the last good checkpoint is {left[-1]}" if left else "no checkpoint was written yet"
         at = f"step {step} ({where})" if where else f"step {step}"
         return ParameterError("{what} at {at}: training has diverged; {last}; " + mend, what=what, at=at, last=last)
-
-
-def described(arguments: TrainingArguments, model: GPT2PreTrained) -> TrainingArguments:
-    """The arguments, with what they say of the model as the model says it."""
-    config = adapter_config(model)
-    values = {"precision": model.precision, "head_dropout": getattr(model, "head_dropout", 0.0), "tuning": "full"}
-    if config is not None:
-        values |= {"tuning": "lora", "lora_r": config.r, "lora_alpha": config.lora_alpha, "lora_bias": config.bias}
-        values |= {"lora_dropout": config.lora_dropout, "lora_rslora": config.use_rslora}
-    return dataclasses.replace(arguments, **values)

@@ -11,15 +11,13 @@ import re
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import safetensors
 
 from common.errors import UserError
-from common.files import read_json, replacing, write_json, write_text
-from gpt2_jittor.checkpoint.config import GPT2Config
-from gpt2_jittor.checkpoint.generation_config import COPIED, FILE, IDS
+from common.files import read_json
 from gpt2_jittor.checkpoint.torch_archive import BFLOAT16, open_torch
 
 # In order of preference; an index names the files of a checkpoint in several parts
@@ -163,53 +161,6 @@ def differences(expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int
         for kind, names in kinds
         if names
     )
-
-
-def write_model(
-    directory: str | Path,
-    config: GPT2Config,
-    tensors: dict[str, np.ndarray],
-    dtype: str = "float32",
-    architecture: str = "GPT2LMHeadModel",
-    generation: dict[str, Any] | None = None,
-) -> None:
-    """Writes a folder that transformers loads: model.safetensors, config.json, generation_config.json.
-
-    `tensors` goes by our names; `dtype` is float32 or float16. A tied model's `lm_head.weight` is left out.
-    `generation`: what generation_config.json is to say, where it is more than the configuration's token ids.
-    Raises ValueError where a tied model's head is another tensor than its embedding.
-    """
-    directory = Path(directory)
-    if config.tie_word_embeddings and "lm_head.weight" in tensors:
-        tensors = dict(tensors)
-        if not np.array_equal(tensors.pop("lm_head.weight"), tensors["transformer.wte.weight"]):
-            raise ValueError("lm_head.weight is not the token embedding, to which the configuration ties it")
-    arrays = {name: np.ascontiguousarray(array, dtype) for name, array in tensors.items()}
-    write_safetensors(directory / "model.safetensors", arrays)
-    write_json(directory / "config.json", config.to_dict(architecture) | {"dtype": dtype})
-    if generation is None:
-        generation = {name: getattr(config, name) for name in IDS if getattr(config, name) is not None}
-        generation = {COPIED: True} | generation
-    # escaped: what others wrote may hold half of a character
-    write_text(directory / FILE, json.dumps(generation, indent=2) + "\n")
-
-
-def write_safetensors(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
-    """Writes one safetensors file, its bytes a function of what is written: the library shuffles the metadata.
-
-    Raises UserError where that cannot be.
-    """
-    header: dict[str, dict] = {"__metadata__": {"format": "pt"} | (metadata or {})}
-    codes, end = {dtype: code for code, dtype in SAFETENSORS_DTYPES.items()}, 0
-    for name, array in sorted(arrays.items()):
-        start, end = end, end + array.nbytes
-        header[name] = {"dtype": codes[array.dtype], "shape": array.shape, "data_offsets": [start, end]}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for name in sorted(arrays):
-            file.write(np.ascontiguousarray(arrays[name]))
 
 
 def weight_parts(directory: Path) -> list[str] | None:

@@ -17,6 +17,7 @@ from gpt2_jittor.checkpoint.fingerprint import Base
 from gpt2_jittor.checkpoint.initial import initial_head, initial_weights
 from gpt2_jittor.checkpoint.locate import locate
 from gpt2_jittor.checkpoint.stored import StoredModel, open_model
+from gpt2_jittor.checkpoint.write import write_model
 from gpt2_jittor.model.cache import KVCache
 from gpt2_jittor.model.layers import GPT2Model, Layer
 from gpt2_jittor.ops.matmul import products_in, to_half
@@ -146,7 +147,7 @@ class GPT2PreTrained(jt.nn.Module):
             raise UserError("the adapter is not part of the weights yet: merge it first, or save the adapter")
         self.check_full("save the model")
         config, tensors = self._stored()
-        weights.write_model(directory, config, tensors, dtype, type(self).__name__, self.generation)
+        write_model(directory, config, tensors, dtype, type(self).__name__, self.generation)
 
     def _stored(self) -> tuple[GPT2Config, dict[str, np.ndarray]]:
         """The configuration and the tensors of a plain checkpoint."""

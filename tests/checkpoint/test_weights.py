@@ -13,7 +13,8 @@ import transformers
 
 from common.errors import UserError
 from gpt2_jittor.checkpoint.config import GPT2Config
-from gpt2_jittor.checkpoint.weights import canonical_names, check, open_tensors, read_tensors, write_model
+from gpt2_jittor.checkpoint.weights import canonical_names, check, open_tensors, read_tensors
+from gpt2_jittor.checkpoint.write import write_model
 
 SIZES = {"vocab_size": 99, "n_positions": 17, "n_embd": 32, "n_layer": 2, "n_head": 4}
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from gpt2_jittor.checkpoint.weights import read_safetensors, write_safetensors
+from gpt2_jittor.checkpoint.weights import read_safetensors
+from gpt2_jittor.checkpoint.write import write_safetensors
 from tests.faults import ground, malformed
 from tests.faults.input_checks import assert_refused
 from training.metrics_log import read_run

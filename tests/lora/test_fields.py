@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import UserError
-from gpt2_jittor.checkpoint.weights import write_safetensors
+from gpt2_jittor.checkpoint.write import write_safetensors
 from lora.config import LoraConfig
 from lora.files import read_adapter
 

@@ -23,7 +23,6 @@ from references import LOGITS, our_logits
 
 import lora
 from gpt2_jittor import GPT2LMHeadModel
-from lora.attach import adapter_config
 from lora.config import LoraConfig
 from lora.files import WEIGHTS, read_adapter
 from training.checkpoint import save_trained
@@ -122,7 +121,7 @@ def test_names_and_the_files_tensors_must_agree(base, seed, tmp_path, settings, 
     model = GPT2LMHeadModel.from_pretrained(base)
     assert_refused(lambda: lora.load_adapter(model, folder), *words)
     assert_refused(lambda: lora.Adapters(model).load(folder, "a"), *words)
-    assert adapter_config(model) is None  # as it was
+    assert model.adapter_config is None  # as it was
 
 
 def test_factors_of_another_width_are_refused_before_any_is_made(base, tmp_path, monkeypatch):
