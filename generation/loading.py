@@ -9,7 +9,7 @@ from common.options import option
 from datasets import tasks
 from datasets.task import Task
 from generation.engine import Engine
-from generation.options import GenerationOptions
+from generation.options import GenerationOptions, check_typed, choose
 from gpt2_jittor.runtime.precision import PRECISIONS, check_precision
 from lora.files import SETTINGS
 from lora.source import ModelSource, find
@@ -38,7 +38,9 @@ def load(
     ignore_base: bool = False,
     **options: Any,
 ) -> Engine:
-    """An engine for a run's folder, an adapter's, or a model's name; `options` are those of `GenerationOptions`.
+    """An engine for a run's folder, an adapter's, or a model's name.
+
+    `options` are those of `GenerationOptions`, each else as the model's folder says of generation, else its default.
 
         engine = generation.load("runs/mine")
         engine.answer("Hello!")
@@ -54,10 +56,12 @@ def load(
     source = find(model if adapter else str(name), adapter, ignore_base)
     chosen = tasks.find(task or source.task or "text")
     check_task(source, chosen)
+    check_typed(options)
     if chosen.kind.generates:
-        options = {"end_ids": source.ends()} | options
-    given = GenerationOptions(**options)
-    given.check(source.config)
+        given, _ = choose(options, source.generation, source.ends())
+        given.check(source.config)
+    else:
+        given = GenerationOptions(**options)
     check_weights(int8, precision, device)
     check_weights(int8, precision, runtime.prepare(device))
     return engine_for(source, chosen, given, int8, precision)

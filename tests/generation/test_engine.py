@@ -1,5 +1,8 @@
 """The engine in Python: text in, text out; and what it keeps of one text for a next one that begins alike."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 import tiny
@@ -66,6 +69,16 @@ def test_text_in_text_out(folder):
     assert isinstance(one, str) and one == said(engine, "the warm tea") != ""
     assert engine.answer(["the warm tea", "a sun"]) == [one, engine.answer("a sun")]
     assert engine.answers([engine.example("a sun")])[0][0].text == engine.answer("a sun")
+
+
+def test_options_are_those_given_else_the_folders_else_a_conversations(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    said = {"repetition_penalty": 1.4, "top_k": 9, "eos_token_id": [256, 7]}
+    (copy / "generation_config.json").write_text(json.dumps(said))
+    options = generation.load(copy, top_k=3, samples=2).options
+    assert options == GenerationOptions(repetition_penalty=1.4, top_k=3, samples=2, end_ids=(256, 7))
+    with pytest.raises(UserError, match="^greedy draws nothing: leave out top_k$"):
+        generation.load(copy, greedy=True, top_k=3)
 
 
 def test_fields_are_given_by_name_and_one_that_is_missing_is_told(engine):
