@@ -153,9 +153,9 @@ def run_arguments(folder: Path) -> dict[str, Any]:
     path = folder / ARGUMENTS
     if not path.is_file():
         return {}
-    values = {name: value for name, value in read_yaml(path).items() if value is not None}
+    values = read_yaml(path)
     for name, expected in ARGUMENT_TYPES.items():
-        if name in values and type(values[name]) is not expected:
+        if values.get(name) is not None and type(values[name]) is not expected:
             raise UserError(f"{path}: {name} must be {expected.__name__}, not {values[name]!r:.80}")
     return values
 

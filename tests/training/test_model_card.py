@@ -27,10 +27,9 @@ def card(folder) -> tuple[dict, str]:
 
 def written(folder, model: str, directory, task: str = "dailydialog", progress=None, **settings) -> tuple[dict, str]:
     arguments = TrainingArguments(task=task, model=model, output_dir=str(folder), **settings)
-    reports, tokenizer = ("train: 7", "validation: 3"), SimpleNamespace(pad_token_id=256)
-    inputs = SimpleNamespace(
-        arguments=arguments, task=tasks.find(task), directory=directory, reports=reports, tokenizer=tokenizer
-    )
+    source = SimpleNamespace(directory=directory, tokenizer=SimpleNamespace(pad_token_id=256))
+    reports = ("train: 7", "validation: 3")
+    inputs = SimpleNamespace(arguments=arguments, task=tasks.find(task), source=source, reports=reports)
     folder.mkdir(exist_ok=True)
     write_card(inputs, progress or Progress(12, 12, 1.5, 9, 2.5), trained=1234, frozen=5678901)
     return card(folder)
