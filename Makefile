@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STATUS = @printf '\n== %s\n'
 
-.PHONY: setup demo test test-faults test-mpi test-cuda-emulated cuda-compile lint doctor cuda-check clean
+.PHONY: setup demo test test-long test-faults test-mpi test-cuda-emulated cuda-compile lint doctor cuda-check clean
 
 setup: .venv/runtime
 
@@ -32,6 +32,11 @@ test: .venv/dev
 	$(STATUS) "running the test suite"
 	$(BIN)/python -m pytest
 	$(BIN)/lint-imports
+
+# what `make test` does once, in more cases: every recipe, 16-bit runs, full tuning that is interrupted, races
+test-long: .venv/dev
+	$(STATUS) "running the long tests"
+	$(BIN)/python -m pytest -m long
 
 # as `make test` does it, and longer: twenty kills of one run, 500 fuzzed inputs, memory over 5,000 steps
 test-faults: .venv/dev

@@ -19,6 +19,7 @@ def model(tmp_path_factory):
     return inputs.random_model("tiny", folder, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
 
 
+@pytest.mark.long
 def test_without_dropout_both_sides_arrive_at_the_same_loss(model, tmp_path, monkeypatch):
     monkeypatch.setattr("benchmark.LORA_DROPOUT", 0.0)
     data = inputs.random_batches(tmp_path / "batches.npz", 8192, batch=3, time=17)
@@ -124,6 +125,7 @@ def test_a_race_prints_a_table_and_writes_figures_and_bars(tmp_path):
     assert_one_line_error(command("benchmark.py", "decode", "--rounds", 0), "--rounds", "at least 1")
 
 
+@pytest.mark.long
 def test_a_chats_next_turn_begins_alike_with_what_was_kept_and_without(tmp_path):
     result = command("benchmark.py", "chat", "--size", "tiny", "--rounds", 1, "--json", tmp_path / "race.json")
     assert result.returncode == 0, result.stderr

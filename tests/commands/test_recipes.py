@@ -9,6 +9,7 @@ from places import ROOT
 from common.errors import UserError
 from training.arguments import read_recipe, resolve
 
+QUICK = ("s0-chatbot", "s4-emotion")  # the others train in the long tests
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
 # the origins' table in words: model, task, targets, r, alpha, dropout, rate
@@ -52,7 +53,10 @@ def test_a_misspelt_key_is_told_with_the_right_one(tmp_path, typed, meant):
         read_recipe(recipe)
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, id=path.stem, marks=() if path.stem in QUICK else pytest.mark.long) for path in RECIPES],
+)
 def test_a_recipe_trains_nano_on_the_embedded_sample(path, tmp_path):
     from lora.attach import adapter_names
     from training.setup import build_trainer, read_inputs

@@ -17,6 +17,11 @@ AT_ONCE = 10  # seconds; one step of this world takes hundredths of one
 ENDLESS = ("--max-steps", "100000", "--eval-every", "100000", "--save-every", "100000")
 
 
+def often(values, quick) -> list:
+    """All of the values; those but `quick` in the long suite alone."""
+    return [pytest.param(value, marks=() if value == quick else pytest.mark.faults) for value in values]
+
+
 def names(values) -> list[str]:
     return [value.name for value in values]
 
@@ -58,7 +63,7 @@ def assert_saved(run_dir) -> None:
     assert not ground.unfinished(run_dir)
 
 
-@pytest.mark.parametrize("number", STATUS, ids=names(STATUS))
+@pytest.mark.parametrize("number", often(STATUS, signal.SIGTERM), ids=names(STATUS))
 def test_a_signal_to_the_whole_group_saves_and_the_resumed_run_ends_as_an_undisturbed_one(
     world, undisturbed, tmp_path, number
 ):
@@ -73,7 +78,7 @@ def test_a_signal_to_the_whole_group_saves_and_the_resumed_run_ends_as_an_undist
     ground.assert_same_end(run_dir, undisturbed)
 
 
-@pytest.mark.parametrize("pause", [0.0, 0.02, 0.3])
+@pytest.mark.parametrize("pause", often([0.0, 0.02, 0.3], 0.02))
 def test_a_second_signal_ends_it_too_and_spoils_nothing(world, tmp_path, pause):
     run_dir = tmp_path / "run"
     process = start([*ground.training(world, run_dir), *ENDLESS])
@@ -155,7 +160,7 @@ def close_outputs() -> None:
 OUTPUTS = {"broken pipe": broken_pipe, "stalled pipe": stalled_pipe, "full disk": full_disk, "closed": None}
 
 
-@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize("output", often(OUTPUTS, "closed"))
 def test_where_nobody_hears_it_a_run_saves_when_it_is_told_to_end(world, tmp_path, output):
     run_dir = tmp_path / "run"
     line = [*ground.training(world, run_dir), *ENDLESS]

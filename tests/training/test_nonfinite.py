@@ -50,6 +50,7 @@ def test_a_skipped_update_changes_nothing_and_is_said(world, tmp_path, monkeypat
     assert "step 3 skipped: loss nan" in said and "epoch 1 batch 3: " in said and "dialogues_train.txt:" in said
 
 
+@pytest.mark.long
 def test_a_run_that_skipped_an_update_resumes_to_the_same_end(world, tmp_path, monkeypatch):
     spoil_losses_of(monkeypatch, 2)
     settings = {"max_steps": 7, "eval_every": 2, "save_every": 1, "skip_nonfinite": True}
@@ -87,6 +88,7 @@ def test_weights_that_are_not_finite_are_never_saved_as_a_checkpoint(world, tmp_
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
 
 
+@pytest.mark.long
 def test_nothing_but_adapters_is_trained_behind_a_resume(world, tmp_path):
     settings = {"max_steps": 2, "eval_every": 2, "save_every": 1}
     run(arguments(world, tmp_path, **settings))

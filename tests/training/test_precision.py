@@ -22,6 +22,8 @@ from training.checkpoint import Progress
 from training.setup import read_inputs
 from training.step import loss_and_gradients
 
+pytestmark = pytest.mark.long  # each precision has operators of its own, which are compiled first
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):

@@ -165,7 +165,7 @@ def interrupt_after_update(monkeypatch, step):
 
 
 @pytest.mark.parametrize("interrupt", [interrupt_before_update, interrupt_after_update])
-@pytest.mark.parametrize("tuning", ["lora", "full"])
+@pytest.mark.parametrize("tuning", ["lora", pytest.param("full", marks=pytest.mark.long)])
 def test_an_interrupted_run_resumes_to_the_same_end(world, tmp_path, monkeypatch, tuning, interrupt):
     # dropout, accumulation over an epoch's end, a schedule: everything that a step's number decides
     settings = {"tuning": tuning, "max_steps": 8, "eval_every": 2, "gradient_accumulation": 2}
