@@ -117,6 +117,7 @@ def main() -> None:
     check_classifier(chosen, task)
     if task.kind.generates:
         options, note = choose(chosen, source.generation, source.ends())
+        options.check(source.config)
     else:
         options, note = GenerationOptions(**chosen), ""
     from generation.console import FILE_BATCH, Console
@@ -127,7 +128,9 @@ def main() -> None:
     check_weights(how.int8, how.precision, runtime.prepare(how.device))
     if note:
         print(note, file=sys.stderr)
-    console = Console(engine_for(source, task, options, how.int8, how.precision), given.json)
+    engine = engine_for(source, task, options, how.int8, how.precision)
+    del source  # its adapter's arrays, which are in the model now
+    console = Console(engine, given.json)
     if requests is not None:
         console.answer_all(requests, asked.output)
     elif fields and list(fields) != [task.kind.standing]:

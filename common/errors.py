@@ -38,10 +38,18 @@ class ParameterError(UserError):
         self._message = (template, args, values)
         super().__init__(self.with_names(str))
 
+    def __reduce__(self) -> tuple:
+        """As it was made: its text alone would be taken for a template."""
+        return _remade, self._message
+
     def with_names(self, name_of: Callable[[str], str]) -> str:
         """The message with each parameter called what `name_of` makes of its name, in the errors inside it as well."""
         template, args, values = self._message
         return _one_line(_Formatter(name_of).vformat(template, args, values))
+
+
+def _remade(template: str, args: tuple, values: dict[str, Any]) -> ParameterError:
+    return ParameterError(template, *args, **values)
 
 
 def joined(errors: Sequence[UserError], separator: str = "; ") -> ParameterError:

@@ -1,6 +1,6 @@
 """One task's model at work: examples in, text or classes out.
 
-An engine neither prints nor asks: the console, files, evaluation and the server are its callers.
+An engine neither prints nor asks: the console, files, and evaluation are its callers.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

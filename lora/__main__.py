@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from common.command import Parser, run_command
 from common.errors import UserError
@@ -74,7 +75,7 @@ def inspect(arguments: argparse.Namespace) -> None:
     if arguments.model is None:
         os.environ["HF_HUB_OFFLINE"] = "1"  # a look at an adapter downloads nothing
     try:
-        base = open_model(base_of(folder, adapter, run_arguments(folder), arguments.model))
+        base = open_model(base_of(folder, adapter, {} if arguments.model else run_arguments(folder), arguments.model))
         check_base(folder, adapter, base, arguments.ignore_base)
     except UserError as error:
         if arguments.model:
@@ -87,9 +88,13 @@ def inspect(arguments: argparse.Namespace) -> None:
 
 def combine(arguments: argparse.Namespace) -> None:
     """Writes the weighted sum of adapters. Raises UserError where they do not go together."""
+    import yaml
+
+    from common.files import write_text
     from lora import combination
     from lora.files import read_adapter, write_adapter
     from lora.merging import check_empty
+    from lora.source import ARGUMENTS
 
     names = [str(folder) for folder in arguments.adapter]
     if len(set(names)) < len(names):
@@ -98,26 +103,24 @@ def combine(arguments: argparse.Namespace) -> None:
         raise UserError(f"--weights: {len(names)} adapters need {len(names)} weights, not {len(arguments.weights)}")
     check_empty(arguments.output)
     adapters = {name: read_adapter(name) for name in names}
+    common = common_arguments(arguments.adapter)
     together = combination.combine(adapters, dict(zip(names, arguments.weights, strict=True)), arguments.ignore_base)
     if together.config.base_model_name_or_path is None:
         print("note: the adapters name no common base model; give it with --model", file=sys.stderr)
     write_adapter(arguments.output, together.config, together.tensors, together.base)
-    write_common_arguments(arguments.adapter, arguments.output)
+    if common.get("task"):
+        write_text(arguments.output / ARGUMENTS, yaml.safe_dump(common, sort_keys=False, allow_unicode=True))
     print(f"{arguments.output}: {len(names)} adapters as one of rank {together.config.r}")
 
 
-def write_common_arguments(folders: list[Path], output: Path) -> None:
+def common_arguments(folders: list[Path]) -> dict[str, Any]:
     """What all the runs' arguments.yaml agree on, task and model above all, so that the sum is used as they are."""
-    import yaml
-
-    from common.files import write_text
     from lora.source import run_arguments
 
     first, *others = (run_arguments(folder) for folder in folders)
     common = {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
     common.pop("output_dir", None)
-    if common.get("task"):
-        write_text(output / "arguments.yaml", yaml.safe_dump(common, sort_keys=False, allow_unicode=True))
+    return common
 
 
 def main() -> None:

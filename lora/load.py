@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from gpt2_jittor.checkpoint.stored import SCORE
 from gpt2_jittor.model.classifier import GPT2ForSequenceClassification
 from gpt2_jittor.model.lm import GPT2LMHeadModel
 from gpt2_jittor.model.pretrained import GPT2PreTrained
@@ -17,10 +18,11 @@ def load_base(source: ModelSource, seed: int = 0) -> GPT2PreTrained:
     Where the source has labels it is a classifier of them, with a new head, drawn from `seed`, where the base is none.
     Raises UserError where the base has other labels.
     """
-    if source.labels is None and not source.classifies:
-        model = GPT2LMHeadModel.from_stored(source.base)
-    else:
+    adapter, has_head = source.adapter, SCORE in source.base.tensors
+    if source.labels or (has_head if adapter is None else adapter.is_classifier):
         model = GPT2ForSequenceClassification.from_stored(source.base, source.labels, seed)
+    else:
+        model = GPT2LMHeadModel.from_stored(source.base)
     rows = max(source.config.vocab_size, len(source.tokenizer))
     if rows > model.config.vocab_size:
         model.resize_token_embeddings(rows)

@@ -1,6 +1,6 @@
 """What is to be loaded, settled once: the base model, its tokenizer, the adapter, and what its run says of itself.
 
-Each file is opened here, once, and everything that can be wrong with it is raised here. `lora/load.py` makes a model of
+Each file is opened here, and everything that can be wrong with it is raised here. `lora/load.py` makes a model of
 it. Needs no Jittor.
 """
 

@@ -82,7 +82,8 @@ class TrainingArguments:
     precision: str = option("fp32", "of matrix products; fp16 and bf16 on CUDA alone", choices=PRECISIONS)
 
     def __post_init__(self):
-        ErrorCollector([*problems(self), *_contradictions(self)]).raise_all()
+        if found := [*problems(self), *_contradictions(self)]:
+            raise joined(found)
 
     @property
     def run_dir(self) -> Path:

@@ -4,15 +4,14 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.errors import ErrorCollector, ParameterError
+from common.errors import ErrorCollector, ParameterError, UserError
 from datasets import tasks
 from datasets.encode import report
 from datasets.example import Dataset
 from datasets.task import Task
-from generation.loading import check_task
 from gpt2_jittor.checkpoint.config import GPT2Config
 from gpt2_jittor.checkpoint.locate import is_local, locate
-from gpt2_jittor.checkpoint.stored import open_model
+from gpt2_jittor.checkpoint.stored import SCORE, open_model
 from gpt2_jittor.checkpoint.tokenizer import load_tokenizer
 from lora.config import LoraConfig, projections_of
 from lora.source import ModelSource, of_base
@@ -104,8 +103,9 @@ def read_base(arguments: TrainingArguments, task: Task) -> tuple[ModelSource, tu
     with errors.collect():
         tokenizer = load_tokenizer(directory)
     errors.raise_all()
-    source = of_base(base, tokenizer, arguments.model)
-    check_task(source, task, bare=True)
+    source = of_base(base, tokenizer)
+    if task.kind.generates and SCORE in base.tensors:
+        raise UserError(f"{directory} is a classifier: {task.name} needs a language model; give one")
     return source.with_labels(task.labels).for_training(arguments.added_tokens or ())
 
 

@@ -45,8 +45,9 @@ class Trainer:
     """One run. `run` trains to the end and returns where it got to.
 
     `model` is trained as it is given: its adapter, or all of it that is not frozen. What `arguments` say of the model
-    itself (how it is tuned, the adapter's settings, the precision) is taken from the model, and what they leave open is
-    settled by the sets (`training/plan.py`). The run's folder is `arguments.output_dir`; nothing else may write in it.
+    itself (how it is tuned, the adapter's rank, scaling, dropout and biases, the precision) is taken from it, and what
+    they leave open is settled by the sets (`training/plan.py`). The run's folder is `arguments.output_dir`; nothing
+    else may write in it.
 
     `sources`: where each training item stands ("file:line"), for error messages. `sample`: what validations show.
     Raises UserError where nothing can be learnt, where the folder holds a run that is not to be resumed, and with

@@ -226,7 +226,7 @@ class GPT2PreTrained(jt.nn.Module):
         return self
 
     def check_full(self, doing: str, names: Collection[str] | None = None) -> None:
-        """Raises UserError where a parameter, of those called `names`, has 16 bits and `doing` ("save it") needs 32.
+        """Raises UserError where a parameter, of those called `names`, has 16 bits and `doing` needs 32 ("merge it").
 
         Without `names` also where a layer has become int8.
         """

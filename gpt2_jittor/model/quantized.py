@@ -3,7 +3,7 @@
 Projections and token embedding, and with it the head, are quantised; norms, biases and positions stay float32.
 """
 
-from common.errors import UserError
+from common.errors import ParameterError, UserError
 from common.memory import give_back
 from gpt2_jittor.model.layers import Layer, TiedHead
 from gpt2_jittor.model.pretrained import GPT2PreTrained
@@ -79,8 +79,11 @@ class Int8Head(Int8Table):
 def quantize(model: GPT2PreTrained) -> None:
     """Replaces the model's projections and token tables by int8 ones; their float32 memory is freed.
 
-    Raises UserError where an adapter stands beside the weights: it must be merged first; and for weights in 16 bits.
+    Raises UserError on CUDA, which has no such kernels; where an adapter stands beside the weights, and must be merged
+    first; and for weights in 16 bits.
     """
+    if jt.flags.use_cuda:
+        raise ParameterError("{int8} works on the CPU only: leave it out, or give {device} cpu")
     if not model.is_plain:
         raise UserError("the adapter is not part of the weights yet: merge it before they become int8")
     model.check_full("quantise it")

@@ -262,3 +262,14 @@ def test_the_packages_names_are_functions_however_its_files_were_imported():
     assert command("-c", script).returncode == 0
     with pytest.raises(AttributeError):
         lora.nothing  # noqa: B018
+
+
+def test_a_runs_damaged_arguments_are_told_before_anything_is_written(base, rng, tmp_path, monkeypatch, capsys):
+    for name in ("a", "b"):
+        adapt(GPT2LMHeadModel.from_pretrained(base), base, tmp_path / name, rng)
+    (tmp_path / "b" / "arguments.yaml").write_text("task: 3\n")
+    combine = ("combine", "--adapter", tmp_path / "a", tmp_path / "b", "--weights", 1, 2, "--output", tmp_path / "out")
+    assert_refused(lambda: run_lora(monkeypatch, *combine), str(tmp_path / "b" / "arguments.yaml"), "task must be str")
+    assert not (tmp_path / "out").exists()
+    run_lora(monkeypatch, "inspect", "--adapter", tmp_path / "b", "--model", base, "--json")
+    assert "relative" in json.loads(capsys.readouterr().out)["projections"][0]

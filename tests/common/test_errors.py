@@ -1,5 +1,7 @@
 """Errors that name parameters, and what a command makes of them."""
 
+import pickle
+
 import pytest
 from commands import error_of
 
@@ -56,3 +58,9 @@ def test_nothing_is_told_where_nothing_was_gathered():
     with errors.collect():
         pass
     errors.raise_all()
+
+
+def test_an_error_comes_out_of_another_process_as_it_went_in():
+    error = ParameterError("{0}: {lora_r} holds {value}", "a {brace}", value="{x}")
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.with_names(option_name)) == (str(error), error.with_names(option_name))
