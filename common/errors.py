@@ -93,6 +93,7 @@ class _Formatter(string.Formatter):
         self.name_of = name_of
 
     def get_value(self, key: int | str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """A parameter's name where no value has that key; an error's text, with its parameters named."""
         if isinstance(key, str) and key not in kwargs:
             return self.name_of(key)
         value = super().get_value(key, args, kwargs)
