@@ -19,8 +19,8 @@ from common.errors import ParameterError, listed
 from common.options import add_options, option, typed
 from datasets import tasks
 from datasets.task import KINDS, Task
-from generation.loading import ModelOptions, check_task, check_weights, engine_for
-from generation.options import DRAWING, GenerationOptions, check_typed, choose
+from generation.loading import ModelOptions, check_task, check_weights, engine_for, options_for
+from generation.options import DRAWING, GenerationOptions, check_typed
 from generation.requests import read_requests, typed_request, typed_text
 from lora.source import find
 
@@ -115,11 +115,7 @@ def main() -> None:
     check_task(source, task)
     fields = typed_request(asked.fields(), task)
     check_classifier(chosen, task)
-    if task.kind.generates:
-        options, note = choose(chosen, source.generation, source.ends())
-        options.check(source.config)
-    else:
-        options, note = GenerationOptions(**chosen), ""
+    options, note = options_for(source, task, chosen)
     from generation.console import FILE_BATCH, Console
 
     requests = read_requests(asked.input, task) if asked.input else None

@@ -143,21 +143,22 @@ class Engine:
         """
         if isinstance(asked, str | Mapping | Example | Prompt):
             return self.answer([asked])[0]
-        return [several[0].text for several in self.answers([self._prompt(each) for each in asked])]
+        return [several[0].text for several in self.answers(asked)]
 
-    def answers(self, prompts: Sequence[Example | Prompt], progress: bool = False) -> list[list[Answer]]:
-        """The answers to each, `options.samples` of them, the likeliest first, from whichever of its windows.
+    def answers(self, asked: Sequence, progress: bool = False) -> list[list[Answer]]:
+        """The answers to each, asked as `stream` is: `options.samples` of them, the likeliest first, from whichever of
+        its windows.
 
         They are made in left-padded batches of similar lengths. With `progress`, a bar shows prompts done, tokens a
         second and the time left. Raises UserError, naming the example, for a prompt that is too long.
         """
         if not self.task.kind.generates:
             raise UserError(f"{self.task.name} has classes and says nothing: let it classify")
-        encoded = [each if isinstance(each, Prompt) else self.encode(each) for each in prompts]
+        encoded = [self._prompt(each) for each in asked]
         windows = [(index, ids) for index, prompt in enumerate(encoded) for ids in prompt.windows]
         order = sorted(range(len(windows)), key=lambda place: len(windows[place][1]))
         size = max(1, self.options.batch_size // max(self.options.num_beams, self.options.draws))
-        found: list[list] = [[] for _ in prompts]
+        found: list[list] = [[] for _ in encoded]
         with bar("answer", total=len(windows), unit="prompt", disable=not progress) as shown:
             tokens = 0
             for start in range(0, len(order), size):

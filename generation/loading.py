@@ -57,14 +57,22 @@ def load(
     chosen = tasks.find(task or source.task or "text")
     check_task(source, chosen)
     check_typed(options)
-    if chosen.kind.generates:
-        given, _ = choose(options, source.generation, source.ends())
-        given.check(source.config)
-    else:
-        given = GenerationOptions(**options)
+    given, _ = options_for(source, chosen, options)
     check_weights(int8, precision, device)
     check_weights(int8, precision, runtime.prepare(device))
     return engine_for(source, chosen, given, int8, precision)
+
+
+def options_for(source: ModelSource, task: Task, given: dict[str, Any]) -> tuple[GenerationOptions, str]:
+    """The options of a task's engine: those given, by name, else as the model's folder says; and what that says.
+
+    A classifier chooses no tokens, and asks no folder. Raises UserError for what is out of range.
+    """
+    if not task.kind.generates:
+        return GenerationOptions(**given), ""
+    options, note = choose(given, source.generation, source.ends())
+    options.check(source.config)
+    return options, note
 
 
 def engine_for(

@@ -8,7 +8,7 @@ import numpy as np
 from common.errors import ParameterError, UserError
 from common.files import write_json
 from gpt2_jittor.checkpoint.fingerprint import Base
-from gpt2_jittor.checkpoint.stored import SCORE, StoredModel
+from gpt2_jittor.checkpoint.stored import EMBEDDING, SCORE, StoredModel
 from gpt2_jittor.checkpoint.weights import in_float32, open_file
 from gpt2_jittor.checkpoint.write import write_safetensors
 from lora.config import LARGEST_FLOAT, LoraConfig
@@ -53,8 +53,8 @@ class Adapter:
     @property
     def rows_needed(self) -> int:
         """The vocabulary's entries that this adapter speaks of: those of its embedding, or up to its last token."""
-        name = "transformer.wte.weight"
-        whole = self.embeddings.get(name, self.tensors.get(PREFIX + name))  # resized, or named in modules_to_save
+        # of a resized vocabulary, or named in modules_to_save
+        whole = self.embeddings.get(EMBEDDING, self.tensors.get(PREFIX + EMBEDDING))
         if whole is not None:
             return len(whole)
         return max(self.config.trainable_token_indices or (-1,)) + 1

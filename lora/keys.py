@@ -14,7 +14,7 @@ PREFIX = "base_model.model."
 A, B = ".lora_A.weight", ".lora_B.weight"
 ROWS = "transformer.wte.token_adapter.trainable_tokens_delta"
 TIED_ROWS = f"{PREFIX}lm_head.token_adapter.trainable_tokens_delta"
-EMBEDDING = re.compile(r"(transformer\.wte|lm_head)(\.token_adapter)?(\.base_layer)?\.weight")
+_EMBEDDING = re.compile(r"(transformer\.wte|lm_head)(\.token_adapter)?(\.base_layer)?\.weight")
 
 # with bias "all", PEFT stores the biases of modules_to_save again, under names of its own wrapper: the one that is
 # trained, and the one that stood there before and that nothing uses any more
@@ -39,7 +39,7 @@ def embedding_of(key: str) -> str | None:
 
     In the file of a model whose vocabulary was resized, one that is wrapped has its wrapper's names in its key.
     """
-    found = EMBEDDING.fullmatch(key.removeprefix(PREFIX))
+    found = _EMBEDDING.fullmatch(key.removeprefix(PREFIX))
     return found and found[1]
 
 

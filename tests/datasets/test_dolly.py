@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from places import SHARED
-from tiny import save_tokenizer
 
 from common.errors import UserError
 from datasets.encode import IGNORED, report
@@ -19,14 +18,6 @@ CORPUS = SHARED / "dolly"
 needs_corpus = pytest.mark.skipif(not CORPUS.is_dir(), reason=f"Dolly itself is not in {CORPUS}")
 END = 256
 SPLITS = ("train", "validation", "test")
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory):
-    """One id a byte; the end token is 256."""
-    folder = tmp_path_factory.mktemp("tokenizer")
-    save_tokenizer(folder)
-    return load_tokenizer(folder)
 
 
 def record(instruction: str, response: str, context: str = "", **more) -> dict:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from places import SHARED
-from tiny import byte_tokenizer, write_records
+from tiny import write_records
 
 from common.errors import UserError
 from datasets.encode import IGNORED
@@ -16,11 +16,6 @@ from gpt2_jittor.checkpoint.tokenizer import load_tokenizer
 CORPUS = SHARED / "emotion"
 needs_corpus = pytest.mark.skipif(not CORPUS.is_dir(), reason=f"Emotion itself is not in {CORPUS}")
 ROWS = [("i feel fine; really", "joy"), ("i miss you", "love"), ("what a day", "surprise")]
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory):
-    return byte_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
 def write(folder: Path, name: str, rows=ROWS) -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from places import SHARED
-from tiny import byte_tokenizer, write_records
+from tiny import write_records
 
 from common.errors import UserError
 from datasets.tasks.imdb import SAMPLE_DIR, TASK, clean, load
@@ -18,11 +18,6 @@ needs_corpus = pytest.mark.skipif(not CORPUS.is_dir(), reason=f"IMDB itself is n
 REVIEWS = ["Good.<br /><br />Very good.", "Awful.", "Fine, I'd say."]
 CLEANED = ["Good.\nVery good.", "Awful.", "Fine, I'd say."]
 END = 256
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory):
-    return byte_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
 def write(folder: Path, name: str, reviews=REVIEWS) -> Path:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from places import SHARED
-from tiny import byte_tokenizer, write_records
+from tiny import write_records
 
 from common.errors import UserError
 from datasets.batches import collate
@@ -19,11 +19,6 @@ needs_corpus = pytest.mark.skipif(not CORPUS.is_dir(), reason=f"RTE itself is no
 HEADER = "index\tsentence1\tsentence2\tlabel\n"
 ROWS = [('It "rains".', "It is wet.", "entailment"), ("It rains.", "It snows.", "not_entailment")]
 END = 256
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory):
-    return byte_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
 def write(folder: Path, name: str, rows=ROWS) -> Path:
