@@ -1,24 +1,30 @@
 # `make demo` and `make test` are all a newcomer needs: each makes .venv where it is missing.
-PYTHON ?= python3.11
-BIN := .venv/bin
+# the first of these that is a Python 3.10 to 3.13; `make PYTHON=…` names another
+PYTHON ?= $(firstword $(foreach name,python3 python3.12 python3.13 python3.11 python3.10,$(shell \
+	$(name) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' 2>/dev/null && echo $(name))))
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --use-pep517
 STATUS = @printf '\n== %s\n'
 
-.PHONY: setup demo test test-long test-faults test-mpi test-cuda-emulated cuda-compile lint doctor cuda-check clean
+.PHONY: setup demo test test-short test-pythons test-long test-faults test-mpi test-cuda-emulated cuda-compile lint doctor cuda-check clean
 
-setup: .venv/runtime
+setup: $(VENV)/runtime
 
-.venv/runtime: requirements.txt
-	$(STATUS) "installing what training needs into .venv"
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+$(VENV)/runtime: requirements.txt requirements-jittor.txt
+	$(if $(PYTHON),,$(error no Python 3.10 to 3.13 was found: install one, or name it, make $(MAKECMDGOALS) PYTHON=...))
+	$(STATUS) "installing what training needs into $(VENV)"
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) -r requirements.txt
+	$(PIP) --no-deps -r requirements-jittor.txt
 	@touch $@
 
-.venv/dev: .venv/runtime requirements-dev.txt requirements-cuda-emulation.txt
-	$(STATUS) "installing what tests need (PyTorch, PEFT, pytest) into .venv"
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+$(VENV)/dev: $(VENV)/runtime requirements-dev.txt requirements-cuda-emulation.txt
+	$(STATUS) "installing what tests need (PyTorch, PEFT, pytest) into $(VENV)"
+	$(PIP) -r requirements-dev.txt
 	@touch $@
 
-demo: .venv/runtime
+demo: $(VENV)/runtime
 	$(STATUS) "training gpt2-nano with LoRA on the embedded dialogues"
 	@rm -rf runs/demo
 	$(BIN)/python train.py --task dailydialog --data-dir sample --model nano --output-dir runs/demo \
@@ -28,52 +34,67 @@ demo: .venv/runtime
 	$(STATUS) "asking: Do you like coffee?"
 	$(BIN)/python generate.py --adapter runs/demo --prompt "Do you like coffee?" --greedy
 
-test: .venv/dev
+test: $(VENV)/dev
 	$(STATUS) "running the test suite"
 	$(BIN)/python -m pytest
 	$(BIN)/lint-imports
 
 # what `make test` does once, in more cases: every recipe, 16-bit runs, full tuning that is interrupted, races
-test-long: .venv/dev
+test-long: $(VENV)/dev
 	$(STATUS) "running the long tests"
 	$(BIN)/python -m pytest -m long
 
 # as `make test` does it, and longer: twenty kills of one run, 500 fuzzed inputs, memory over 5,000 steps
-test-faults: .venv/dev
+test-faults: $(VENV)/dev
 	$(STATUS) "killing, filling, flipping, fuzzing"
 	$(BIN)/python -m pytest -m "" -s tests/faults
 
+# what a Python and its numpy decide, on the others that are supported; each has a .venv of its own, compiles a core of
+# its own, and is on the PATH or one of pyenv's
+PYTHONS ?= 3.10 3.12 3.13
+test-pythons: $(PYTHONS:%=test-python-%)
+test-python-%:
+	@$(MAKE) --no-print-directory VENV=.venv-$* test-short PYTHON="$(firstword $(foreach name,python$* \
+		$(wildcard $(HOME)/.pyenv/versions/$*.*/bin/python),$(shell $(name) -c '' 2>/dev/null && echo $(name))))"
+
+# arrays to and from Jittor, parity with PyTorch and PEFT, sessions, training, resuming, the commands
+test-short: $(VENV)/dev
+	$(STATUS) "running a short suite on $$($(BIN)/python --version)"
+	$(BIN)/python -m pytest tests/common tests/runtime tests/model/test_lm.py tests/lora/test_lora.py \
+		tests/generation/test_console.py tests/training/test_trainer.py tests/training/test_resume.py \
+		tests/commands/test_end_to_end.py
+
 # two processes on the CPU; where there is no Open MPI, pip's goes into .venv
-test-mpi: .venv/dev
+test-mpi: $(VENV)/dev
 	$(STATUS) "training in two processes"
 	@command -v mpirun >/dev/null && command -v mpicc >/dev/null || \
-		$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-mpi.txt
+		$(PIP) -r requirements-mpi.txt
 	$(BIN)/python -m pytest -m mpi -rs -s tests/faults/test_mpi.py
 
 # Jittor's CUDA path on a device that g++ emulates; the first run compiles Jittor's core for it, about 5 minutes
-test-cuda-emulated: .venv/dev
+test-cuda-emulated: $(VENV)/dev
 	$(STATUS) "running what Jittor generates for CUDA, on the CPU"
 	$(BIN)/python -m pytest -m "cuda_emulation or not cuda_emulation" -rs -s tests/cuda_emulation
 
 # every CUDA kernel of training and generation, by a real nvcc of CUDA 11 or 12 (nvcc_path, cc_path); needs no GPU
-cuda-compile: .venv/dev
+cuda-compile: $(VENV)/dev
 	$(STATUS) "compiling for sm_70 to sm_90"
 	$(BIN)/python -m tools.cuda.compile
 	$(STATUS) "counting bytes"
 	$(BIN)/python -m tools.cuda.bytes
 
-lint: .venv/dev
+lint: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-doctor: .venv/runtime
+doctor: $(VENV)/runtime
 	$(BIN)/python -m gpt2_jittor.doctor
 
 # for whoever has a GPU: all that this project would like to know of it, in runs/cuda-check; SIZE=tiny is a rehearsal
 SIZE ?= gpt2
-cuda-check: .venv/dev
+cuda-check: $(VENV)/dev
 	$(STATUS) "checking CUDA: doctor, comparisons with PyTorch, races"
 	$(BIN)/python -m tools.cuda.check --size $(SIZE)
 
 clean:
-	rm -rf .venv runs/demo
+	rm -rf .venv .venv-* runs/demo

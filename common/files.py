@@ -21,6 +21,7 @@ from common.terminal import SPELLED
 DEPTH = 64  # of nested JSON; deeper, and printing it in an error would fail
 JSON_BYTES = 1 << 26  # GPT-2's tokenizer.json has 1.4 million, large ones 20; a sparse file can claim any size
 YAML_BYTES = 1 << 18  # a recipe has one thousand; the reader takes seconds for a million
+BLOCK = 1 << 20  # bytes that are read at a time
 TEMPORARY = ".part-"  # how the names of unfinished files and folders begin
 LINKS = 40  # that are followed one after another, as Linux does
 
@@ -168,6 +169,14 @@ def open_regular(path: str | Path) -> BinaryIO:
     raise OSError(
         number, os.strerror(number) if stat.S_ISDIR(kind) else "it is a pipe or a device, not a file", str(path)
     )
+
+
+def hexdigest(path: Path, digest) -> str:
+    """The hash of a file, by a hash of `hashlib` that has been begun. Raises OSError."""
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def read_json(path: str | Path) -> dict:

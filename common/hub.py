@@ -19,10 +19,9 @@ import zipfile
 from pathlib import Path
 
 from common.errors import ParameterError, UserError
-from common.files import expanded
+from common.files import expanded, hexdigest
 from common.terminal import bar
 
-BLOCK = 1 << 20
 HASHED = 1 << 24  # bytes: of larger files the ends tell that they were cut, and reading all each time takes long
 SECONDS = 10  # to wait for an answer, and for more of a file
 TRIES = 5  # of a download, in a row, without a byte more
@@ -268,10 +267,7 @@ def _digest(part: Path, etag: str) -> str:
         digest = hashlib.sha1(b"blob %d\0" % part.stat().st_size)
     else:
         return etag
-    with part.open("rb") as stream:
-        while block := stream.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+    return hexdigest(part, digest)
 
 
 def _explain(error: Exception) -> tuple[str, str]:

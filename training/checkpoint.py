@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from common.files import json_text, read_json, remove_folder, replacing_folder, write_json
+from common.files import hexdigest, json_text, read_json, remove_folder, replacing_folder, write_json
 from gpt2_jittor.checkpoint.weights import read_safetensors, read_tensors
 from gpt2_jittor.checkpoint.write import write_safetensors
 from gpt2_jittor.model.pretrained import GPT2PreTrained
@@ -155,8 +155,6 @@ def check_manifest(directory: Path) -> None:
 
 def _describe(path: Path) -> dict[str, int | str]:
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            return {"bytes": file.tell(), "sha256": digest}
+        return {"bytes": path.stat().st_size, "sha256": hexdigest(path, hashlib.sha256())}
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from error

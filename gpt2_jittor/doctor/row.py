@@ -12,7 +12,10 @@ from common.errors import UserError
 from common.files import read_json
 
 ROOT = Path(__file__).resolve().parents[2]
-INSTALL = f"{Path(sys.executable).name} -m pip install -r requirements.txt"
+_PIP = f"{Path(sys.executable).name} -m pip install"
+INSTALL = f"{_PIP} -r requirements.txt"
+if sys.version_info >= (3, 13):
+    INSTALL += f" && {_PIP} --no-deps -r requirements-jittor.txt"
 
 
 @dataclass(frozen=True)

@@ -7,18 +7,19 @@ import sysconfig
 from pathlib import Path
 
 from gpt2_jittor.doctor.row import INSTALL, ROOT, Row, installed, jittor_cache, run
-from gpt2_jittor.runtime import runtime
+from gpt2_jittor.runtime import mends, runtime
 
-PYTHON_TESTED, PYTHON_TOO_NEW = (3, 11), (3, 13)  # numpy 1.26, the last that Jittor can use, ends with 3.12
-JITTOR_TESTED = "1.3.11.0"
+PYTHON_OLDEST, PYTHON_NEWEST, PYTHON_NEXT = (3, 10), (3, 13), (3, 14)
+OTHER_ROWS = ("jittor", "numpy", "onednn-cpu-gomp", "onednn-devel-cpu-gomp")
+NUMPY_MAJORS = ("1", "2")  # whose binary interfaces Jittor and its mends know
 
 
 def python() -> Row:
-    """3.11 is what is tested; 3.12 is a warning, every other version fails."""
+    """3.10 to 3.13 are what is tested; 3.14 is a warning, every other version fails."""
     here = sys.version_info[:2]
     found = f"{platform.python_version()} at {sys.executable}"
-    status = "ok" if here == PYTHON_TESTED else "warning" if PYTHON_TESTED < here < PYTHON_TOO_NEW else "failed"
-    return Row("Python", status, found, "3.11 is what is tested, 3.12 may run: python3.11 -m venv .venv")
+    status = "ok" if PYTHON_OLDEST <= here <= PYTHON_NEWEST else "warning" if here == PYTHON_NEXT else "failed"
+    return Row("Python", status, found, "3.10 to 3.13 are tested: `make clean`, then `make setup PYTHON=python3.12`")
 
 
 def compiler() -> Row:
@@ -45,10 +46,10 @@ def headers() -> Row:
 
 
 def numpy() -> Row:
-    """Fails from numpy 2 on, whose ABI Jittor does not know, and where it cannot be imported."""
+    """Fails from numpy 3 on, and where it cannot be imported."""
     version = installed("numpy")
-    if version is None or int(version.split(".")[0]) >= 2:
-        return Row("numpy", "failed", f"{version or 'not installed'}; Jittor needs numpy 1", INSTALL)
+    if version is None or version.split(".")[0] not in NUMPY_MAJORS:
+        return Row("numpy", "failed", f"{version or 'not installed'}; Jittor needs numpy 1 or 2", INSTALL)
     imported, said = run(sys.executable, "-c", "import numpy")
     if not imported:
         return Row("numpy", "failed", f"{version}, cannot be imported: {said[-1]}", f"{INSTALL} --force-reinstall")
@@ -60,8 +61,8 @@ def jittor() -> Row:
     version = installed("jittor")
     if version is None:
         return Row("Jittor", "failed", "not installed", INSTALL)
-    if version != JITTOR_TESTED:
-        return Row("Jittor", "warning", f"{version}; {JITTOR_TESTED} is what is tested", INSTALL)
+    if version != mends.RELEASE:
+        return Row("Jittor", "failed", f"{version}; {mends.RELEASE} is what this runs on", INSTALL)
     works, said = run(
         sys.executable, "-c", "from gpt2_jittor.runtime.runtime import core_is_compiled; print(core_is_compiled())"
     )
@@ -74,9 +75,9 @@ def jittor() -> Row:
 
 
 def packages() -> Row:
-    """The rest of requirements.txt; lines with a marker, for some platforms only, are oneDNN's."""
-    pins = re.findall(r"^([\w.-]+)==([\w.]+)\s*(?:#.*)?$", (ROOT / "requirements.txt").read_text("utf-8"), re.MULTILINE)
-    present = {name: installed(name) for name, _ in pins if name not in ("jittor", "numpy")}
+    """The rest of requirements.txt. Of a package that has several lines, each for some Pythons, any will do."""
+    pins = re.findall(r"^([\w.-]+)==([\w.]+)", (ROOT / "requirements.txt").read_text("utf-8"), re.MULTILINE)
+    present = {name: installed(name) for name, _ in pins if name not in OTHER_ROWS}
     if missing := [name for name, version in present.items() if version is None]:
         return Row("packages", "failed", f"not installed: {', '.join(missing)}", INSTALL)
     if other := [f"{name} {version}" for name, version in present.items() if (name, version) not in pins]:

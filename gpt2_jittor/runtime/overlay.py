@@ -5,8 +5,8 @@ changes, and all checkouts share what it has compiled.
 """
 
 import hashlib
-import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -26,15 +26,19 @@ def placed(name: str, key: Iterable[object], fill: Callable[[Path], None]) -> Pa
     folder = cache() / f"{name}-{hashlib.sha256(repr(tuple(key)).encode()).hexdigest()[:12]}"
     if folder.is_dir():
         return folder
-    new = folder.with_name(f".{folder.name}.{os.getpid()}")
+    new = None
     try:
-        new.mkdir(parents=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+        new.chmod(0o755)
         fill(new)
         _rename(new, folder)
     except OSError as error:
-        raise UserError(f"{folder} cannot be made: {error.strerror}; make room there, or set HOME") from error
+        what = f"{folder} cannot be written: {error.strerror}"
+        raise UserError(f"{what}; make it writable, or set HOME to a folder that is") from error
     finally:
-        shutil.rmtree(new, ignore_errors=True)
+        if new:
+            shutil.rmtree(new, ignore_errors=True)
     return folder
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from common import processes
 from common.errors import ParameterError, UserError
 from common.interrupt import interrupts_deferred
-from gpt2_jittor.runtime import cuda, kernel_cache, process
+from gpt2_jittor.runtime import cuda, kernel_cache, mends, process
 from gpt2_jittor.runtime.cuda import Cuda
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -102,8 +102,7 @@ def import_jittor():
     kernel_cache.allow_handles()
     with process.settings_kept():
         with kernel_cache.found():
-            import jittor_utils
-
+            jittor_utils = _import_utils()
             lend_onednn(Path(jittor_utils.home()))
         kernel_cache.check(Path(jittor_utils.cache_path))
         jittor_utils.run_cmds = process.compile_apart
@@ -129,12 +128,21 @@ def import_jittor():
 
 def core_is_compiled() -> bool:
     """Whether the cache holds Jittor's core for this machine and device; else the first import compiles it."""
-    device = prepare()
+    # The core with CUDA has a folder of its own, named after the toolkit and the GPU.
+    pattern = "cu*/jittor_core*.so" if prepare() == "cuda" else "jittor_core*.so"
+    return any(Path(_import_utils().cache_path).glob(pattern))
+
+
+def _import_utils():
+    """Imports `jittor_utils`, which knows Jittor's folders and compiles nothing, with all mends in force."""
+    if "jittor_utils" not in sys.modules:
+        option = mends.mend(prepare())
+        flags = os.environ.get("cc_flags", "")
+        if option not in flags:  # as it is where a process that has them started this one
+            os.environ["cc_flags"] = f"{option} {flags}"
     import jittor_utils
 
-    # The core with CUDA has a folder of its own, named after the toolkit and the GPU.
-    pattern = "cu*/jittor_core*.so" if device == "cuda" else "jittor_core*.so"
-    return any(Path(jittor_utils.cache_path).glob(pattern))
+    return jittor_utils
 
 
 def find_compiler() -> str | None:

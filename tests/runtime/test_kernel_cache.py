@@ -125,7 +125,7 @@ def test_the_command_tells_of_a_core_that_was_cut_in_place_of_a_bus_error(tmp_pa
 
 @pytest.mark.parametrize("home", ["/proc/nowhere", "/dev/null/home"])  # where not even root can write
 def test_a_home_that_cannot_be_written_is_one_line(home):
-    assert_one_line(start(Path(home)), home, "cache of compiled kernels", "set HOME")
+    assert_one_line(start(Path(home)), home, "cannot be written", "set HOME")
 
 
 def test_a_lock_that_cannot_be_opened_is_one_line(tmp_path):
