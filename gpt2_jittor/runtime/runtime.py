@@ -22,6 +22,7 @@ from gpt2_jittor.runtime import cuda, kernel_cache, mends, process
 from gpt2_jittor.runtime.cuda import Cuda
 
 DEVICES = ("auto", "cpu", "cuda")
+CORES = "mended"  # not Jittor's own "default": of two cores in one folder each has Jittor compile itself again
 CUDA_CORES = "-cuda"  # ends the name of a folder of cores for CUDA
 INSTALL_COMPILER = "install it (Debian: apt install g++; macOS: xcode-select --install)"
 INSTALL_MPI = "apt install openmpi-bin libopenmpi-dev, or pip install -r requirements-mpi.txt"
@@ -80,7 +81,7 @@ def cache_name(device: str) -> str:
     Jittor looks for its core in this folder before it looks in a folder of the toolkit's within: a core for the CPU
     must not stand where one for CUDA is looked for. A process may have been started by one for the other device.
     """
-    named = os.environ.get("cache_name", "default").removesuffix(CUDA_CORES)  # unset: a git branch's, a core for each
+    named = os.environ.get("cache_name", CORES).removesuffix(CUDA_CORES)
     return named + CUDA_CORES if device == "cuda" else named
 
 

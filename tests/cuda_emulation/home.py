@@ -130,7 +130,7 @@ def environment() -> dict[str, str]:
         "nvcc_flags": f"-DEMULATION={version()}",  # kernels are compiled again when the compiler changes
         "LD_LIBRARY_PATH": os.pathsep.join(filter(None, paths)),
         "cuda_archs": "80",
-        "cache_name": "default",
+        "cache_name": "mended",
     }
 
 

@@ -23,7 +23,7 @@ def test_a_machine_without_a_gpu_runs_on_the_cpu_quietly(machine):
         "nvcc_path": "",
         "log_silent": "1",
         "use_mpi": "0",
-        "cache_name": "default",
+        "cache_name": "mended",
     }
 
 
@@ -124,7 +124,7 @@ def test_a_config_that_the_user_points_at_is_kept_if_it_exists(machine):
 @pytest.mark.parametrize(
     ("named", "for_cpu", "for_cuda"),
     [
-        (None, "default", "default-cuda"),  # the CPU's as it always was: what was compiled there is still found
+        (None, "mended", "mended-cuda"),
         ("mine", "mine", "mine-cuda"),
         ("default-cuda", "default", "default-cuda"),  # of a process that one on the other device has started
     ],
