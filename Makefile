@@ -1,16 +1,22 @@
 # `make demo` and `make test` are all a newcomer needs: each makes .venv where it is missing.
 PYTHON ?= python3.11
 BIN := .venv/bin
+CUDA ?= 1
 STATUS = @printf '\n== %s\n'
 
 .PHONY: setup demo test test-long test-faults test-mpi test-cuda-emulated cuda-compile lint doctor cuda-check clean
 
 setup: .venv/runtime
+	@$(CUDA_TOOLKIT)
 
-.venv/runtime: requirements.txt
+# a CUDA toolkit from PyPI, where there is a device that needs one (docs/cuda.md); CUDA=0 does without
+CUDA_TOOLKIT = $(if $(filter-out 0,$(CUDA)),$(BIN)/python -m gpt2_jittor.runtime.cuda.wheels)
+
+.venv/runtime: requirements.txt requirements-cuda.txt
 	$(STATUS) "installing what training needs into .venv"
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(CUDA_TOOLKIT)
 	@touch $@
 
 .venv/dev: .venv/runtime requirements-dev.txt requirements-cuda-emulation.txt
