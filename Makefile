@@ -61,9 +61,9 @@ test-cuda-emulated: .venv/dev
 	$(STATUS) "running what Jittor generates for CUDA, on the CPU"
 	$(BIN)/python -m pytest -m "cuda_emulation or not cuda_emulation" -rs -s tests/cuda_emulation
 
-# every CUDA kernel of training and generation, by a real nvcc of CUDA 11 or 12 (nvcc_path, cc_path); needs no GPU
+# every CUDA kernel of training and generation, by a real nvcc of CUDA 11 to 13 (nvcc_path, cc_path); needs no GPU
 cuda-compile: .venv/dev
-	$(STATUS) "compiling for sm_70 to sm_90"
+	$(STATUS) "compiling for every architecture"
 	$(BIN)/python -m tools.cuda.compile
 	$(STATUS) "counting bytes"
 	$(BIN)/python -m tools.cuda.bytes
