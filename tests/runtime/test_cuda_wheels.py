@@ -29,7 +29,7 @@ def test_a_driver_of_cuda_13_gets_the_wheels_with_their_size_said(machine, capsy
     machine.has_driver((13, 0))
     said, called = setup(machine, capsys)
     assert called == ["-m", "pip", "install", "--disable-pip-version-check", "-r", str(ROOT / "requirements-cuda.txt")]
-    assert "installing CUDA 13.0 for NVIDIA GeForce RTX 3060: 794 MB to download" in said and "CUDA=0" in said
+    assert "installing CUDA 13.0 for NVIDIA GeForce RTX 3060: 884 MB to download" in said and "CUDA=0" in said
 
 
 def test_what_pytorch_has_brought_is_not_counted(machine, capsys):
@@ -134,7 +134,7 @@ def test_where_pip_fails_one_line_says_how_to_go_on_without(machine, capsys):
 
 def test_every_line_of_the_requirements_is_a_wheel_with_its_size():
     lines = [line for line in wheels.PINS.read_text("utf-8").splitlines() if line and not line.startswith("#")]
-    assert len(wheels.pinned()) == len(lines) == 8
+    assert len(wheels.pinned()) == len(lines) == 9
 
 
 @pytest.mark.parametrize(("given", "calls"), [([], 2), (["CUDA=1"], 2), (["CUDA=0"], 0)])

@@ -21,6 +21,7 @@ WHEELS = {  # what NVIDIA's wheels hold, as far as anybody looks
     ],
     "nvidia-cuda-cccl": ["cu13/include/cccl/cub/cub.cuh"],
     "nvidia-cublas": ["cu13/include/cublas_v2.h", "cu13/lib/libcublas.so.13", "cu13/lib/libcublasLt.so.13"],
+    "nvidia-cuda-nvrtc": ["cu13/lib/libnvrtc.so.13", "cu13/lib/libnvrtc-builtins.so.13.0"],
     "nvidia-curand": ["cu13/include/curand.h", "cu13/lib/libcurand.so.10"],
     "nvidia-nvvm": ["cu13/nvvm/bin/cicc"],
     "nvidia-nccl-cu13": ["nccl/include/nccl.h", "nccl/lib/libnccl.so.2"],

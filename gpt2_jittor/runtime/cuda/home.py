@@ -14,7 +14,7 @@ from gpt2_jittor.runtime.cuda import parts
 from gpt2_jittor.runtime.cuda.parts import Place
 
 OURS = Path(__file__).with_name("overlay")
-LIBRARY = re.compile(r"(lib(?:cudart|cudadevrt|cublas|curand)\w*\.(?:so|a))(?:\.[\d.]+)?")
+LIBRARY = re.compile(r"(lib(?:cudart|cudadevrt|cublas|curand|nvrtc)[\w-]*\.(?:so|a))(?:\.[\d.]+)?")
 
 
 def make(nvcc: str, elsewhere: dict[str, Place]) -> str:
