@@ -7,7 +7,7 @@ from gpt2_jittor.doctor.row import Row
 from gpt2_jittor.runtime import runtime
 from gpt2_jittor.runtime.cuda import Cuda, find
 from gpt2_jittor.runtime.cuda import nccl as libraries
-from gpt2_jittor.runtime.cuda.bounds import SETUP, WHEELS
+from gpt2_jittor.runtime.cuda.bounds import WHEELS
 from gpt2_jittor.runtime.cuda.driver import dotted
 from gpt2_jittor.runtime.cuda.driver import problem as driver_problem
 from gpt2_jittor.runtime.cuda.problem import Problem
@@ -52,8 +52,11 @@ def toolkit() -> Row:
         return Row(name, "ok", "none: not needed on the CPU")
     if cuda.toolkit.problem and not cuda.toolkit.newest_gxx:
         return _on_the_cpu(name, cuda.toolkit.problem)
-    elsewhere = "".join(f"; {part} of {place.include.parent}" for part, place in cuda.toolkit.elsewhere.items())
-    return Row(name, "ok", f"{dotted(cuda.toolkit.release)} by {nvcc}{elsewhere}")
+    places = {place: [] for place in cuda.toolkit.elsewhere.values()}
+    for part, place in cuda.toolkit.elsewhere.items():
+        places[place].append(part)
+    others = "".join(f"; {', '.join(names)} of {place.include.parent}" for place, names in places.items())
+    return Row(name, "ok", f"{dotted(cuda.toolkit.release)} by {nvcc}{others}")
 
 
 def compiler() -> Row:
@@ -85,7 +88,7 @@ def nccl() -> Row:
         return Row(name, "ok", "none: not needed on the CPU")
     here = libraries.find(cuda.driver)
     if here is None:
-        brings = SETUP if cuda.driver.release >= WHEELS else "apt install libnccl-dev"
+        brings = "pip install -r requirements-cuda.txt" if cuda.driver.release >= WHEELS else "apt install libnccl-dev"
         return Row(name, "ok", f"none: several processes sum over the host; for sums between devices {brings}")
     whose = f"pip's {here.wheel}" if here.wheel else "found"
     return Row(name, "ok", f"{whose} at {here.place.libraries}")

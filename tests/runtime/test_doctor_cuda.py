@@ -54,9 +54,12 @@ def a_new_driver_alone(machine):
 
 def half_a_toolkit_beside_the_wheels(machine):
     machine.has_driver((13, 0))
-    machine.has_toolkit("13.0", without=["libcublas.so", "cublas_v2.h"])
+    machine.has_toolkit("13.0", without=["libcublas.so", "cublas_v2.h", "curand.h"])
     wheels = Path(machine.has_wheels()).parents[1]
-    words = [f"13.0 by {machine.folder}/local/cuda/bin/nvcc; cuBLAS of {wheels}", "nvcc 13.0 accepts g++ up to 15"]
+    words = [
+        f"13.0 by {machine.folder}/local/cuda/bin/nvcc; cuBLAS, cuRAND of {wheels}",
+        "nvcc 13.0 accepts g++ up to 15",
+    ]
     return ["ok"] * 6, [*words, f"pip's 2.29.7 at {wheels.parent}/nccl/lib"], "on NVIDIA GeForce RTX 3060."
 
 

@@ -59,7 +59,7 @@ def main() -> None:
         size = sum(wheel.megabytes for wheel in wheels)
         print(
             f"\n== installing CUDA {dotted(bounds.WHEELS)} for {driver.devices[0].name}: {size} MB to download, from "
-            f"NVIDIA's packages on PyPI (`make setup CUDA=0` does without)",
+            "NVIDIA's packages on PyPI (`make setup CUDA=0` does without)",
             flush=True,
         )
         pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "-r", str(PINS)]
