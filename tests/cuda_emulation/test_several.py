@@ -1,7 +1,6 @@
 """Two processes on two emulated devices, their sums by NCCL's stand-in and over the host: the losses of one process."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from open_mpi import MPIRUN, SETTINGS
 from places import ROOT
 
 from gpt2_jittor.runtime import runtime
+from gpt2_jittor.runtime.cuda import nccl, parts
 from tests.cuda_emulation import home
 
 pytestmark = [
@@ -20,6 +20,8 @@ pytestmark = [
     pytest.mark.skipif(MPIRUN is None, reason=f"no mpirun: {runtime.INSTALL_MPI}"),
     pytest.mark.skipif(home.on_device(), reason="the machine's own devices are not counted"),
 ]
+
+TWO = [MPIRUN, "-np", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +57,21 @@ def losses_of_one(world) -> list[float]:
 
 @pytest.mark.parametrize("way", ["nccl", "host"])
 def test_two_processes_with_a_device_each_have_the_losses_of_one(world, losses_of_one, way):
-    libraries = home.build() / "lib64"
-    told = {"nccl_include_path": str(home.HERE / "runtime"), "nccl_lib_path": str(libraries)}
-    settings = {"CUDA_EMULATION_DEVICES": "2"} | (told if way == "nccl" else {"use_nccl": "0"})
-    assert "CUDA_VISIBLE_DEVICES" not in os.environ
-    losses, devices = trained(world, way, [MPIRUN, "-np", "2"], **settings)
+    told = named(home.HERE / "runtime", home.build() / "lib64") if way == "nccl" else {"use_nccl": "0"}
+    losses, devices = trained(world, way, TWO, CUDA_EMULATION_DEVICES="2", **told)
     np.testing.assert_allclose(losses, losses_of_one, rtol=1e-4)  # sums in another order, over the steps
     busy = [device for device in devices if device["launches"]]
     assert len(busy) == 2
     assert all(("ncclAllReduce" in device["kernels"]) == (way == "nccl") for device in busy)
+
+
+@pytest.mark.skipif(not parts.version_of(nccl.WHEEL), reason="pip install -r requirements-cuda.txt")
+def test_with_the_real_nccl_compiled_in_and_loaded_two_processes_on_one_device_sum_over_the_host(world, losses_of_one):
+    """It cannot be called without a GPU, and is not where a device has several processes."""
+    header, library = (parts.file_of(nccl.WHEEL, end) for end in ("include/nccl.h", "lib/libnccl.so.2"))
+    losses, _ = trained(world, "wheel", TWO, CUDA_EMULATION_DEVICES="1", **named(header.parent, library.parent))
+    np.testing.assert_allclose(losses, losses_of_one, rtol=1e-4)
+
+
+def named(include: Path, libraries: Path) -> dict[str, str]:
+    return {"nccl_include_path": str(include), "nccl_lib_path": str(libraries)}

@@ -31,6 +31,5 @@ def test_it_ends_only_at_the_missing_driver(tmp_path):
     command = [sys.executable, "-c", IMPORT]
     done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
     print(done.stderr)
-    assert done.returncode != 0 and "CUDA driver version is insufficient" in done.stderr
-    compiled = {path.name.partition(".")[0] for path in tmp_path.rglob("*.so")}
-    assert {"jittor_core", "libcuda_extern"} <= compiled
+    assert done.returncode != 0 and "cudaErrorInsufficientDriver" in done.stderr
+    assert any(path.name.startswith("jittor_core.") for path in tmp_path.rglob("cu13*/*.so"))
