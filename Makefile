@@ -5,18 +5,24 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.12 python3.13 python3.11 py
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --use-pep517
+CUDA ?= 1
 STATUS = @printf '\n== %s\n'
 
 .PHONY: setup demo test test-short test-pythons test-long test-faults test-mpi test-cuda-emulated cuda-compile lint doctor cuda-check clean
 
 setup: $(VENV)/runtime
+	@$(CUDA_TOOLKIT)
 
-$(VENV)/runtime: requirements.txt requirements-jittor.txt
+# a CUDA toolkit from PyPI, where there is a device that needs one (docs/cuda.md); CUDA=0 does without
+CUDA_TOOLKIT = $(if $(filter-out 0,$(CUDA)),$(BIN)/python -m gpt2_jittor.runtime.cuda.wheels)
+
+$(VENV)/runtime: requirements.txt requirements-jittor.txt requirements-cuda.txt
 	$(if $(PYTHON),,$(error no Python 3.10 to 3.13 was found: install one, or name it, make $(MAKECMDGOALS) PYTHON=...))
 	$(STATUS) "installing what training needs into $(VENV)"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) -r requirements.txt
 	$(PIP) --no-deps -r requirements-jittor.txt
+	@$(CUDA_TOOLKIT)
 	@touch $@
 
 $(VENV)/dev: $(VENV)/runtime requirements-dev.txt requirements-cuda-emulation.txt
@@ -76,9 +82,9 @@ test-cuda-emulated: $(VENV)/dev
 	$(STATUS) "running what Jittor generates for CUDA, on the CPU"
 	$(BIN)/python -m pytest -m "cuda_emulation or not cuda_emulation" -rs -s tests/cuda_emulation
 
-# every CUDA kernel of training and generation, by a real nvcc of CUDA 11 or 12 (nvcc_path, cc_path); needs no GPU
+# every CUDA kernel of training and generation, by a real nvcc of CUDA 11 to 13 (nvcc_path, cc_path); needs no GPU
 cuda-compile: $(VENV)/dev
-	$(STATUS) "compiling for sm_70 to sm_90"
+	$(STATUS) "compiling for every architecture"
 	$(BIN)/python -m tools.cuda.compile
 	$(STATUS) "counting bytes"
 	$(BIN)/python -m tools.cuda.bytes

@@ -43,6 +43,11 @@ def rank() -> int:
     return int(os.environ.get("OMPI_COMM_WORLD_RANK", 0))
 
 
+def local_rank() -> int:
+    """This one's number among those on this machine, from 0."""
+    return int(os.environ.get("OMPI_COMM_WORLD_LOCAL_RANK", rank()))
+
+
 def is_first() -> bool:
     """Whether this is the process that speaks and writes; true where there is only one."""
     return rank() == 0

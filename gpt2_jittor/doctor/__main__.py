@@ -18,6 +18,7 @@ CHECKS = (
     cuda.toolkit,
     cuda.compiler,
     cuda.cudnn,
+    cuda.nccl,
     software.mpi,
     surroundings.memory,
     surroundings.disk,

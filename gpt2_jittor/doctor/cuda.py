@@ -6,6 +6,8 @@ from pathlib import Path
 from gpt2_jittor.doctor.row import Row
 from gpt2_jittor.runtime import runtime
 from gpt2_jittor.runtime.cuda import Cuda, find
+from gpt2_jittor.runtime.cuda import nccl as libraries
+from gpt2_jittor.runtime.cuda.bounds import WHEELS
 from gpt2_jittor.runtime.cuda.driver import dotted
 from gpt2_jittor.runtime.cuda.driver import problem as driver_problem
 from gpt2_jittor.runtime.cuda.problem import Problem
@@ -50,7 +52,11 @@ def toolkit() -> Row:
         return Row(name, "ok", "none: not needed on the CPU")
     if cuda.toolkit.problem and not cuda.toolkit.newest_gxx:
         return _on_the_cpu(name, cuda.toolkit.problem)
-    return Row(name, "ok", f"{dotted(cuda.toolkit.release)} by {nvcc}")
+    places = {place: [] for place in cuda.toolkit.elsewhere.values()}
+    for part, place in cuda.toolkit.elsewhere.items():
+        places[place].append(part)
+    others = "".join(f"; {', '.join(names)} of {place.include.parent}" for place, names in places.items())
+    return Row(name, "ok", f"{dotted(cuda.toolkit.release)} by {nvcc}{others}")
 
 
 def compiler() -> Row:
@@ -73,6 +79,19 @@ def cudnn() -> Row:
     version = re.search(r"CUDNN_MAJOR\s+(\d+)", header.read_text(encoding="utf-8")) if header else None
     there = f"cuDNN {version[1]} is installed and left alone" if version else "none"
     return Row("cuDNN", "ok", f"{there}: GPT-2 has no convolution")
+
+
+def nccl() -> Row:
+    """NCCL, for several processes with a device each. Never fails: their sums can go over the host."""
+    cuda, name = found(), "NCCL"
+    if not cuda.driver.devices:
+        return Row(name, "ok", "none: not needed on the CPU")
+    here = libraries.find(cuda.driver)
+    if here is None:
+        brings = "pip install -r requirements-cuda.txt" if cuda.driver.release >= WHEELS else "apt install libnccl-dev"
+        return Row(name, "ok", f"none: several processes sum over the host; for sums between devices {brings}")
+    whose = f"pip's {here.wheel}" if here.wheel else "found"
+    return Row(name, "ok", f"{whose} at {here.place.libraries}")
 
 
 def _on_the_cpu(name: str, problem: Problem) -> Row:

@@ -19,7 +19,7 @@ from common import processes
 from common.errors import ParameterError, UserError
 from common.interrupt import interrupts_deferred
 from gpt2_jittor.runtime import cuda, kernel_cache, mends, process
-from gpt2_jittor.runtime.cuda import Cuda
+from gpt2_jittor.runtime.cuda import Cuda, nccl
 
 DEVICES = ("auto", "cpu", "cuda")
 CORES = "mended"  # not Jittor's own "default": of two cores in one folder each has Jittor compile itself again
@@ -61,6 +61,7 @@ def _prepare(device: str) -> str:
     os.environ.setdefault("use_mpi", "0")
     if processes.under_mpirun():
         _prepare_mpi()
+        os.environ.update(nccl.settings() if device != "cpu" else {})
     if config := find_python_config():
         os.environ["python_config_path"] = str(config)
     found = Cuda() if device == "cpu" else cuda.find(find_compiler())

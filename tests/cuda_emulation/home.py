@@ -20,6 +20,7 @@ LIBRARIES = {  # soname: sources
     "libcublas.so.12": ["cublas"],
     "libcublasLt.so.12": [],
     "libcurand.so.10": ["curand"],
+    "libnccl.so.2": ["nccl"],
     "libcuda.so.1": ["driver"],
 }
 CACHE = "EMULATED_GPU_CACHE"

@@ -8,19 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+from open_mpi import MPIRUN, SETTINGS
 
 from gpt2_jittor.runtime import runtime
 from tests.faults import ground
 from training.checkpoint import check_manifest
 
-MPIRUN = runtime.find_mpi("mpirun")
 pytestmark = [pytest.mark.mpi, pytest.mark.skipif(MPIRUN is None, reason=f"no mpirun: {runtime.INSTALL_MPI}")]
-SETTINGS = {
-    "OMPI_ALLOW_RUN_AS_ROOT": "1",  # in a container
-    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-    "OMPI_MCA_rmaps_base_oversubscribe": "1",  # more processes than cores: Open MPI 4, then 5
-    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
-}
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 
 import pytest
-from machines import RTX_3060, Machine
+from machines import Machine
 
 from gpt2_jittor.runtime import cuda
-from gpt2_jittor.runtime.cuda import toolkit
+from gpt2_jittor.runtime.cuda import parts
 from gpt2_jittor.runtime.cuda.driver import Device
 
 
@@ -37,12 +37,14 @@ COMPILERS = [
     ("12.6", "14.2.0", [13, 14], "g++-13"),
     ("12.9", "14.2.0", [], None),
     ("12.9", "15.1.0", [14], "g++-14"),
+    ("13.0", "15.1.0", [14], None),
+    ("13.0", "16.1.0", [14, 15], "g++-15"),
 ]
 
 
 @pytest.mark.parametrize(("release", "usual", "others", "expected"), COMPILERS)
 def test_a_gxx_that_nvcc_accepts_is_chosen(machine, release, usual, others, expected):
-    machine.has_driver((12, 9), a_card(7, 5))
+    machine.has_driver((13, 0), a_card(7, 5))
     machine.has_toolkit(release)
     machine.has_gxx(usual)
     for number in others:
@@ -50,6 +52,17 @@ def test_a_gxx_that_nvcc_accepts_is_chosen(machine, release, usual, others, expe
     here = found(machine)
     assert here.usable
     assert here.settings().get("cc_path") == (expected and str(machine.tools / expected))
+
+
+def test_of_a_cuda_13_its_own_header_says_which_gxx_it_accepts(machine):
+    """crt/host_config.h of releases that are not known here."""
+    machine.has_driver((13, 0))
+    include = Path(machine.has_toolkit("13.7")).parents[1] / "include"
+    (include / "crt" / "host_config.h").write_text("#if __GNUC__ > 17\n#error -- unsupported GNU version!\n")
+    for version, number in (("17.1.0", None), ("18.1.0", "g++-17")):
+        machine.has_gxx(version)
+        machine.has_gxx("17.1.0", "g++-17")
+        assert found(machine).settings().get("cc_path") == (number and str(machine.tools / number))
 
 
 def test_where_another_toolkits_ptxas_comes_first_the_path_begins_with_the_chosen_nvccs_folder(machine):
@@ -102,7 +115,7 @@ def test_nvcc_path_is_preferred_to_the_path(machine):
 
 def test_beside_a_toolkit_that_is_too_new_the_newest_that_fits_is_found(machine):
     machine.has_driver((13, 0))
-    machine.has_toolkit("13.0")
+    machine.has_toolkit("14.0")
     machine.has_toolkit("11.8", "cuda-11.8", on_path=False)
     chosen = machine.has_toolkit("12.6", "cuda-12.6", on_path=False)
     assert found(machine).usable and found(machine).toolkit.nvcc == chosen
@@ -110,24 +123,28 @@ def test_beside_a_toolkit_that_is_too_new_the_newest_that_fits_is_found(machine)
 
 def test_where_no_toolkit_fits_the_first_on_the_path_is_named(machine):
     machine.has_driver((13, 0))
-    machine.has_toolkit("13.0")
+    machine.has_toolkit("14.0")
     machine.has_toolkit("9.2", "cuda-9.2", on_path=False)
-    assert "not 13.0" in str(found(machine).problem)
+    assert "not 14.0" in str(found(machine).problem)
 
 
 DEVICES = [  # toolkit, capability, words of the problem; empty where it fits
     ("10.2", (3, 0), ""),
-    ("10.2", (8, 0), "8.0, which is too new: apt install cuda-toolkit-11-8 ("),
+    ("10.2", (8, 0), "8.0, which is too new: apt install cuda-toolkit-12-6 ("),
     ("11.0", (8, 6), ""),  # what was compiled for 8.0 runs on it
     ("11.7", (8, 9), ""),
-    ("11.7", (9, 0), "9.0, which is too new: apt install cuda-toolkit-11-8 ("),
+    ("11.7", (9, 0), "9.0, which is too new: apt install cuda-toolkit-12-6 ("),
     ("11.8", (3, 0), "3.0, which is too old: install CUDA 10.2"),
     ("11.8", (3, 7), ""),
     ("11.8", (9, 0), ""),
     ("12.4", (3, 7), "3.7, which is too old: apt install cuda-toolkit-11-8 ("),
     ("12.4", (5, 0), ""),
     ("12.4", (9, 0), ""),
-    ("12.9", (12, 0), "12.0, which is too new: Jittor 1.3.11 takes no other that does"),
+    ("12.6", (12, 0), "12.0, which is too new: apt install cuda-toolkit-12-9 ("),
+    ("12.8", (10, 0), ""),
+    ("12.8", (12, 1), "12.1, which is too new: apt install cuda-toolkit-12-9 ("),
+    ("12.9", (12, 1), ""),
+    ("12.9", (13, 0), "13.0, which is too new: Jittor 1.3.11 takes no other that does"),
 ]
 
 
@@ -141,10 +158,10 @@ def test_a_device_must_be_one_that_jittor_and_the_toolkit_compile_for(machine, r
 
 
 def test_of_two_devices_the_one_that_does_not_fit_is_named(machine):
-    machine.has_driver((12, 9), RTX_3060, Device("NVIDIA GeForce RTX 5090", 32_000_000_000, (12, 0)))
-    machine.has_toolkit("12.4")
+    machine.has_driver((12, 9), a_card(3, 5), Device("NVIDIA GeForce RTX 5090", 32_000_000_000, (12, 0)))
+    machine.has_toolkit("11.8")
     line = str(found(machine).problem)
-    assert "RTX 5090" in line and "hide the device by CUDA_VISIBLE_DEVICES" in line
+    assert "RTX 5090" in line and "hide a device by CUDA_VISIBLE_DEVICES" in line
 
 
 DRIVERS = [  # toolkit, driver, words of the problem
@@ -209,9 +226,43 @@ def an_old_driver_without_a_toolkit(machine):
     machine.has_driver((11, 4))
 
 
+def a_new_driver_without_a_toolkit(machine):
+    machine.has_driver((13, 0))
+
+
+def a_new_driver_of_an_old_device_without_a_toolkit(machine):
+    machine.has_driver((13, 0), a_card(6, 1))
+
+
+def a_new_driver_with_half_a_toolkit(machine):
+    machine.has_driver((13, 0))
+    machine.has_toolkit("13.0", without=["libcublas.so", "cublas_v2.h"])
+
+
+def a_new_driver_with_a_toolkit_that_is_too_old_for_the_device(machine):
+    machine.has_driver((13, 0), a_card(12, 0))
+    machine.has_toolkit("12.4")
+
+
+def a_new_toolkit_with_an_old_driver(machine):
+    machine.has_driver((12, 4))
+    machine.has_toolkit("13.0")
+
+
+def a_new_toolkit_with_an_old_device(machine):
+    machine.has_driver((13, 0), a_card(7, 0))
+    machine.has_toolkit("13.0")
+
+
+def a_new_toolkit_without_its_compilers_headers(machine):
+    """A program on the PATH that calls the nvcc of a toolkit elsewhere."""
+    machine.has_driver((13, 0))
+    machine.has_toolkit("13.0", without="host_config.h")
+
+
 def a_toolkit_that_is_too_new(machine):
     machine.has_driver((13, 0))
-    machine.has_toolkit("13.0")
+    machine.has_toolkit("14.0")
 
 
 def a_toolkit_that_is_too_old(machine):
@@ -249,8 +300,16 @@ HALF_THERE = {
     devices_that_are_hidden: "CUDA_VISIBLE_DEVICES=7: unset CUDA_VISIBLE_DEVICES",
     a_driver_without_a_toolkit: "nvcc was not found: apt install cuda-toolkit-12-6",
     an_old_driver_without_a_toolkit: "nvcc was not found: apt install cuda-toolkit-11-8",
-    a_toolkit_that_is_too_new: "CUDA 10.2 to 12, not 13.0: apt install cuda-toolkit-12-6",
-    a_toolkit_that_is_too_old: "CUDA 10.2 to 12, not 9.2: apt install cuda-toolkit-12-6",
+    a_new_driver_without_a_toolkit: "nvcc was not found: make setup (or pip install -r requirements-cuda.txt)",
+    a_new_driver_of_an_old_device_without_a_toolkit: "nvcc was not found: apt install cuda-toolkit-12-6",
+    a_new_driver_with_half_a_toolkit: "include/cublas_v2.h is missing: make setup",
+    a_new_driver_with_a_toolkit_that_is_too_old_for_the_device: "which is too new: make setup",
+    a_new_toolkit_with_an_old_driver: "older than the toolkit's 13.0: update the driver: sudo ubuntu-drivers install, "
+    "then restart; or apt install cuda-toolkit-12-6",
+    a_new_toolkit_with_an_old_device: "7.0, which is too old: apt install cuda-toolkit-12-6",
+    a_new_toolkit_without_its_compilers_headers: "include/crt/host_config.h is missing: make setup",
+    a_toolkit_that_is_too_new: "CUDA 10.2 to 13, not 14.0: make setup",
+    a_toolkit_that_is_too_old: "CUDA 10.2 to 13, not 9.2: apt install cuda-toolkit-12-6",
     a_toolkit_without_libraries: "lib64/libcublas.so is missing: apt install cuda-toolkit-12-6",
     an_nvcc_that_says_nothing: "does not tell its version: point nvcc_path at",
     an_nvcc_path_to_nothing: "does not tell its version: point nvcc_path at",
@@ -270,10 +329,10 @@ def test_debians_own_nvcc_has_its_libraries_elsewhere(machine, tmp_path):
     machine.has_driver((12, 4))
     nvcc = machine.has("nvcc", "release 11.8, V11.8.89")
     machine.has_gxx("11.3.0")
-    machine.monkeypatch.setattr(toolkit, "DISTRIBUTION", nvcc)
-    machine.monkeypatch.setattr(toolkit, "DISTRIBUTION_LIBRARIES", tmp_path / "lib")
+    machine.monkeypatch.setattr(parts, "DISTRIBUTION", nvcc)
+    machine.monkeypatch.setattr(parts, "DISTRIBUTION_LIBRARIES", tmp_path / "lib")
     assert "libcudart.so is missing" in str(found(machine).problem)
     (tmp_path / "lib").mkdir()
-    for name in toolkit.LIBRARIES:
+    for name in parts.LIBRARIES:
         (tmp_path / "lib" / name).touch()
     assert found(machine).usable

@@ -14,11 +14,13 @@ from places import ROOT
 
 from gpt2_jittor.ops import fused
 from gpt2_jittor.runtime.backend import jt
+from gpt2_jittor.runtime.cuda.toolkit import Toolkit
 from tests.cuda_emulation import home
 from tools.cuda import bytes as cuda_bytes
 from tools.cuda import compile as cuda_compile
 from tools.cuda.compile import compile_one, description, options
 
+SOURCES = ("good", "bad", "too")
 SAID = """ptxas info    : 0 bytes gmem
 ptxas info    : Compiling entry function '_Z12sum_of_partsPKflPf' for 'sm_70'
 ptxas info    : Function properties for _Z12sum_of_partsPKflPf
@@ -45,12 +47,33 @@ def test_registers_spills_and_shared_memory_are_those_that_ptxas_names(tmp_path)
     assert (kernel.registers, kernel.spills, kernel.shared) == ({70: 12, 90: 14}, {70: 12, 90: 0}, 128)
 
 
+def test_a_kernel_that_spills_is_named_with_its_bytes_on_each_architecture(tmp_path):
+    kernels = compile_one(fake_nvcc(tmp_path, SAID), [], [70, 90], tmp_path / "x.cu")
+    assert list(cuda_compile.spilling(kernels)) == ["sum_of_parts: sm_70 12 bytes spilled"]
+
+
 def test_what_nvcc_refuses_is_shown(tmp_path):
     with pytest.raises(cuda_compile.UserError, match="x.cu: error: expected a ;"):
         compile_one(fake_nvcc(tmp_path, "x.cu: error: expected a ;\n", 2), [], [70], tmp_path / "x.cu")
 
 
-@pytest.mark.parametrize("release", [None, "13.0"])
+def test_all_sources_are_tried_and_those_that_are_refused_are_counted(tmp_path, monkeypatch, capsys):
+    refusing = tmp_path / "nvcc"
+    refusing.write_text(f"#!/bin/sh\ncase \"$*\" in *bad.cu*) exit 2 ;; esac\ncat >&2 <<'E'\n{SAID}E\n")
+    refusing.chmod(0o755)
+    toolkit = Toolkit(str(refusing), (12, 4))
+    work = {"works": {}, "nvcc_flags": ""}
+    monkeypatch.setattr(cuda_compile, "find_nvcc", lambda: toolkit)
+    monkeypatch.setattr(cuda_compile, "run_on_emulator", lambda kernels: work)
+    monkeypatch.setattr(cuda_compile, "sources", lambda report: {tmp_path / f"{name}.cu": name for name in SOURCES})
+    monkeypatch.setattr(cuda_compile, "options", lambda flags: [])
+    with pytest.raises(cuda_compile.UserError, match="nvcc refuses .*bad.cu.*; 1 of 3 sources are refused"):
+        cuda_compile.main()
+    said = capsys.readouterr().out
+    assert "3 sources for sm_70, sm_75, sm_80: 1 refused\nsum_of_parts: sm_70 12 bytes spilled\n" in said
+
+
+@pytest.mark.parametrize("release", [None, "14.0"])
 def test_without_an_nvcc_that_jittor_can_use_one_line_says_how_to_get_it(tmp_path, release):
     variables = {"PATH": str(tmp_path), "HOME": os.environ["HOME"], "nvcc_path": str(tmp_path / "absent")}
     if release:
@@ -62,7 +85,7 @@ def test_without_an_nvcc_that_jittor_can_use_one_line_says_how_to_get_it(tmp_pat
     done = subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and not done.stdout
     (line,) = done.stderr.splitlines()
-    assert line.startswith("error: ") and "nvidia-cuda-toolkit" in line and (release or "absent") in line
+    assert line.startswith("error: ") and "requirements-cuda.txt" in line and (release or "absent") in line
 
 
 def test_of_jittors_options_those_of_the_emulator_and_of_linking_are_left_out(monkeypatch):

@@ -17,15 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.command import run_command
-from common.errors import UserError
+from common.errors import UserError, joined
 from gpt2_jittor.runtime.cuda.driver import Driver, dotted
 from gpt2_jittor.runtime.cuda.toolkit import Toolkit, find, own_programs_first
 from tests.cuda_emulation import home
 
 WIDE = 58  # characters for a kernel's name
-ARCHITECTURES = (70, 75, 80, 86, 89, 90)
+ARCHITECTURES = (70, 75, 80, 86, 89, 90, 100, 120)
 INSTALL = (
-    "Debian: apt install nvidia-cuda-toolkit g++-11 (non-free), then cc_path=g++-11; else NVIDIA's toolkit, 11.8 or 12"
+    "pip install -r requirements-cuda.txt, which is CUDA 13; or, for 11.8, Debian's nvidia-cuda-toolkit and g++-11 "
+    "(non-free), and cc_path=g++-11"
 )
 _KERNEL = re.compile(
     r"Compiling entry function '(?P<name>\w+)' for 'sm_(?P<arch>\d+)'.*?(?P<spills>\d+) bytes spill stores"
@@ -44,7 +45,7 @@ class Kernel:
 
 
 def find_nvcc() -> Toolkit:
-    """A whole toolkit, of a release that Jittor can use. Raises UserError where there is none."""
+    """A toolkit that Jittor can use. Raises UserError where there is none."""
     toolkit = find(Driver(), None)  # for no device of this machine, and no g++: cc_path is for whoever runs this
     if toolkit.problem:
         raise UserError(f"{toolkit.problem.what}: {INSTALL}")
@@ -89,8 +90,8 @@ def options(nvcc_flags: str) -> list[str]:
 
 def compile_one(nvcc: str, flags: list[str], architectures: list[int], source: Path) -> dict[str, Kernel]:
     """The kernels of a source, by their names in C++. Raises UserError with nvcc's words where it refuses."""
-    # as Jittor compiles for several: one intermediate code, and machine code of it for each
-    targets = [f"-arch=compute_{architectures[0]}", *(f"-code=sm_{arch}" for arch in architectures)]
+    # of each an intermediate code of its own, as Jittor has on a machine with such a device
+    targets = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in architectures]
     host = ["-ccbin", os.environ["cc_path"]] if "cc_path" in os.environ else []
     with tempfile.TemporaryDirectory() as folder:
         command = [nvcc, *flags, *host, *targets, "-w", "-Xptxas", "-v", "-fatbin", "-x", "cu", source]
@@ -130,6 +131,26 @@ def rows(kernels: dict[str, Kernel], what: str, architectures: list[int]) -> Ite
         yield f"{named[:WIDE]:{WIDE}} {registers} {max(kernel.spills.values()):7} {kernel.shared:7}"
 
 
+def try_each(nvcc: str, flags: list[str], architectures: list[int], found: list[Path]) -> Iterator[dict | UserError]:
+    """Of each source its kernels, or what nvcc has against it."""
+
+    def tried(source: Path) -> dict[str, Kernel] | UserError:
+        try:
+            return compile_one(nvcc, flags, architectures, source)
+        except UserError as error:
+            return error
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield from pool.map(tried, found)
+
+
+def spilling(kernels: dict[str, Kernel]) -> Iterator[str]:
+    """A line for each kernel that does not fit into registers: how many bytes, on which architectures."""
+    for name, kernel in kernels.items():
+        if spilt := ", ".join(f"sm_{arch} {size}" for arch, size in kernel.spills.items() if size):
+            yield f"{name}: {spilt} bytes spilled"
+
+
 def print_counts(reports: dict[str, dict]) -> None:
     """Prints how many operators, launches, products and copies each piece of work takes."""
     print(f"\n{'on the emulated device, 2 layers':34}{'operators':>12}{'launches':>10}{'products':>10}{'to host':>9}")
@@ -143,23 +164,29 @@ def print_counts(reports: dict[str, dict]) -> None:
 def main() -> None:
     """Compiles every kernel and prints what it takes. Raises UserError where nvcc is missing or refuses one."""
     toolkit = find_nvcc()
-    nvcc = toolkit.nvcc
+    nvcc = toolkit.jittors_nvcc()
     architectures = known_architectures(nvcc)
     reports = {"composed": run_on_emulator(False), "kernels": run_on_emulator(True)}
     found = {path: what for report in reports.values() for path, what in sources(report).items()}
     flags = options(reports["kernels"]["nvcc_flags"])
-    print(f"{len(found)} sources, {nvcc} {dotted(toolkit.release)}; registers, bytes spilled, shared")
+    print(f"{len(found)} sources, {toolkit.nvcc} {dotted(toolkit.release)}; registers, bytes spilled, shared")
     heads = " ".join(f"{f'sm{arch}':>4}" for arch in architectures)
     print(f"{'kernel':{WIDE}} {heads} {'spilled':>7} {'shared':>7}")
-    printed = set()  # many sources hold a kernel of Jittor's headers, or differ in a type alone
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        compiled = pool.map(lambda path: compile_one(nvcc, flags, architectures, path), found)
-        for kernels, what in zip(compiled, found.values(), strict=True):
-            for row in rows(kernels, what, architectures):
-                if row not in printed:
-                    print(row, flush=True)
-                printed.add(row)
+    printed, spilt, refused = set(), [], []  # many sources hold a kernel of Jittor's headers, or differ in a type alone
+    for result, what in zip(try_each(nvcc, flags, architectures, list(found)), found.values(), strict=True):
+        if isinstance(result, UserError):
+            refused.append(result)
+            continue
+        for row in rows(result, what, architectures):
+            if row not in printed:
+                print(row, flush=True)
+            printed.add(row)
+        spilt += spilling(result)
+    print(f"\n{len(found)} sources for sm_{', sm_'.join(map(str, architectures))}: {len(refused)} refused")
+    print("\n".join(dict.fromkeys(spilt)) or "no register is spilled")
     print_counts(reports)
+    if refused:
+        raise joined(refused[:1] + [UserError(f"{len(refused)} of {len(found)} sources are refused")])
 
 
 if __name__ == "__main__":

@@ -27,13 +27,17 @@ class Cuda:
         return self.problem is None
 
     def settings(self) -> dict[str, str]:
-        """The environment in which Jittor uses it, or keeps its hands off what is only half there."""
+        """The environment in which Jittor uses it, or keeps its hands off what is only half there.
+
+        Raises UserError where the user's cache cannot be written, in which a CUDA 13 has a folder (`home`).
+        """
         if not self.usable:
             return {"nvcc_path": ""}
         # GPT-2 needs cuBLAS and cuRAND only; cuDNN 9 aborts Jittor's import, cutt and cutlass are downloads.
-        settings = {"nvcc_path": self.toolkit.nvcc, "conv_opt": "1", "use_cutt": "0", "use_cutlass": "0"}
+        nvcc = self.toolkit.jittors_nvcc()
+        settings = {"nvcc_path": nvcc, "conv_opt": "1", "use_cutt": "0", "use_cutlass": "0"}
         settings |= {"cc_path": self.toolkit.compiler} if self.toolkit.compiler else {}
-        return settings | toolkits.own_programs_first(self.toolkit.nvcc)
+        return settings | toolkits.own_programs_first(nvcc)
 
 
 def find(compiler: str | None) -> Cuda:

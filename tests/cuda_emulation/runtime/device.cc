@@ -1,7 +1,8 @@
-// One device, whose streams do at once what they are given, and whose events have always happened.
+// The devices, whose streams do at once what they are given, and whose events have always happened.
 #include <cstring>
 #include <ctime>
 
+#include "devices.h"
 #include "emulation.h"
 
 namespace {
@@ -11,6 +12,8 @@ double now() {
     clock_gettime(CLOCK_MONOTONIC, &time);
     return time.tv_sec * 1e3 + time.tv_nsec * 1e-6;
 }
+
+int chosen = 0;
 
 cudaError_t synchronise() {
     emulationCount(emulation::SYNCHRONISATIONS, 1);
@@ -24,17 +27,18 @@ struct CUevent_st {
     double milliseconds = 0;
 };
 
-EMULATION_API cudaError_t cudaGetDeviceCount(int* count) { return *count = 1, cudaSuccess; }
-EMULATION_API cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
+EMULATION_API cudaError_t cudaGetDeviceCount(int* count) { return *count = devices(), cudaSuccess; }
+EMULATION_API cudaError_t cudaGetDevice(int* device) { return *device = chosen, cudaSuccess; }
 EMULATION_API cudaError_t cudaSetDevice(int device) {
-    return device == 0 ? cudaSuccess : emulationError(cudaErrorInvalidDevice);
+    if (device < 0 || device >= devices()) return emulationError(cudaErrorInvalidDevice);
+    return chosen = device, cudaSuccess;
 }
 EMULATION_API cudaError_t cudaDeviceReset() { return cudaSuccess; }
 EMULATION_API cudaError_t cudaDriverGetVersion(int* version) { return *version = CUDART_VERSION, cudaSuccess; }
 EMULATION_API cudaError_t cudaRuntimeGetVersion(int* version) { return *version = CUDART_VERSION, cudaSuccess; }
 
 EMULATION_API cudaError_t cudaGetDeviceProperties_v2(cudaDeviceProp* properties, int device) {
-    if (device) return emulationError(cudaErrorInvalidDevice);
+    if (device < 0 || device >= devices()) return emulationError(cudaErrorInvalidDevice);
     cudaDeviceProp p;
     memset(&p, 0, sizeof p);
     strcpy(p.name, "Emulated CUDA device");

@@ -1,12 +1,14 @@
 // The stand-in driver, libcuda.so.1: what programs ask it before they load the runtime.
 #include "cuda.h"
 
+#include "devices.h"
+
 #define API extern "C" __attribute__((visibility("default")))
 
 API CUresult cuInit(unsigned) { return CUDA_SUCCESS; }
 API CUresult cuDriverGetVersion(int* version) { return *version = CUDA_VERSION, CUDA_SUCCESS; }
-API CUresult cuDeviceGetCount(int* count) { return *count = 1, CUDA_SUCCESS; }
-API CUresult cuDeviceGet(CUdevice* device, int) { return *device = 0, CUDA_SUCCESS; }
+API CUresult cuDeviceGetCount(int* count) { return *count = devices(), CUDA_SUCCESS; }
+API CUresult cuDeviceGet(CUdevice* device, int number) { return *device = number, CUDA_SUCCESS; }
 API CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute attribute, CUdevice) {
     switch (attribute) {
         case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: *value = 8; return CUDA_SUCCESS;
