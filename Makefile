@@ -2,6 +2,8 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 STATUS = @printf '\n== %s\n'
+# WHEELS=folder: packages come from wheels that were carried along, and no network is needed
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check $(if $(WHEELS),--no-index --find-links $(WHEELS))
 
 .PHONY: setup demo test test-long test-faults test-mpi test-cuda-emulated cuda-compile lint doctor cuda-check clean
 
@@ -10,12 +12,12 @@ setup: .venv/runtime
 .venv/runtime: requirements.txt
 	$(STATUS) "installing what training needs into .venv"
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(PIP) -r requirements.txt
 	@touch $@
 
 .venv/dev: .venv/runtime requirements-dev.txt requirements-cuda-emulation.txt
 	$(STATUS) "installing what tests need (PyTorch, PEFT, pytest) into .venv"
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(PIP) -r requirements-dev.txt
 	@touch $@
 
 demo: .venv/runtime
@@ -47,7 +49,7 @@ test-faults: .venv/dev
 test-mpi: .venv/dev
 	$(STATUS) "training in two processes"
 	@command -v mpirun >/dev/null && command -v mpicc >/dev/null || \
-		$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-mpi.txt
+		$(PIP) -r requirements-mpi.txt
 	$(BIN)/python -m pytest -m mpi -rs -s tests/faults/test_mpi.py
 
 # Jittor's CUDA path on a device that g++ emulates; the first run compiles Jittor's core for it, about 5 minutes
@@ -69,11 +71,14 @@ lint: .venv/dev
 doctor: .venv/runtime
 	$(BIN)/python -m gpt2_jittor.doctor
 
-# for whoever has a GPU: all that this project would like to know of it, in runs/cuda-check; SIZE=tiny is a rehearsal
+# for whoever has a GPU: all that this project would like to know of it, in runs/cuda-check, within ten minutes (QUICK=1:
+# five); WHEELS=folder without a network, TORCH_PYTHON=python with PyTorch elsewhere; SIZE=tiny is a rehearsal
 SIZE ?= gpt2
-cuda-check: .venv/dev
-	$(STATUS) "checking CUDA: doctor, comparisons with PyTorch, races"
-	$(BIN)/python -m tools.cuda.check --size $(SIZE)
+cuda-check: .venv/runtime
+	@$(MAKE) --no-print-directory .venv/dev || echo "the packages for tests are not complete: what needs them will say so"
+	$(STATUS) "checking CUDA: doctor, comparisons with PyTorch, races, a profile"
+	$(BIN)/python -m tools.cuda.check --size $(SIZE) $(if $(QUICK),--quick) \
+		$(if $(TORCH_PYTHON),--torch-python $(TORCH_PYTHON))
 
 clean:
 	rm -rf .venv runs/demo
