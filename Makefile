@@ -5,6 +5,10 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.12 python3.13 python3.11 py
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --use-pep517
+ifdef WHEELS  # a folder of wheels that were carried along: no network is needed
+export PIP_NO_INDEX := 1
+export PIP_FIND_LINKS := $(abspath $(WHEELS))
+endif
 CUDA ?= 1
 STATUS = @printf '\n== %s\n'
 
@@ -96,11 +100,14 @@ lint: $(VENV)/dev
 doctor: $(VENV)/runtime
 	$(BIN)/python -m gpt2_jittor.doctor
 
-# for whoever has a GPU: all that this project would like to know of it, in runs/cuda-check; SIZE=tiny is a rehearsal
+# for whoever has a GPU: all that this project would like to know of it, in runs/cuda-check, within ten minutes (QUICK=1:
+# five); WHEELS=folder without a network, TORCH_PYTHON=python with PyTorch elsewhere; SIZE=tiny is a rehearsal
 SIZE ?= gpt2
-cuda-check: $(VENV)/dev
-	$(STATUS) "checking CUDA: doctor, comparisons with PyTorch, races"
-	$(BIN)/python -m tools.cuda.check --size $(SIZE)
+cuda-check: $(VENV)/runtime
+	@$(MAKE) --no-print-directory $(VENV)/dev || echo "the packages for tests are not complete: what needs them will say so"
+	$(STATUS) "checking CUDA: doctor, comparisons with PyTorch, races, a profile"
+	$(BIN)/python -m tools.cuda.check --size $(SIZE) $(if $(QUICK),--quick) \
+		$(if $(TORCH_PYTHON),--torch-python $(TORCH_PYTHON))
 
 clean:
 	rm -rf .venv .venv-* runs/demo

@@ -14,6 +14,7 @@ import dataclasses
 import json
 import math
 import shlex
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -43,13 +44,22 @@ def parse():
     parser.add_argument("--new", type=int, default=128, help="tokens to decode (default: 128)")
     parser.add_argument("--dialogues", type=int, default=1000, help="of an epoch (default: 1000)")
     parser.add_argument("--data-dir", help="DailyDialog's files, or `sample`; else the hub's copy")
+    parser.add_argument(
+        "--precision", nargs="+", default=["fp32"], choices=("fp32", "bf16"), help="of train on CUDA (default: fp32)"
+    )
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="contestants whose names hold one of these")
+    parser.add_argument("--without", nargs="+", default=[], metavar="TEXT", help="not those whose names hold one")
+    parser.add_argument("--torch-python", metavar="PYTHON", default=sys.executable, help="that has PyTorch")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw bars")
     given = parser.parse_args()
     for name in ("rounds", "repeat", "batch_size", "time", "new", "dialogues"):
         if getattr(given, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(given, name)}")
+    if given.precision != ["fp32"] and (given.race, given.device) != ("train", "cuda"):
+        raise UserError("--precision is of `train --device cuda` alone")
+    if not shutil.which(given.torch_python):
+        raise UserError(f"--torch-python {given.torch_python}: there is no such program")
     check_sizes(given)
     return given
 
@@ -82,18 +92,18 @@ def trainers(
     ours, others = settings | more | {"data": str(data)}, settings | more | {"data": str(theirs or data)}
     first, eager = Contestant("this project", "benchmarks.ours", ours), Contestant(EAGER, "torch_side.py", others)
     compiled = Contestant(COMPILED, "torch_side.py", others | {"compile": True})
-    if device == "cuda":
-        return [first, with_kernels(first), eager, compiled]
     if task == "epoch":  # without the composed operators, which take 10 GB for its longest batches
         return [first, eager, compiled]
-    composed = Contestant("this project, composed", "benchmarks.ours", ours | {"fused": False})
+    composed = without_kernels(first)
+    if device == "cuda":  # one after the other: what matters most comes first
+        return [first, eager, compiled, composed]
     return [first, composed, eager, compiled, Contestant(FLOOR, "floor.py", others)]
 
 
-def with_kernels(contestant):
-    """The same on CUDA, with this project's kernels for it."""
-    settings = contestant.settings | {"kernels": True}
-    return dataclasses.replace(contestant, name=f"{contestant.name}, CUDA kernels", settings=settings)
+def without_kernels(contestant):
+    """The same by composed operators alone."""
+    settings = contestant.settings | {"fused": False}
+    return dataclasses.replace(contestant, name=f"{contestant.name}, composed", settings=settings)
 
 
 def decoders(model: Path, data: Path, batch: int, new: int, repeat: int, device: str = "cpu") -> list:
@@ -106,7 +116,7 @@ def decoders(model: Path, data: Path, batch: int, new: int, repeat: int, device:
     settings |= {"repeat": repeat, "device": device}
     first, eager = Contestant("this project", "benchmarks.ours", settings), Contestant(EAGER, "torch_side.py", settings)
     if device == "cuda":
-        return [first, with_kernels(first), eager]
+        return [first, eager, without_kernels(first)]
     translate = settings | {"threads": len(os.sched_getaffinity(0))}
     return [
         first,
@@ -155,8 +165,10 @@ def races(given, folder: Path):
     if given.race == "train":
         batch, time = given.batch_size, given.time
         data = inputs.random_batches(folder / "batches.npz", vocab, batch, time)
-        title = f"LoRA update, {given.size}, {batch} x {time} tokens"
-        yield title, trainers("train", model, data, **common, batch=batch, time=time), batch * time
+        for precision in given.precision:
+            title = f"LoRA update, {given.size}, {batch} x {time} tokens, {precision}"
+            contestants = trainers("train", model, data, **common, batch=batch, time=time, precision=precision)
+            yield title, contestants, batch * time
     elif given.race == "decode":
         for batch in (1, 8):
             data = inputs.random_prompts(folder / f"prompts{batch}.npz", vocab, batch, PROMPT)
@@ -182,22 +194,43 @@ def races(given, folder: Path):
             yield title, trainers("train", model, data, **common, batch=batch, time=time), SCALE_TOKENS
 
 
+def say(text: str) -> None:
+    """What goes on, beside the tables."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def choose(contestants: list, given) -> list:
+    """Those that `--only` and `--without` leave, PyTorch's run by its Python. Raises UserError where none is left."""
+    chosen = [c for c in contestants if not given.only or any(text in c.name for text in given.only)]
+    chosen = [c for c in chosen if not any(text in c.name for text in given.without)]
+    if not chosen:
+        raise UserError(f"--only: no contestant is called so; {', '.join(c.name for c in contestants)}")
+    pythons = {"torch_side.py": given.torch_python}
+    return [dataclasses.replace(c, python=pythons.get(c.program, c.python)) for c in chosen]
+
+
 def main() -> None:
     """Runs the races of one kind, prints a table for each, and writes what was asked for."""
     given = parse()
     from benchmarks import report
-    from benchmarks.race import race
+    from benchmarks.race import race, race_in_turn
 
     command = shlex.join(["python", *sys.argv])
     tables = {}
     with tempfile.TemporaryDirectory() as folder:
         for title, contestants, tokens in races(given, Path(folder)):
-            chosen = [c for c in contestants if not given.only or any(text in c.name for text in given.only)]
-            if not chosen:
-                raise UserError(f"--only: no contestant is called so; {', '.join(c.name for c in contestants)}")
-            together = given.device == "cpu"
-            results = race(chosen, given.rounds, lambda text: print(text, file=sys.stderr), together)
-            tables[title] = report.rows(results, tokens, EAGER, FLOOR, whole=given.race == "epoch")
+            chosen = choose(contestants, given)
+
+            def keep(results: dict, title=title, tokens=tokens) -> None:
+                """Takes the table up; on a device, which may not be lent for long, writes what there is."""
+                tables[title] = report.rows(results, tokens, EAGER, FLOOR, whole=given.race == "epoch")
+                if given.json and given.device == "cuda":
+                    report.write(given.json, tables, command)
+
+            if given.device == "cpu":
+                keep(race(chosen, given.rounds, say))
+            else:
+                race_in_turn(chosen, given.rounds, say, keep)
             print(f"\n{report.show(title, tables[title])}", flush=True)
             if given.race in ("decode", "chat"):
                 report.check_same_outcome(tables[title])

@@ -25,7 +25,7 @@ def train(settings: dict):
     model = _model(settings)
     targets = ["c_attn", "c_proj", "c_fc"]
     inject(model, LoraConfig(r=8, lora_alpha=16, lora_dropout=settings["lora_dropout"], target_modules=targets))
-    model.train()
+    model.to_precision(settings.get("precision", "fp32")).train()
     optimizer = AdamW(trainable(model), weight_decay=0.01)
     batches = _batches(settings)
 
@@ -109,8 +109,6 @@ def prepare(settings: dict):
 
     if not settings.get("fused", True):
         for_good.enter_context(fused.composed_only())
-    if settings.get("kernels"):
-        for_good.enter_context(fused.cuda_kernels())
     if settings.get("cold"):
         forget_kernels()
     work = {"train": train, "epoch": train, "decode": decode, "chat": chat}[settings["task"]](settings)

@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,18 +18,22 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Contestant:
-    """A process to start: a module of the project (`benchmarks.ours`) or a script (`torch_side.py`)."""
+    """A process to start: a module of the project (`benchmarks.ours`) or a script (`torch_side.py`).
+
+    A script may be run by another Python than this one.
+    """
 
     name: str
     program: str
     settings: dict
+    python: str = sys.executable
 
     @property
     def command(self) -> list[str]:
         """What starts it. A script's own folder is first on its path, so it does not see the project's packages."""
         is_script = self.program.endswith(".py")
         program = [str(ROOT / "benchmarks" / self.program)] if is_script else ["-m", self.program]
-        return [sys.executable, *program, json.dumps(self.settings)]
+        return [self.python, *program, json.dumps(self.settings)]
 
 
 @dataclass
@@ -103,14 +108,20 @@ class Process:
         return {}
 
 
-def race(contestants: list[Contestant], rounds: int, say=print, together: bool = True) -> dict[str, Result]:
-    """Starts everybody, then lets them work in turn, `rounds` times; one that fails is left out, with its reason.
+def race_in_turn(contestants: list[Contestant], rounds: int, say: Callable, keep: Callable) -> dict[str, Result]:
+    """`race` for a device, which may not have memory for all of them: each has all its rounds by itself.
 
-    Not `together`, each has all its rounds by itself: a device may not have memory for all of them.
+    `keep(results)` is called with what there is after each of them.
     """
-    if not together:
-        results = (race([contestant], rounds, say) for contestant in contestants)
-        return {name: result for one in results for name, result in one.items()}
+    results = {}
+    for contestant in contestants:
+        results |= race([contestant], rounds, say)
+        keep(results)
+    return results
+
+
+def race(contestants: list[Contestant], rounds: int, say: Callable = print) -> dict[str, Result]:
+    """Starts everybody, then lets them work in turn, `rounds` times; one that fails is left out, with its reason."""
     processes = {}
     for contestant in contestants:
         say(f"starting {contestant.name}")

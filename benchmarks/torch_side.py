@@ -1,5 +1,6 @@
 """transformers + PEFT on PyTorch as a contestant: the same work as benchmarks/ours.py, run as a script."""
 
+import contextlib
 import itertools
 import sys
 
@@ -10,7 +11,10 @@ from worker import parts_of_epoch, serve
 
 
 def train(settings: dict):
-    """One update a unit: forward, backward, clipping, AdamW; eager, or through torch.compile."""
+    """One update a unit: forward, backward, clipping, AdamW; eager, or through torch.compile.
+
+    In bf16 the frozen weights are kept in it, products are made in it by autocast, and PEFT keeps the adapter in fp32.
+    """
     import peft
 
     model = _model(settings)
@@ -32,13 +36,14 @@ def train(settings: dict):
         tuple(_placed(data[f"{name}{index}"], settings) for name in ("ids", "labels", "mask"))
         for index in range(int(data["count"]))
     ]
-    state = {"step": 0}
+    state, half = {"step": 0}, settings.get("precision") == "bf16"
 
     def update() -> float:
         """One unit, waited for: its loss, in nats."""
         ids, labels, mask = batches[state["step"] % len(batches)]
         state["step"] += 1
-        loss = forward(input_ids=ids, labels=labels, attention_mask=mask).loss
+        with torch.autocast(_device(settings), torch.bfloat16) if half else contextlib.nullcontext():
+            loss = forward(input_ids=ids, labels=labels, attention_mask=mask).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
@@ -83,7 +88,8 @@ def chat(settings: dict):
 
 
 def _model(settings: dict):
-    model = transformers.GPT2LMHeadModel.from_pretrained(settings["model"], dtype=torch.float32)
+    dtype = torch.bfloat16 if settings.get("precision") == "bf16" else torch.float32
+    model = transformers.GPT2LMHeadModel.from_pretrained(settings["model"], dtype=dtype)
     return model.to(_device(settings))
 
 

@@ -7,7 +7,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from gpt2_jittor.ops import fused
+from gpt2_jittor.ops.proof import Comparison
 from gpt2_jittor.runtime.backend import jt
 
 _SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
@@ -15,12 +18,17 @@ _SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
 
 def gelu_new(x):
     """GPT-2's GELU: 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))), Hendrycks and Gimpel 2016."""
-    return _GeluNew.apply(x) if fused.enabled() else gelu_new_composed(x)
+    return _GeluNew.apply(x) if fused.enabled("gelu_new") else gelu_new_composed(x)
 
 
 def gelu_new_composed(x):
     """`gelu_new` in plain Jittor: the definition, for every device."""
     return 0.5 * x * (1 + tanh(_SQRT_2_OVER_PI * (x + 0.044715 * x * x * x)))
+
+
+def proofs(rng: np.random.Generator):
+    """Of gelu_new: a number of elements that is no multiple of four, some of them where it is 0 or x."""
+    yield Comparison("1,003 numbers", _GeluNew.apply, gelu_new_composed, [4 * rng.standard_normal(1003)])
 
 
 def gelu(x):

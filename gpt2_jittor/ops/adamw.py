@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gpt2_jittor.ops import fused
+from gpt2_jittor.ops.proof import Comparison
 from gpt2_jittor.runtime.backend import jt
 
 AT_ONCE = 32  # tensors in one operator; a number of its own compiles a kernel of its own
@@ -25,7 +26,7 @@ def adamw(parameters, gradients, firsts, seconds, scale, step: int, rate: float,
     numbers = {"step_size": rate / (1 - betas[0] ** step), "correction": 1 / math.sqrt(1 - betas[1] ** step)}
     keeps = [1 - rate * decay for decay in decays]
     tensors = list(zip(parameters, gradients, firsts, seconds, keeps, strict=True))
-    if fused.enabled():
+    if fused.enabled("adamw"):
         several = [tensors[start : start + AT_ONCE] for start in range(0, len(tensors), AT_ONCE)]
         updated = [new for some in several for new in _fused(some, scale, betas, eps, numbers)]
     else:
@@ -69,11 +70,36 @@ def composed(parameter, gradient, first, second, keep: float, scale, betas, eps:
     return parameter * keep - step_size * first / (jt.sqrt(second) * correction + eps), first, second
 
 
+def proofs(rng: np.random.Generator):
+    """Both kernels, on tensors of less than a vector, of no multiple of four, and of more than one block's piece."""
+    sizes, betas, eps, keeps = (3, 1003, 4099), (0.9, 0.999), 1e-8, (1.0, 0.99, 0.9)
+    numbers = {"step_size": 0.01, "correction": 1.2}
+    inputs = [array for size in sizes for array in (*rng.standard_normal((3, size)), rng.random(size))]
+
+    def tensors(arrays):
+        return [(*arrays[4 * i : 4 * i + 4], keep) for i, keep in enumerate(keeps)]
+
+    def by_kernel(scale, *arrays):
+        return [new for some in _fused(tensors(arrays), scale, betas, eps, numbers) for new in some]
+
+    def by_definition(scale, *arrays):
+        return [new for one in tensors(arrays) for new in composed(*one, scale, betas, eps, **numbers)]
+
+    yield Comparison("an update", by_kernel, by_definition, [np.array([0.5]), *inputs], gradient=False)
+    yield Comparison(
+        "a sum of squares", lambda *x: _sum_of_squares(x), lambda *x: _composed_sum(x), inputs[::4], gradient=False
+    )
+
+
 def sum_of_squares(arrays: Sequence):
     """Σ x² over all elements of all arrays, float32: a Var of one element."""
-    if not fused.enabled():
-        return sum((array * array).sum() for array in arrays)
+    if not fused.enabled("adamw"):
+        return _composed_sum(arrays)
     return sum(_sum_of_squares(arrays[start : start + AT_ONCE]) for start in range(0, len(arrays), AT_ONCE))
+
+
+def _composed_sum(arrays):
+    return sum((array * array).sum() for array in arrays)
 
 
 def _sum_of_squares(arrays):

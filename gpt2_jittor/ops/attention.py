@@ -1,8 +1,11 @@
 """Causal self-attention on rows of `heads * dim` columns, head by head side by side, as `c_attn` packs them."""
 
+import numpy as np
+
 from gpt2_jittor.ops import dropout as dropout_op
 from gpt2_jittor.ops import fused
 from gpt2_jittor.ops.matmul import matmul
+from gpt2_jittor.ops.proof import Comparison
 from gpt2_jittor.runtime.backend import jt
 
 WIDEST_ON_CUDA = 128  # a head's floats: kernels/cuda/attention_forward.cuh
@@ -19,9 +22,7 @@ def attention(qkv, mask, heads: int, scale: float, dropout: float = 0.0):
     seed = dropout_op.seeds.next() if dropout else 0
     if _has_kernel(qkv.shape[-1] // 3 // heads):
         return _Attention.apply(qkv, mask, heads, scale, dropout, seed)
-    width = qkv.shape[-1] // 3
-    q, k, v = qkv[:, :, :width], qkv[:, :, width : 2 * width], qkv[:, :, 2 * width :]
-    return composed(q, k, v, mask, heads, scale, dropout, seed)
+    return composed(*_split(qkv), mask, heads, scale, dropout, seed)
 
 
 def cached_attention(q, k, v, mask, heads: int, scale: float):
@@ -31,6 +32,15 @@ def cached_attention(q, k, v, mask, heads: int, scale: float):
     """
     if not _has_kernel(q.shape[-1] // heads):
         return composed(q, k, v, mask, heads, scale)
+    return _cached_attention(q, k, v, mask, heads, scale)
+
+
+def _split(qkv):
+    width = qkv.shape[-1] // 3
+    return qkv[:, :, :width], qkv[:, :, width : 2 * width], qkv[:, :, 2 * width :]
+
+
+def _cached_attention(q, k, v, mask, heads: int, scale: float):
     batch, queries, width = q.shape
     out, _ = fused.run(
         ["exp", "random", "sgemm", "attention"],
@@ -48,7 +58,7 @@ def cached_attention(q, k, v, mask, heads: int, scale: float):
 
 
 def _has_kernel(dim: int) -> bool:
-    return fused.products() or (fused.products_on_cuda() and dim <= WIDEST_ON_CUDA)
+    return fused.products() or (dim <= WIDEST_ON_CUDA and fused.products_on_cuda("attention"))
 
 
 def composed(q, k, v, mask, heads: int, scale: float, dropout: float = 0.0, seed: int = 0):
@@ -72,6 +82,28 @@ def composed(q, k, v, mask, heads: int, scale: float, dropout: float = 0.0, seed
     if dropout:
         weights = dropout_op.composed(weights, dropout, seed)
     return matmul(weights, split(v)).permute(0, 2, 1, 3).reshape(batch, queries, width)
+
+
+def proofs(rng: np.random.Generator):
+    """Heads of every template and of no multiple of four, a token more than a tile, pads, dropout; cached keys."""
+    for dim, heads, time in ((30, 3, 65), (64, 1, 33), (100, 2, 33)):
+        mask = np.ones((2, time), np.int32)
+        mask[0, :3] = mask[1, -5:] = 0
+        seen, settings = jt.array(mask), (heads, dim**-0.5, 0.2, int(rng.integers(2**32)))
+        yield Comparison(
+            f"{time} tokens, heads of {dim}",
+            lambda qkv, seen=seen, settings=settings: _Attention.apply(qkv, seen, *settings),
+            lambda qkv, seen=seen, settings=settings: composed(*_split(qkv), seen, *settings),
+            [rng.standard_normal((2, time, 3 * heads * dim))],
+        )
+        q, k, v = (rng.standard_normal((2, count, heads * dim)) for count in (2, time, time))
+        yield Comparison(
+            f"2 tokens behind {time - 2}, heads of {dim}",
+            lambda *qkv, seen=seen, settings=settings[:2]: _cached_attention(*qkv, seen, *settings),
+            lambda *qkv, seen=seen, settings=settings[:2]: composed(*qkv, seen, *settings),
+            [q, k, v],
+            gradient=False,
+        )
 
 
 _SHAPE = """

@@ -7,6 +7,7 @@ of the calls alone: a resumed run draws what the undisturbed run would have draw
 import numpy as np
 
 from gpt2_jittor.ops import fused
+from gpt2_jittor.ops.proof import Comparison
 from gpt2_jittor.runtime.backend import jt
 
 
@@ -33,7 +34,7 @@ def dropout(x, p: float):
     if p == 0:
         return x
     seed = seeds.next()
-    return _Dropout.apply(x, p, seed) if fused.enabled() else composed(x, p, seed)
+    return _Dropout.apply(x, p, seed) if fused.enabled("dropout") else composed(x, p, seed)
 
 
 def add_dropped(x, y, p: float):
@@ -41,12 +42,25 @@ def add_dropped(x, y, p: float):
     if p == 0:
         return x + y
     seed = seeds.next()
-    return _AddDropped.apply(x, y, p, seed) if fused.enabled() else x + composed(y, p, seed)
+    return _AddDropped.apply(x, y, p, seed) if fused.enabled("dropout") else x + composed(y, p, seed)
 
 
 def composed(x, p: float, seed: int):
     """`dropout` in plain Jittor, with a given seed: the same mask as the kernel's."""
     return x * scaled_mask(x.shape, p, seed)
+
+
+def proofs(rng: np.random.Generator):
+    """Both forms, of a number of elements that is no multiple of four: the masks are the same to the bit."""
+    p, seed = 0.3, int(rng.integers(2**32))
+    x, y = rng.standard_normal((2, 1003))
+    yield Comparison("dropout", lambda x: _Dropout.apply(x, p, seed), lambda x: composed(x, p, seed), [x])
+    yield Comparison(
+        "x + dropout(y)",
+        lambda x, y: _AddDropped.apply(x, y, p, seed),
+        lambda x, y: x + composed(y, p, seed),
+        [x, y],
+    )
 
 
 def threshold(p: float) -> int:

@@ -1,7 +1,8 @@
 """Running the fused kernels of `kernels/` through `jt.code`, and deciding when they run.
 
 A kernel is `kernels/<name>.h` on the CPU and, where it has one, `kernels/cuda/<name>.cuh` on CUDA, whose functions have
-the same names and arguments: one call is right for both.
+the same names and arguments: one call is right for both. On CUDA a kernel runs where it has proved itself, unless
+GPT2_JITTOR_CUDA_KERNELS=0 in the environment forbids all of them.
 """
 
 import contextlib
@@ -12,19 +13,20 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from gpt2_jittor.ops import verdicts
 from gpt2_jittor.ops.matmul import current_precision
 from gpt2_jittor.runtime.backend import jt
 
 _KERNELS = Path(__file__).parent / "kernels"
 _OWN_INCLUDE = re.compile(r'^#include "(.+\.cuh|\.\./.+\.h)"$', re.MULTILINE)
 _composed_only = False
-# those for CUDA have not run on a GPU yet: whoever wants them says so
-_cuda_kernels = os.environ.get("GPT2_JITTOR_CUDA_KERNELS") == "1"
+_cuda_kernels = os.environ.get("GPT2_JITTOR_CUDA_KERNELS") != "0"
+_unproved = False
 
 
-def enabled() -> bool:
-    """True where fused kernels run."""
-    return enabled_on_cpu() or enabled_on_cuda()
+def enabled(kernel: str) -> bool:
+    """True where fused kernels run: on the CPU all, on CUDA `kernels/cuda/<kernel>.cuh` where it has proved itself."""
+    return enabled_on_cpu() or enabled_on_cuda(kernel)
 
 
 def enabled_on_cpu() -> bool:
@@ -32,14 +34,16 @@ def enabled_on_cpu() -> bool:
     return not (_composed_only or jt.flags.use_cuda)
 
 
-def enabled_on_cuda() -> bool:
-    """True where CUDA's kernels run; not every operator has one."""
-    return bool(_cuda_kernels and jt.flags.use_cuda and not _composed_only)
+def enabled_on_cuda(kernel: str) -> bool:
+    """True where CUDA's kernel of this name runs: it agrees here with its composed definition (`verdicts.py`)."""
+    if _composed_only or not jt.flags.use_cuda:
+        return False
+    return _unproved or (_cuda_kernels and verdicts.proved(kernel))
 
 
 @contextlib.contextmanager
 def composed_only() -> Iterator[None]:
-    """Runs the composed definitions, as CUDA does; graphs built inside keep them for their backward pass."""
+    """Runs the composed definitions alone; graphs built inside keep them for their backward pass."""
     global _composed_only
     before, _composed_only = _composed_only, True
     try:
@@ -50,13 +54,13 @@ def composed_only() -> Iterator[None]:
 
 @contextlib.contextmanager
 def cuda_kernels() -> Iterator[None]:
-    """Runs the fused kernels on CUDA, as GPT2_JITTOR_CUDA_KERNELS=1 in the environment does for a whole run."""
-    global _cuda_kernels
-    before, _cuda_kernels = _cuda_kernels, True
+    """Runs all of CUDA's kernels, whatever is known of them: for tests of theirs."""
+    global _unproved
+    before, _unproved = _unproved, True
     try:
         yield
     finally:
-        _cuda_kernels = before
+        _unproved = before
 
 
 def products() -> bool:
@@ -69,9 +73,9 @@ def _dnnl_is_loaded() -> bool:
     return hasattr(ctypes.CDLL(None), "dnnl_sgemm")
 
 
-def products_on_cuda() -> bool:
-    """True where CUDA's kernels run that multiply matrices, or stand beside products: float32 is all they know."""
-    return enabled_on_cuda() and current_precision() == "fp32"
+def products_on_cuda(kernel: str) -> bool:
+    """True where a CUDA kernel runs that multiplies matrices, or stands beside products: float32 is all they know."""
+    return current_precision() == "fp32" and enabled_on_cuda(kernel)
 
 
 @functools.cache

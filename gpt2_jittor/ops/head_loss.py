@@ -4,9 +4,12 @@ The fused kernel goes through the vocabulary in blocks, CUDA's through the rows:
 either direction.
 """
 
+import numpy as np
+
 from gpt2_jittor.ops import fused
 from gpt2_jittor.ops.head_loss_blocks import HeadLossByBlocks
 from gpt2_jittor.ops.matmul import matmul
+from gpt2_jittor.ops.proof import Comparison
 from gpt2_jittor.runtime.backend import jt
 
 _HEAD = "const Head head = {{in0_p, in1_p, in2_p, in0_shape0, in0_shape1, in1_shape0, {replaced}}};\n"
@@ -21,7 +24,7 @@ def head_loss(hidden, weight, targets, tokens=None, rows=None):
     """
     if fused.products():
         return _HeadLoss.apply(hidden, weight, targets, tokens, rows)
-    if fused.products_on_cuda() and rows is None:
+    if rows is None and fused.products_on_cuda("cross_entropy"):
         return HeadLossByBlocks.apply(hidden, weight, targets)
     return composed(hidden, weight, targets, tokens, rows)
 
@@ -35,6 +38,20 @@ def composed(hidden, weight, targets, tokens=None, rows=None):
     log_sum = jt.log(jt.exp(shifted).sum(-1))
     is_target = jt.arange(logits.shape[-1]).unsqueeze(0) == targets.unsqueeze(1)
     return log_sum - (shifted * is_target).sum(-1)
+
+
+def proofs(rng: np.random.Generator):
+    """Of CUDA's kernels: an odd vocabulary, so that rows begin anywhere; all rows at once, and in uneven blocks."""
+    rows, width, vocab = 7, 20, 1003
+    inputs = [rng.standard_normal((rows, width)), rng.standard_normal((vocab, width))]
+    targets = np.array([0, vocab - 1, *rng.integers(0, vocab, rows - 2)], np.int32)
+    for at_once in (rows, 3):
+        yield Comparison(
+            f"{rows} losses, {at_once} at once",
+            lambda h, w, n=at_once: HeadLossByBlocks.apply(h, w, jt.array(targets), n * vocab),
+            lambda h, w: composed(h, w, jt.array(targets)),
+            inputs,
+        )
 
 
 class _HeadLoss(jt.Function):

@@ -11,12 +11,14 @@ AT_ONCE = 2**24  # logits of a block: 64 MiB, and as much again for their gradie
 
 
 class HeadLossByBlocks(jt.Function):
-    """Arguments as of `head_loss`: hidden [n, width], weight [vocab, width], targets [n] → [n]."""
+    """Arguments as of `head_loss`: hidden [n, width], weight [vocab, width], targets [n] → [n]; and how many logits
+    there may be at once, where not AT_ONCE.
+    """
 
-    def execute(self, hidden, weight, targets):
+    def execute(self, hidden, weight, targets, at_once=None):
         """The losses [n]. Where a gradient will be asked for, the one by `hidden` [n, width] is made here too."""
         self.hidden, self.weight, self.targets = hidden, weight, targets
-        self.blocks = _blocks(hidden.shape[0], weight.shape[0])
+        self.blocks = _blocks(hidden.shape[0], max(1, (at_once or AT_ONCE) // weight.shape[0]))
         trained = not jt.flags.no_grad  # else (evaluation) half of the work is left out
         losses, self.stats, by_hidden = [], [], []
         for block in self.blocks:
@@ -49,11 +51,10 @@ class HeadLossByBlocks(jt.Function):
             )
             some = _product_of_columns(by_logits, hidden)
             by_weight = some if by_weight is None else _sum(by_weight, some)
-        return self.by_hidden * dloss.unsqueeze(1), by_weight, None
+        return self.by_hidden * dloss.unsqueeze(1), by_weight, None, None
 
 
-def _blocks(rows: int, vocab: int) -> list[slice]:
-    each = max(1, AT_ONCE // vocab)
+def _blocks(rows: int, each: int) -> list[slice]:
     return [slice(start, min(start + each, rows)) for start in range(0, rows, each)]
 
 

@@ -3,7 +3,10 @@
 Jittor's own computes E[x²] − E[x]², which loses everything where the mean is large: two passes here.
 """
 
+import numpy as np
+
 from gpt2_jittor.ops import fused
+from gpt2_jittor.ops.proof import Comparison
 from gpt2_jittor.runtime.backend import jt
 
 
@@ -12,7 +15,7 @@ def layer_norm(x, weight, bias, eps: float):
 
     x [..., width] float32, weight and bias [width] → [..., width]. The variance is the biased one, as torch's.
     """
-    if fused.enabled():
+    if fused.enabled("layer_norm"):
         return _LayerNorm.apply(x, weight, bias, eps)
     return composed(x, weight, bias, eps)
 
@@ -22,6 +25,15 @@ def composed(x, weight, bias, eps: float):
     centred = x - x.mean(-1, keepdims=True)
     variance = (centred * centred).mean(-1, keepdims=True)
     return centred / jt.sqrt(variance + eps) * weight + bias
+
+
+def proofs(rng: np.random.Generator):
+    """Rows around vectors, a warp and parts of 64 of them, of a mean far from 0."""
+    for rows, width in ((5, 33), (70, 68), (3, 771)):
+        inputs = [rng.standard_normal((rows, width)) + 3, *rng.standard_normal((2, width))]
+        yield Comparison(
+            f"{rows} rows of {width}", lambda *x: _LayerNorm.apply(*x, 1e-5), lambda *x: composed(*x, 1e-5), inputs
+        )
 
 
 class _LayerNorm(jt.Function):

@@ -8,7 +8,7 @@ from commands import PNG, assert_one_line_error, command
 
 from benchmark import EAGER, trainers
 from benchmarks import inputs, report
-from benchmarks.race import ROOT, Contestant, Result, race
+from benchmarks.race import ROOT, Contestant, Result, race, race_in_turn
 from benchmarks.worker import parts_of_epoch
 
 
@@ -69,7 +69,12 @@ note(".")
 @pytest.mark.parametrize(("together", "notes"), [(True, "ab.."), (False, "a.b.")])
 def test_on_a_device_each_has_its_rounds_alone_and_tells_the_most_it_took(tmp_path, together, notes):
     contestants = [work_on_a_device(tmp_path, name) for name in "ab"]
-    results = race(contestants, rounds=2, say=lambda _: None, together=together)
+    if together:
+        results = race(contestants, rounds=2, say=lambda _: None)
+    else:
+        kept = []
+        results = race_in_turn(contestants, 2, lambda _: None, lambda some: kept.append("".join(some)))
+        assert kept == ["a", "ab"]  # what is cut off later has left what was done
     assert (tmp_path / "notes").read_text() == notes
     assert [(result.peak_mb, len(result.seconds)) for result in results.values()] == [(50.0, 2), (50.0, 2)]
 

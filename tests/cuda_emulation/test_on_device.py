@@ -42,6 +42,8 @@ AGAIN = {  # what is compared: where, and which of the tests there
     "masks, launches, kernels": (["tests/cuda_emulation/on_device.py"], "masks" if home.on_device() else ""),
 }
 
+COMPOSED = ("logits and gradients, padded; the cache; greedy text", "50 updates")  # which are run without kernels, too
+
 
 @pytest.fixture(scope="module")
 def environment():
@@ -60,8 +62,8 @@ def run(arguments: list, environment: dict, **more: str) -> subprocess.Completed
     )
 
 
-@pytest.mark.parametrize("what", AGAIN)
-def test_what_agrees_with_pytorch_on_the_cpu_agrees_on_the_device(environment, tmp_path, what):
+@pytest.mark.parametrize(("what", "kernels"), [(what, "1") for what in AGAIN] + [(what, "0") for what in COMPOSED])
+def test_what_agrees_with_pytorch_on_the_cpu_agrees_on_the_device(environment, tmp_path, what, kernels):
     files, chosen = AGAIN[what]
     report = tmp_path / "report"
     arguments = [
@@ -75,7 +77,7 @@ def test_what_agrees_with_pytorch_on_the_cpu_agrees_on_the_device(environment, t
         "-k",
         chosen,
     ]
-    done = run(arguments, environment, CUDA_EMULATION_REPORT=str(report))
+    done = run(arguments, environment, CUDA_EMULATION_REPORT=str(report), GPT2_JITTOR_CUDA_KERNELS=kernels)
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout and " skipped" not in done.stdout

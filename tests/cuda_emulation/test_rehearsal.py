@@ -15,22 +15,31 @@ pytestmark = [
 ]
 
 
+PARTS = ["doctor", "core", "kernels", "parity", "training, 128 tokens", "training, 1,024 tokens", "decoding", "profile"]
+
+
 def test_every_part_runs_and_tells_what_pytorch_cannot_do(tmp_path):
     command = [sys.executable, "-m", "tools.cuda.check", "--size", "tiny", "--output", str(tmp_path)]
     ended = subprocess.run(command, env=home.environment(), capture_output=True, text=True, check=False)
+    print(ended.stdout)
     told = json.loads((tmp_path / "report.json").read_text())
     parts = {part["name"]: part for part in told["parts"]}
-    assert {name: part["status"] for name, part in parts.items()} == dict.fromkeys(
-        ("doctor", "operators", "parity", "training", "decoding", "first update"), "passed"
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert {name: part["status"] for name, part in parts.items()} == dict.fromkeys(PARTS, "passed")
+    assert list(parts) == PARTS and ended.returncode == 0, ended.stdout + ended.stderr
     assert parts["doctor"]["detail"] == "Training can run here, on Emulated CUDA device."
-    for name in ("training", "decoding", "first update"):
+    assert parts["core"]["detail"] in ("compiled now", "was compiled before")
+    assert parts["kernels"]["detail"] == "6 of 6 agree"
+    for name in PARTS[4:7]:
         assert "sees no device" in parts[name]["detail"]
         for rows in parts[name]["races"].values():
-            ours = [row for row in rows if row["name"].startswith("this project")]
-            assert ours and all(row["tokens_per_second"] > 0 and row["peak_mb"] > 0 for row in ours)
-            assert name == "first update" or ours[1]["name"].endswith("CUDA kernels")
-            assert all("failure" in row for row in rows if row not in ours)
+            ours = {row["name"]: row for row in rows if row["name"].startswith("this project")}
+            assert list(ours) == ["this project", "this project, composed"]
+            assert all(row["tokens_per_second"] > 0 and row["peak_mb"] > 0 for row in ours.values())
+            assert all("failure" in row for row in rows if row["name"] not in ours)
+    assert [title[-4:] for title in parts[PARTS[4]]["races"]] == ["fp32", "bf16"]
+    operators = {row["operator"]: row for row in parts["profile"]["profile"]}
+    assert {"layer_norm_forward", "attention_backward", "adamw", "cublas_matmul"} <= set(operators)
+    assert sum(row["share"] for row in operators.values()) == pytest.approx(1)
     table = (tmp_path / "report.md").read_text()
     assert "Emulated CUDA device" in table and "| this project |" in table and "sees no device" in table
+    assert "| layer_norm_forward | 5 |" in table  # two blocks with two each, and the last one

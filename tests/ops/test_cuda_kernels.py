@@ -39,16 +39,24 @@ def called():
         yield names
 
 
-def test_on_cuda_the_kernels_run_where_they_were_turned_on_and_nowhere_else(monkeypatch):
+def test_on_cuda_a_kernel_runs_where_it_has_proved_itself_and_nowhere_else(monkeypatch):
+    monkeypatch.setattr(fused, "jt", SimpleNamespace(flags=SimpleNamespace(use_cuda=1)))
+    asked = []
+    monkeypatch.setattr(fused.verdicts, "proved", lambda kernel: asked.append(kernel) or kernel == "good")
+    assert fused.enabled("good") and fused.products_on_cuda("good") and not fused.enabled("bad")
+    assert not fused.enabled_on_cpu() and not fused.products()
+    with fused.composed_only():
+        assert not fused.enabled("good")
+    with fused.cuda_kernels():
+        assert fused.enabled("bad")
+    assert not fused.enabled("bad") and set(asked) == {"good", "bad"}
+
+
+def test_kernels_that_were_turned_off_are_not_even_checked(monkeypatch):
     monkeypatch.setattr(fused, "jt", SimpleNamespace(flags=SimpleNamespace(use_cuda=1)))
     monkeypatch.setattr(fused, "_cuda_kernels", False)
-    assert not fused.enabled()
-    with fused.cuda_kernels():
-        assert fused.enabled() and fused.enabled_on_cuda()
-        assert not fused.enabled_on_cpu() and not fused.products()
-        with fused.composed_only():
-            assert not fused.enabled()
-    assert not fused.enabled()
+    monkeypatch.setattr(fused.verdicts, "proved", lambda kernel: pytest.fail(f"{kernel} was checked"))
+    assert not fused.enabled("layer_norm") and not fused.products_on_cuda("attention")
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -69,7 +69,7 @@ def turned_on() -> Iterator[None]:
         pytest.skip(f"{home.WHEEL} is not installed: {home.INSTALL}")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fused, "enabled_on_cpu", lambda: False)
-        patch.setattr(fused, "enabled_on_cuda", lambda: True)
+        patch.setattr(fused, "enabled_on_cuda", lambda kernel: True)
         patch.setattr(fused, "run", emulated_run)
         yield
 

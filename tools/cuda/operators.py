@@ -58,15 +58,20 @@ def works() -> dict[str, Callable]:
     return {"training step": train, "validation batch": validate, f"prompt and {NEW} tokens": answer}
 
 
-def profiled(work: Callable) -> list[dict]:
-    """The operators that `work` runs: Jittor's key, the source, how often."""
+def profile(work: Callable) -> list[dict]:
+    """The operators that `work` runs, a row of Jittor's profiler for each; numbers are strings."""
     from gpt2_jittor.runtime.backend import jt
 
     jt.profiler.start(0, 0)
     work()
     jt.profiler.stop()
     header, *rows = jt.profiler.report()
-    rows = [dict(zip(header, row, strict=True)) for row in rows]
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def profiled(work: Callable) -> list[dict]:
+    """The operators that `work` runs: Jittor's key, the source, how often."""
+    rows = profile(work)
     return [{"key": row["Name"], "source": row["FileName"], "count": int(row["Count"])} for row in rows]
 
 
