@@ -1,5 +1,6 @@
 // What Jittor reads of NVIDIA's nccl.h, with its numbers, for the stand-in of nccl.cc.
-#pragma once
+#ifndef NCCL_H_  // by which Jittor's helper_cuda.h knows of it
+#define NCCL_H_
 
 #include <cuda_runtime_api.h>
 
@@ -29,3 +30,4 @@ ncclResult_t ncclAllGather(const void* from, void* to, size_t count, ncclDataTyp
 ncclResult_t ncclGroupStart();
 ncclResult_t ncclGroupEnd();
 }
+#endif
