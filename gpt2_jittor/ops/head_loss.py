@@ -25,7 +25,7 @@ def head_loss(hidden, weight, targets, tokens=None, rows=None):
     if fused.products():
         return _HeadLoss.apply(hidden, weight, targets, tokens, rows)
     if rows is None and fused.products_on_cuda("cross_entropy"):
-        return HeadLossByBlocks.apply(hidden, weight, targets)
+        return HeadLossByBlocks.apply(hidden, weight, targets, None)
     return composed(hidden, weight, targets, tokens, rows)
 
 

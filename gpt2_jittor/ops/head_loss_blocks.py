@@ -12,10 +12,10 @@ AT_ONCE = 2**24  # logits of a block: 64 MiB, and as much again for their gradie
 
 class HeadLossByBlocks(jt.Function):
     """Arguments as of `head_loss`: hidden [n, width], weight [vocab, width], targets [n] → [n]; and how many logits
-    there may be at once, where not AT_ONCE.
+    there may be at once, None for AT_ONCE.
     """
 
-    def execute(self, hidden, weight, targets, at_once=None):
+    def execute(self, hidden, weight, targets, at_once):
         """The losses [n]. Where a gradient will be asked for, the one by `hidden` [n, width] is made here too."""
         self.hidden, self.weight, self.targets = hidden, weight, targets
         self.blocks = _blocks(hidden.shape[0], max(1, (at_once or AT_ONCE) // weight.shape[0]))

@@ -114,3 +114,7 @@ def test_of_what_jittor_says_the_reason_is_kept():
     )
     assert prove.in_a_line(error) == "a fault"
     assert prove.in_a_line(ValueError()) == "ValueError"
+    error = RuntimeError(
+        "Error happend during compilation:\n Compile operator(0/5) failed\nReason: status 256 of: nvcc"
+    )
+    assert prove.in_a_line(error) == "it does not compile"

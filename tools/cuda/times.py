@@ -49,7 +49,7 @@ def rows(size: str, folder: Path) -> list[dict]:
 
 def description(key: str) -> str:
     """Jittor's key in a few words: this project's kernel, or the operators that were fused into this one."""
-    if own := re.search(r"[\w ]*?(\w+)\(", key.rpartition("CODE_SRC")[2]) if key.startswith("code") else None:
+    if own := re.search(r"(\w+)\((?:s,|\{|in\d)", key.rpartition("«CODE:")[2]):
         return own[1]
     names = re.findall(r"«opkey\d+:(\w+)", key) or [key.partition("«")[0]]
     kinds = re.findall(r"«OP:(\w+)", key)
