@@ -1,8 +1,9 @@
-"""One new token for each of a few rows, through the whole model, as one CPU kernel.
+"""One new token for each of a few rows, through the whole model, as one operator.
 
-Decoding reads every weight once a token, and that is what it should cost: the kernel reads them at the speed of the
-memory, for all rows at once. It is one operator because a token takes milliseconds, of which a dozen operators with
-a dozen weights each would cost a good part. There is no composed definition; the model's layers are it.
+Decoding reads every weight once a token, and that is what it should cost: the CPU's kernel reads them at the speed of
+the memory, for all rows at once. It is one operator because a token takes milliseconds, of which a dozen operators with
+a dozen weights each would cost a good part. On CUDA it launches four kernels and four of cuBLAS's products a layer, one
+after the other: the host has nothing to do between them. There is no composed definition; the model's layers are it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,9 @@ import numpy as np
 from gpt2_jittor.ops import fused
 from gpt2_jittor.runtime.backend import jt
 
+MOST_ROWS = 32  # on the CPU: above, products of whole matrices are faster
+SHARED_FLOATS = 12 * 1024  # of a block on CUDA: kernels/cuda/decode_attention.cuh keeps a head's scores there
+PARTS = 17  # of a head's floats, there, too
 _KERNELS = ("exp", "vectors", "products", "layer_norm", "gelu_new", "decode_step")
 _SOURCE = """
     const Block<{kind}> blocks[] = {{{blocks}}};
@@ -20,6 +24,13 @@ _SOURCE = """
                         in1_p, in1_shape1, {keys}_shape1, (long)offset, (float)eps}};
     decode_step(step, {tokens}, in2_p, blocks, in3_p, in3_shape0, Norm{{in4_p, in5_p}}, {head}, out0_p);
 """
+
+
+def applies(rows: int, tokens: int, head_dim: int) -> bool:
+    """Whether the kernel of the device in use takes so many rows of so many tokens at most."""
+    if fused.enabled_on_cpu():
+        return rows <= MOST_ROWS
+    return fused.enabled_on_cuda() and tokens + PARTS * head_dim <= SHARED_FLOATS
 
 
 @dataclass(frozen=True)
