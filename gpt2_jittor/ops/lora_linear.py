@@ -20,7 +20,7 @@ def lora_linear(x, weight, bias, a, b, scaling: float, dropout: float = 0.0, act
     """
     seed = dropout_op.seeds.next() if dropout else 0
     flat = x.reshape(-1, x.shape[-1])  # [rows, in]
-    if fused.products():
+    if fused.products() or fused.products_on_cuda():
         before, recomputed = Recomputed.split(activation, flat)
         y = _LoraLinear.apply(before, weight, bias, a, b, recomputed, scaling, dropout, seed)
     else:
