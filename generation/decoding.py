@@ -1,4 +1,9 @@
-"""Text, one token at a time, with a cache of keys and values: one prompt as a stream, or a batch of prompts."""
+"""Text, one token at a time, with a cache of keys and values: one prompt as a stream, or a batch of prompts.
+
+On CUDA, with this project's kernels, tokens are chosen on the device, and each step copies them to the host and nothing
+else. What needs the host takes the logits there: a sampler that looks at the ids so far (repetition penalty, banned
+n-grams), and a beam search (`beam.py`).
+"""
 
 import numbers
 from collections.abc import Collection, Iterator, Sequence
@@ -7,12 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from common.errors import UserError
-from generation.sampling import Sampler, log_probs_of
+from generation.sampling import Sampler, log_probs_of, not_drawable
 from generation.stopping import StopStrings
 from gpt2_jittor.model.cache import KVCache
 from gpt2_jittor.model.lm import GPT2LMHeadModel
-from gpt2_jittor.model.next_token import last_logits
+from gpt2_jittor.model.next_token import last_logits, logits_on_device
 from gpt2_jittor.model.pretrained import evaluating
+from gpt2_jittor.ops import fused
+from gpt2_jittor.ops.choose import choose
 
 EndIds = int | Collection[int] | None  # what ends a text: one token, or each of several
 
@@ -88,7 +95,7 @@ def stream(
         try:
             for _ in range(limit):
                 held = None
-                token = int(sample(last_logits(model, new[None], cache), [ids])[0])
+                token = int(_next_tokens(model, new[None], cache, None, sample, [ids])[0][0])
                 held = ids
                 if token in ends:
                     return
@@ -120,9 +127,8 @@ def generate(
     new, mask = pad_left([row.ids for row in live])
     with evaluating(model):
         while live:
-            logits = last_logits(model, new, cache, mask)
-            tokens = sample(logits, [row.ids for row in live])
-            log_probs = log_probs_of(tokens, logits)
+            ids = [row.ids for row in live]
+            tokens, log_probs = _next_tokens(model, new, cache, mask, sample, ids, scored=True)
             for row, token, log_prob in zip(live, tokens.tolist(), log_probs.tolist(), strict=True):
                 row.take(token, log_prob, ends)
             kept = np.flatnonzero([not row.finished for row in live])
@@ -158,6 +164,25 @@ def pad_left(prompts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         ids[i, longest - len(prompt) :] = prompt
         mask[i, longest - len(prompt) :] = 1
     return ids, mask
+
+
+def _next_tokens(
+    model: GPT2LMHeadModel, new: np.ndarray, cache: KVCache, mask, sample: Sampler, ids, scored: bool = False
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The token after each row, int64 [batch], and where they are `scored` their log-probabilities, float32 [batch].
+
+    new [batch, time] are the ids that the cache lacks, mask theirs or None, ids each row's so far, pads left out.
+    """
+    if sample.needs_ids or not fused.enabled_on_cuda("choose"):
+        logits = last_logits(model, new, cache, mask)
+        tokens = sample(logits, ids)
+        return tokens, log_probs_of(tokens, logits) if scored else None
+    how, uniforms = sample.choice, sample.uniforms(len(new))
+    logits = logits_on_device(model, new, cache, mask)
+    chosen = choose(logits, uniforms, how.temperature, how.top_k, how.top_p, how.min_p).numpy()
+    if (chosen[:, 0] < 0).any():
+        raise not_drawable()
+    return chosen[:, 0].astype(np.int64), chosen[:, 1]
 
 
 class _Row:

@@ -2,11 +2,13 @@
 
 Each function is the numpy twin of a transformers `LogitsProcessor` and they run in transformers' order, so
 that an option means here what it means there. Only numpy is needed: the logits of one step, [batch, vocab],
-have left the device by then.
+have left the device by then. What needs the logits alone, a `Choice`, CUDA can make itself (`ops/choose.py`), after the
+definitions that stand here.
 """
 
 import numbers
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,9 +16,57 @@ from common.errors import ParameterError
 
 MOST_LENGTH_PENALTY = 10
 
-# Both take the logits, float32 [batch, vocab], and the ids so far, one int array a row.
-Sampler = Callable[[np.ndarray, Sequence[np.ndarray]], np.ndarray]  # -> ids [batch] int64
-Step = Callable[[np.ndarray, Sequence[np.ndarray]], np.ndarray]  # -> logits [batch, vocab]
+# the logits, float32 [batch, vocab], and the ids so far, one int array a row -> logits [batch, vocab]
+Step = Callable[[np.ndarray, Sequence[np.ndarray]], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How an id is chosen from logits alone; names and values as of `make_sampler`."""
+
+    greedy: bool
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+
+    def steps(self) -> list[Step]:
+        """What is done to the logits before one is drawn."""
+        steps: list[Step] = []
+        if self.greedy:
+            return steps
+        if self.temperature != 1:
+            steps.append(lambda logits, ids: scale_by_temperature(logits, self.temperature))
+        if self.top_k > 0:
+            steps.append(lambda logits, ids: keep_top_k(logits, self.top_k))
+        if self.top_p < 1:
+            steps.append(lambda logits, ids: keep_top_p(logits, self.top_p))
+        if self.min_p > 0:
+            steps.append(lambda logits, ids: keep_min_p(logits, self.min_p))
+        return steps
+
+
+class Sampler:
+    """Chooses every row's next id; `make_sampler` builds it. It owns a generator, of which each row takes one number.
+
+    needs_ids: whether it looks at the ids so far, for which it must be given the logits here, on the host.
+    """
+
+    def __init__(self, against: Sequence[Step], choice: Choice, seed: int | None):
+        self.needs_ids, self.choice = bool(against), choice
+        self._steps = [*against, *choice.steps()]
+        self._generator = np.random.default_rng(seed)
+
+    def __call__(self, logits: np.ndarray, ids: Sequence[np.ndarray]) -> np.ndarray:
+        """logits float32 [batch, vocab], and the ids so far, one int array a row → the next ids, int64 [batch]."""
+        for step in self._steps:
+            logits = step(logits, ids)
+        check_drawable(logits)
+        return logits.argmax(axis=-1) if self.choice.greedy else draw(logits, self._generator)
+
+    def uniforms(self, rows: int) -> np.ndarray | None:
+        """The next numbers to draw by, float64 [rows] in [0, 1); None where nothing is drawn."""
+        return None if self.choice.greedy else self._generator.random(rows)
 
 
 def make_sampler(
@@ -42,27 +92,8 @@ def make_sampler(
     drawn (NaN, +inf, or a row of -inf).
     """
     _check(temperature, top_k, top_p, min_p, seed)
-    greedy = greedy or temperature == 0
-    steps = against_repetition(repetition_penalty, no_repeat_ngram_size)
-    if not greedy:
-        if temperature != 1:
-            steps.append(lambda logits, ids: scale_by_temperature(logits, temperature))
-        if top_k > 0:
-            steps.append(lambda logits, ids: keep_top_k(logits, top_k))
-        if top_p < 1:
-            steps.append(lambda logits, ids: keep_top_p(logits, top_p))
-        if min_p > 0:
-            steps.append(lambda logits, ids: keep_min_p(logits, min_p))
-    generator = np.random.default_rng(seed)
-
-    def sample(logits: np.ndarray, ids: Sequence[np.ndarray]) -> np.ndarray:
-        """logits float32 [batch, vocab], and the ids so far, one int array a row → the next ids, int64 [batch]."""
-        for step in steps:
-            logits = step(logits, ids)
-        check_drawable(logits)
-        return logits.argmax(axis=-1) if greedy else draw(logits, generator)
-
-    return sample
+    against = against_repetition(repetition_penalty, no_repeat_ngram_size)
+    return Sampler(against, Choice(greedy or temperature == 0, temperature, top_k, top_p, min_p), seed)
 
 
 def against_repetition(repetition_penalty: float = 1.0, no_repeat_ngram_size: int = 0) -> list[Step]:
@@ -201,10 +232,15 @@ def _nucleus(row: np.ndarray, p: float) -> np.ndarray:
 def check_drawable(logits: np.ndarray) -> None:
     """Raises UserError where a row of [batch, vocab] holds NaN or +inf, or nothing but -inf."""
     if not np.isfinite(logits.max(axis=-1)).all():  # a row's maximum is NaN where any of the row is
-        raise ParameterError(
-            "no token can be chosen from the logits, which hold NaN or infinity: use other weights (did training "
-            "diverge?), or a less extreme {temperature}, {repetition_penalty} or {no_repeat_ngram_size}"
-        )
+        raise not_drawable()
+
+
+def not_drawable() -> ParameterError:
+    """What to say where no token can be chosen."""
+    return ParameterError(
+        "no token can be chosen from the logits, which hold NaN or infinity: use other weights (did training "
+        "diverge?), or a less extreme {temperature}, {repetition_penalty} or {no_repeat_ngram_size}"
+    )
 
 
 def check_num_beams(num_beams: int, vocab: int, candidates: int = 2) -> None:

@@ -5,27 +5,32 @@ import numpy as np
 from gpt2_jittor.model.cache import KVCache
 from gpt2_jittor.model.lm import GPT2LMHeadModel
 from gpt2_jittor.model.pretrained import check_ids
-from gpt2_jittor.ops import fused
 from gpt2_jittor.ops.activation import gelu_new
-from gpt2_jittor.ops.decode_step import BlockWeights, DecodeStep
+from gpt2_jittor.ops.decode_step import BlockWeights, DecodeStep, applies
 from gpt2_jittor.ops.matmul import products_in
 from gpt2_jittor.runtime.backend import jt
-
-MOST_ROWS = 32  # above, products of whole matrices are faster
 
 
 def last_logits(model: GPT2LMHeadModel, input_ids: np.ndarray, cache: KVCache, attention_mask=None) -> np.ndarray:
     """Logits of the last position alone, float32 [batch, vocab]; the cache takes up the ids."""
+    return logits_on_device(model, input_ids, cache, attention_mask).numpy()
+
+
+def logits_on_device(model: GPT2LMHeadModel, input_ids: np.ndarray, cache: KVCache, attention_mask=None):
+    """As `last_logits`, but a Var, where it is: it must be computed before the cache takes up more."""
     with jt.no_grad(), products_in(model.precision):
         if attention_mask is None and cache.length and input_ids.shape[1] == 1 and _applies(model, cache):
-            return _next_token(model, input_ids[:, 0], cache).numpy()
+            return _next_token(model, input_ids[:, 0], cache)
         hidden = model.hidden(input_ids, attention_mask, cache)
-        return model.lm_head(hidden[:, -1]).numpy()  # [batch, width] -> [batch, vocab]
+        return model.lm_head(hidden[:, -1])  # [batch, width] -> [batch, vocab]
 
 
 def _applies(model: GPT2LMHeadModel, cache: KVCache) -> bool:
     """Whether the kernel computes what the layers would; it is then ready as `cache.step`."""
-    if not fused.enabled_on_cpu() or model.precision != "fp32" or cache.rows > MOST_ROWS or model.is_training():
+    config = model.config
+    if model.precision != "fp32" or model.is_training():
+        return False
+    if not applies(cache.rows, config.n_positions, config.head_dim):
         return False
     if cache.step is None:
         cache.step = _prepare(model) if _has_kernel(model) else False

@@ -1,8 +1,10 @@
-"""One new token for each of a few rows, through the whole model, as one CPU kernel.
+"""One new token for each of a few rows, through the whole model, as one operator.
 
-Decoding reads every weight once a token, and that is what it should cost: the kernel reads them at the speed of the
-memory, for all rows at once. It is one operator because a token takes milliseconds, of which a dozen operators with
-a dozen weights each would cost a good part. There is no composed definition; the model's layers are it.
+Decoding reads every weight once a token, and that is what it should cost: the CPU's kernel reads them at the speed of
+the memory, for all rows at once. It is one operator because a token takes milliseconds, of which a dozen operators with
+a dozen weights each would cost a good part. On CUDA it launches four kernels and four of cuBLAS's products a layer, one
+after the other: the host has nothing to do between them. Where it does not run the model's layers do, which compute the
+same; `composed` is for proofs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,9 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpt2_jittor.ops import fused
+from gpt2_jittor.ops import attention, fused, layer_norm, linear
+from gpt2_jittor.ops.activation import gelu_new_composed
+from gpt2_jittor.ops.matmul import matmul
+from gpt2_jittor.ops.proof import Comparison
 from gpt2_jittor.runtime.backend import jt
 
+MOST_ROWS = 32  # on the CPU: above, products of whole matrices are faster
+SHARED_FLOATS = 12 * 1024  # of a block on CUDA: kernels/cuda/decode_attention.cuh keeps a head's scores there
+PARTS = 17  # of a head's floats, there, too
 _KERNELS = ("exp", "vectors", "products", "layer_norm", "gelu_new", "decode_step")
 _SOURCE = """
     const Block<{kind}> blocks[] = {{{blocks}}};
@@ -20,6 +28,13 @@ _SOURCE = """
                         in1_p, in1_shape1, {keys}_shape1, (long)offset, (float)eps}};
     decode_step(step, {tokens}, in2_p, blocks, in3_p, in3_shape0, Norm{{in4_p, in5_p}}, {head}, out0_p);
 """
+
+
+def applies(rows: int, tokens: int, head_dim: int) -> bool:
+    """Whether the kernel of the device in use takes so many rows of so many tokens at most."""
+    if fused.enabled_on_cpu():
+        return rows <= MOST_ROWS
+    return tokens + PARTS * head_dim <= SHARED_FLOATS and fused.enabled_on_cuda("decode_step")
 
 
 @dataclass(frozen=True)
@@ -87,3 +102,50 @@ class DecodeStep:
         if len(parts) == 2:
             return f"{{{{in{at}_p, in{at}_shape0, in{at}_shape1}}, in{at + 1}_p}}"
         return f"{{{{in{at}_p, in{at + 1}_p, in{at}_shape1, in{at + 1}_shape0}}, in{at + 2}_p}}"
+
+
+def composed(ids, places, table, layers, offset: int, tokens, positions, blocks, norm, head, heads: int, scales, eps):
+    """What a DecodeStep of these float32 weights gives for these arguments, in plain Jittor; the cache is only read."""
+    rows, past = len(table), table.shape[1] - 1
+    x = tokens[0][jt.array(ids)] + positions[jt.array(places)]  # [rows, width]
+    mask = jt.array((table >= 0).astype(np.int32))
+    for layer, (block, scale) in enumerate(zip(blocks, scales, strict=True)):
+        c_attn, c_proj, c_fc, mlp_proj = block.projections
+        qkv = linear.composed(layer_norm.composed(x, *block.norms[:2], eps), *c_attn)
+        q, k, v = (part.reshape(rows, 1, -1) for part in jt.chunk(qkv, 3, dim=1))
+        at = np.maximum(table[:, :past], 0) * layers[layer][0].shape[1] + offset + np.arange(past)
+        kept = [x.reshape(-1, x.shape[-1])[jt.array(at.astype(np.int32))] for x in layers[layer]]
+        keys, values = jt.concat([kept[0], k], dim=1), jt.concat([kept[1], v], dim=1)
+        mixed = attention.composed(q, keys, values, mask, heads, scale)
+        x = x + linear.composed(mixed.reshape(rows, -1), *c_proj)
+        inner = gelu_new_composed(linear.composed(layer_norm.composed(x, *block.norms[2:], eps), *c_fc))
+        x = x + linear.composed(inner, *mlp_proj)
+    return matmul(layer_norm.composed(x, *norm, eps), head[0], transposed=True)
+
+
+def proofs(rng: np.random.Generator):
+    """Two layers; rows whose tokens stand in each other's slots behind an offset, and pads."""
+    heads, width, vocab, offset = 3, 60, 67, 2
+    table = np.array([[0, 2, 0, 0, 0], [-1, 1, 0, 2, 1], [-1, -1, 2, 1, 2]], np.int32)
+    ids, places = rng.integers(0, vocab, 3), (table >= 0).sum(1) - 1
+    projections = [(width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)]
+    block = [(width,)] * 4 + [shape for sides in projections for shape in (sides, sides[1:])] + [(3, 8, width)] * 2
+    shapes = [(vocab, width), (5, width), (width,), (width,), (vocab, width), *block, *block]
+
+    def weights_and_cache(tokens, positions, weight, bias, head, *others):
+        layers = others[: len(block)], others[len(block) :]
+        blocks = [BlockWeights(layer[:4], [layer[at : at + 2] for at in (4, 6, 8, 10)]) for layer in layers]
+        given = {"tokens": (tokens,), "positions": positions, "blocks": blocks, "norm": (weight, bias), "head": (head,)}
+        given |= {"heads": heads, "scales": [0.3, 0.2], "eps": 1e-5}
+        return given, dict(enumerate(layer[12:] for layer in layers))
+
+    def by_kernel(*arrays):
+        weights, cache = weights_and_cache(*arrays)
+        return DecodeStep(**weights)(ids, places, table, cache, offset)
+
+    def by_definition(*arrays):
+        weights, cache = weights_and_cache(*arrays)
+        return composed(ids, places, table, cache, offset, **weights)
+
+    inputs = [rng.standard_normal(shape) * 0.3 for shape in shapes]
+    yield Comparison("a token of three rows", by_kernel, by_definition, inputs, gradient=False)

@@ -1,9 +1,12 @@
 """A projection and the two small products that LoRA adds to it, as one operator."""
 
+import numpy as np
+
 from gpt2_jittor.ops import dropout as dropout_op
 from gpt2_jittor.ops import fused, linear
 from gpt2_jittor.ops.activation import Recomputed
 from gpt2_jittor.ops.matmul import matmul
+from gpt2_jittor.ops.proof import Comparison
 from gpt2_jittor.runtime.backend import jt
 
 _LORA = """
@@ -20,7 +23,7 @@ def lora_linear(x, weight, bias, a, b, scaling: float, dropout: float = 0.0, act
     """
     seed = dropout_op.seeds.next() if dropout else 0
     flat = x.reshape(-1, x.shape[-1])  # [rows, in]
-    if fused.products():
+    if fused.products() or fused.products_on_cuda("lora"):
         before, recomputed = Recomputed.split(activation, flat)
         y = _LoraLinear.apply(before, weight, bias, a, b, recomputed, scaling, dropout, seed)
     else:
@@ -44,6 +47,22 @@ def _low_rank(x, a, b, scaling: float, dropout: float, seed: int):
     dropped = dropout_op.composed(x, dropout, seed) if dropout else x
     low = matmul(dropped, a, transposed=True) * scaling  # [rows, r]
     return matmul(low, b, transposed=True)  # [rows, out]
+
+
+def proofs(rng: np.random.Generator):
+    """Sides of no multiple of four, a rank of no power of two, with dropout and without."""
+    rows, width, outputs, r = 37, 29, 51, 5
+    shapes = [(rows, width), (width, outputs), (outputs,), (r, width), (outputs, r)]
+    inputs = [rng.standard_normal(shape) for shape in shapes]
+    recomputed = Recomputed.split(None, None)[1]
+    for dropout in (0.0, 0.3):
+        numbers = (0.7, dropout, int(rng.integers(2**32)))
+        yield Comparison(
+            f"a product and LoRA, dropout {dropout}",
+            lambda *x, numbers=numbers: _LoraLinear.apply(*x, recomputed, *numbers),
+            lambda *x, numbers=numbers: composed(*x, *numbers),
+            inputs,
+        )
 
 
 class _LoraLinear(jt.Function):

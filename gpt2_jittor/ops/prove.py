@@ -21,6 +21,10 @@ OPERATORS = {  # by the kernel's name, the module of its operator, whose `proofs
     "attention": "attention",
     "cross_entropy": "head_loss",
     "adamw": "adamw",
+    "projection": "linear",
+    "lora": "lora_linear",
+    "decode_step": "decode_step",
+    "choose": "choose",
 }
 LIMIT = 1800  # seconds for a kernel, its compilation on a busy machine included: by then it hangs
 

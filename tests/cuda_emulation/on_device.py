@@ -12,9 +12,9 @@ import tiny
 
 import lora
 import train
-from gpt2_jittor.model.cache import KVCache
+from generation.decoding import generate, stream
+from generation.sampling import make_sampler
 from gpt2_jittor.model.lm import GPT2LMHeadModel
-from gpt2_jittor.model.next_token import last_logits
 from gpt2_jittor.ops import dropout, fused
 from gpt2_jittor.runtime.backend import jt
 from tests.cuda_emulation import device
@@ -34,7 +34,9 @@ def model_with_adapter(folder) -> GPT2LMHeadModel:
     return lora.inject(model, lora.LoraConfig(r=3, lora_alpha=7, lora_dropout=0.1, target_modules=targets))
 
 
-COLUMNS = ["different operators", "operators", "launches", "products", "copies_to_device", "copies_to_host"]
+COUNTED = ["launches", "products", "copies_to_device", "copies_to_host", "bytes_to_host", "synchronisations"]
+COLUMNS = ["different operators", "operators", *COUNTED]
+MOST_LAUNCHES = 150  # of gpt2's 12 layers a token, products among them
 
 
 def counted(work) -> dict:
@@ -49,19 +51,20 @@ def counted(work) -> dict:
         work()
     names, runs = zip(*((row[0], int(row[2])) for row in report[1:]), strict=True)
     assert not [name for name in names if "JIT_cpu" in name]  # such ones copy to the host and back
-    counts = {name: after[name] - before[name] for name in COLUMNS[2:]}
+    counts = {name: after[name] - before[name] for name in COUNTED}
     return {"different operators": len(names), "operators": sum(runs)} | counts
 
 
 def table(rows: dict[str, dict]) -> str:
-    lines = [f"| GPT-2 of 2 layers | {' | '.join(name.replace('_', ' ') for name in COLUMNS)} |", "|---" * 7 + "|"]
+    heads = [name.replace("_", " ") for name in COLUMNS]
+    lines = [f"| GPT-2 of 2 layers | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
     return "\n".join([*lines, *(f"| {title} | {' | '.join(map(str, row.values()))} |" for title, row in rows.items())])
 
 
 def test_a_step_copies_to_the_host_once(tmp_path, capsys):
     model = model_with_adapter(tmp_path)
     optimizer = AdamW(lora.trainable(model))
-    batch, prompt = Batch(seed=3), tiny.random_ids(4, (2, 9))
+    batch = Batch(seed=3)
 
     def step():
         return update(model, optimizer, [batch], 1e-3, 1.0, dropout_seed=(0, optimizer.steps)).loss
@@ -72,14 +75,60 @@ def test_a_step_copies_to_the_host_once(tmp_path, capsys):
             model.train()
             rows["an update" + way] = counted(step)
             model.eval()
-            cache = KVCache()
-            last_logits(model, prompt, cache)
-            rows["a decoded token" + way] = counted(lambda cache=cache: last_logits(model, prompt[:, :1], cache))
+            rows["a token, the adapter beside the weights" + way] = token(model)
     with capsys.disabled():
         print("\n" + table(rows))
     for title, counts in rows.items():
         assert counts["launches"] > 10 and counts["products"] > 5, title
         assert counts["copies_to_host"] == 1, (title, counts)
+
+
+def token(model, **options) -> dict:
+    """The counts of a token of a stream: neither the prompt's nor one for which the cache grows."""
+    tokens = stream(model, tiny.random_ids(4, 9), make_sampler(**options), 30, None)
+    next(tokens)
+    return counted(lambda: next(tokens))
+
+
+def test_a_token_is_copied_to_the_host_and_nothing_else_is(tmp_path, capsys):
+    """Of a plain model, by the kernels; what gpt2 takes follows from models of 2 and of 3 layers."""
+    models = [
+        GPT2LMHeadModel.from_pretrained(tiny.model_folder(tmp_path / str(layers), seed=1, n_layer=layers))
+        for layers in (2, 3)
+    ]
+    rows = {"a token": token(models[0], greedy=True)}
+    with fused.cuda_kernels():
+        for name, options in (("greedy", {"greedy": True}), ("drawn", {"temperature": 0.7, "top_k": 9, "top_p": 0.9})):
+            two, three = (token(model, **options) for model in models)
+            rows[f"a token, {name}, with kernels"] = two
+            assert two["copies_to_host"] == 1 and two["bytes_to_host"] == 8
+            launches, more = (sum(counts[kind] for kind in ("launches", "products")) for counts in (two, three))
+            assert launches + 10 * (more - launches) <= MOST_LAUNCHES
+    with capsys.disabled():
+        print("\n" + table(rows))
+
+
+def test_a_sampler_that_looks_at_the_ids_takes_the_logits_to_the_host(tmp_path):
+    model = GPT2LMHeadModel.from_pretrained(tiny.model_folder(tmp_path, seed=1))
+    with fused.cuda_kernels():
+        counts = token(model, greedy=True, repetition_penalty=1.2)
+    assert counts["copies_to_host"] == 1 and counts["bytes_to_host"] == 4 * model.config.vocab_size
+
+
+@pytest.mark.parametrize("options", [{"greedy": True}, {"temperature": 0.8, "top_k": 20, "top_p": 0.9}], ids=str)
+def test_the_device_draws_what_the_host_draws_by_the_same_seed(tmp_path, seed, options):
+    model = GPT2LMHeadModel.from_pretrained(tiny.model_folder(tmp_path, seed))
+    prompts = [tiny.random_ids(seed + row, length) for row, length in enumerate((3, 11, 7))]
+
+    def answers() -> list:
+        return generate(model, prompts, make_sampler(**options, seed=5), 12, None)
+
+    on_host = answers()
+    with fused.cuda_kernels():
+        on_device = answers()
+    assert [row.ids for row in on_device] == [row.ids for row in on_host]
+    # a sum of a dozen, of logits that agree to 1e-4
+    np.testing.assert_allclose([row.log_prob for row in on_device], [row.log_prob for row in on_host], atol=2e-3)
 
 
 def test_an_update_of_the_trainer_copies_to_the_host_once(tmp_path, monkeypatch):

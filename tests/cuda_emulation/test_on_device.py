@@ -31,12 +31,16 @@ AGAIN = {  # what is compared: where, and which of the tests there
         ["tests/model/test_classifier.py", "tests/lora/test_classification.py"],
         "logits_are or each_gradient or merged",
     ),
+    "a token in one operator": (["tests/ops/test_decode_step.py"], ""),
     "evaluation": (["tests/generation/test_scoring.py"], "alone or mean_over"),
     "generation": (["tests/generation/test_batches.py"], "greedy_batch or sampler_draws or selected_rows"),
     "dropout": (["tests/ops/test_ops.py"], "dropout or dropped"),
     "kernels of our own": (
-        ["tests/ops/test_ops.py", "tests/ops/test_head_loss.py", "tests/training/test_parts.py"],
-        "cuda",
+        [
+            *(f"tests/ops/test_{name}.py" for name in ("ops", "linear", "head_loss", "choose")),
+            "tests/training/test_parts.py",
+        ],
+        "cuda or choose",
     ),
     # a real device counts nothing, and forgives a missing barrier when it happens to
     "masks, launches, kernels": (["tests/cuda_emulation/on_device.py"], "masks" if home.on_device() else ""),

@@ -1,5 +1,7 @@
 """The decoding kernel against transformers and the model's own layers, over what a cache goes through."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import tiny
@@ -13,6 +15,7 @@ from gpt2_jittor.model.cache import KVCache
 from gpt2_jittor.model.next_token import last_logits
 from gpt2_jittor.ops import fused
 from gpt2_jittor.ops.decode_step import DecodeStep
+from gpt2_jittor.runtime.backend import jt
 
 VOCAB, POSITIONS = tiny.SIZES["vocab_size"], tiny.SIZES["n_positions"]
 GREEDY = make_sampler(greedy=True)
@@ -23,6 +26,13 @@ SIZES = [
     {"n_embd": 80, "n_head": 1, "n_inner": 320},
     {"n_embd": 144, "n_head": 2, "n_inner": 131, "scale_attn_by_inverse_layer_idx": True},
 ]
+
+
+@pytest.fixture(autouse=True)
+def kernels():
+    """On a CUDA device, which runs these tests too, its kernels."""
+    with fused.cuda_kernels() if jt.flags.use_cuda else contextlib.nullcontext():
+        yield
 
 
 @pytest.fixture

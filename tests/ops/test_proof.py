@@ -32,9 +32,26 @@ BROKEN = {  # kernel: what is written in place of what, wrongly
         ("for (long i = packed + threadIdx.x; i < n;", "for (long i = packed + threadIdx.x; i < n - 1;"),
     ],
     "sum_of_two": [("return x + y;", "return x;")],
+    "projection": [
+        ("bias[i % columns]", "bias[0]"),
+        ("sgemm('T', 'N', in, out, rows, 1.0f", "sgemm('T', 'N', in, out, rows, 1.01f"),
+    ],
+    "lora": [
+        ("s.scaling, dropped.values, s.in, s.a", "1.0f, dropped.values, s.in, s.a"),
+        ("if (s.threshold) dropout(dx", "if (0) dropout(dx"),
+    ],
     "adamw": [
         ("sqrtf(v.v[k]) * r.correction", "sqrtf(v.v[k])"),
         ("const long begin = (blockIdx.x - some.first_block[number]) * PIECE", "const long begin = 0 * PIECE"),
+    ],
+    "decode_step": [
+        ("slots[j] < 0 ? HIDDEN_SCORE", "slots[j] < -1 ? HIDDEN_SCORE"),
+        ("(slots[j] * s.capacity + s.offset + j)", "(slots[j] * s.capacity + j)"),
+    ],
+    "choose": [
+        ("}) < choice.top_k", "}) <= choice.top_k"),
+        ("mass >= choice.min_p", "mass >= 2 * choice.min_p"),
+        ("(float)(mass / all) > choice.beyond", "(float)(mass / all) > 0.5f * choice.beyond"),
     ],
 }
 

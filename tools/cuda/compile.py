@@ -153,12 +153,12 @@ def spilling(kernels: dict[str, Kernel]) -> Iterator[str]:
 
 def print_counts(reports: dict[str, dict]) -> None:
     """Prints how many operators, launches, products and copies each piece of work takes."""
-    print(f"\n{'on the emulated device, 2 layers':34}{'operators':>12}{'launches':>10}{'products':>10}{'to host':>9}")
+    print(f"\n{'on the emulated device, 2 layers':38}{'operators':>12}{'launches':>10}{'products':>10}{'to host':>9}")
     for way, report in reports.items():
         for name, work in report["works"].items():
             counts, operators = work["counts"], sum(operator["count"] for operator in work["operators"])
             figures = f"{operators:12}{counts['launches']:10}{counts['products']:10}{counts['copies_to_host']:9}"
-            print(f"{name + ', ' + way:34}{figures}")
+            print(f"{name + ', ' + way:38}{figures}")
 
 
 def main() -> None:

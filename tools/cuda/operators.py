@@ -17,9 +17,10 @@ BATCH, TIME, NEW = 2, 24, 4
 
 
 def works() -> dict[str, Callable]:
-    """By name, what is run: a LoRA training step with dropout and clipping, a validation batch, a greedy answer.
+    """By name, what is run: a LoRA training step with dropout and clipping, a validation batch, two answers.
 
-    Each returns numbers: the loss, the losses, the ids.
+    Each returns numbers: the loss, the losses, the ids. One answer is greedy, by a model with an adapter beside its
+    weights; the other is drawn, by one of weights alone.
     """
     from datasets.batches import Batch
     from generation.decoding import generate
@@ -30,9 +31,9 @@ def works() -> dict[str, Callable]:
     from training.optimizer import AdamW
     from training.step import update
 
-    model = GPT2LMHeadModel(GPT2Config(**SIZES))
+    model, plain = GPT2LMHeadModel(GPT2Config(**SIZES)), GPT2LMHeadModel(GPT2Config(**SIZES))
     random = np.random.default_rng(0)
-    for parameter in model.parameters():
+    for parameter in [*model.parameters(), *plain.parameters()]:
         parameter.assign(random.standard_normal(parameter.shape, dtype=np.float32) * np.float32(0.2))
     inject(model, LoraConfig(r=8, lora_alpha=16, lora_dropout=0.1, target_modules=["c_attn", "c_proj", "c_fc"]))
     optimizer = AdamW(trainable(model), weight_decay=0.01)
@@ -55,7 +56,17 @@ def works() -> dict[str, Callable]:
         model.eval()
         return generate(model, [ids[0, :9]], make_sampler(greedy=True), NEW, end_id=None)[0].ids
 
-    return {"training step": train, "validation batch": validate, f"prompt and {NEW} tokens": answer}
+    def draw():
+        """The ids of one answer that is drawn."""
+        sampler = make_sampler(temperature=0.7, top_k=40, top_p=0.9, seed=0)
+        return generate(plain, [ids[0, :9]], sampler, NEW, end_id=None)[0].ids
+
+    return {
+        "training step": train,
+        "validation batch": validate,
+        f"prompt and {NEW} tokens": answer,
+        "the same, drawn, no adapter": draw,
+    }
 
 
 def profile(work: Callable) -> list[dict]:

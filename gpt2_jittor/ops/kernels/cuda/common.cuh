@@ -26,7 +26,7 @@ static inline bool in_fours(std::initializer_list<const void*> arrays) {
     return true;
 }
 
-static inline long divided_up(long n, long by) { return (n + by - 1) / by; }
+static __host__ __device__ inline long divided_up(long n, long by) { return (n + by - 1) / by; }
 
 static __device__ inline float warp_sum(float x) {
     for (int other = WARP / 2; other; other /= 2) x += __shfl_xor_sync(ALL_LANES, x, other);

@@ -1,0 +1,204 @@
+// Each row's next token, from its logits, as generation/sampling.py defines it: a block for each row.
+//
+// Nothing is sorted. A border among the logits (the k-th largest; the least likely of those that reach top_p) is found by
+// halving the interval that it lies in, about 25 times, as floats have bits. Every sum is made in the same order on
+// every device and in every run: the same logits and the same number draw the same token.
+// Bytes, of a row of V logits: 8 V greedy; else 12 V, and 4 V for each halving, which the cache holds.
+#include "common.cuh"
+
+static const int CHOOSERS = WARP * WARP;
+static const uint32_t LOWEST_KEY = 0x007fffffu, HIGHEST_KEY = 0xff800000u;  // of -inf and of +inf
+
+struct Choice {
+    float temperature;
+    long top_k;      // 0: any
+    float beyond;    // 1 - top_p, 0: none
+    float min_p;
+};
+
+// Unsigned integers in the order of the floats; NaN, of either sign, is the largest.
+static __device__ inline uint32_t key_of(float x) {
+    const uint32_t bits = __float_as_uint(x), magnitude = bits & 0x7fffffffu;
+    if (magnitude > 0x7f800000u) return 0xffffffffu;
+    return bits == magnitude || magnitude == 0 ? magnitude | 0x80000000u : ~bits;
+}
+
+static __device__ inline float value_of(uint32_t key) {
+    return __uint_as_float(key & 0x80000000u ? key & 0x7fffffffu : ~key);
+}
+
+// What all threads' x come to, in each of them. All come here.
+template <class T, class Combine> static __device__ inline T of_all(T x, Combine combine) {
+    __shared__ T parts[WARP];
+    for (int other = WARP / 2; other; other /= 2) x = combine(x, __shfl_xor_sync(ALL_LANES, x, other));
+    if (threadIdx.x % WARP == 0) parts[threadIdx.x / WARP] = x;
+    __syncthreads();
+    x = parts[threadIdx.x % WARP];
+    for (int other = WARP / 2; other; other /= 2) x = combine(x, __shfl_xor_sync(ALL_LANES, x, other));
+    __syncthreads();  // the next call writes
+    return x;
+}
+
+template <class T> static __device__ inline T sum_of_all(T x) {
+    return of_all(x, [](T a, T b) { return a + b; });
+}
+
+template <class T> static __device__ inline T most_of_all(T x) {
+    return of_all(x, [](T a, T b) { return b > a ? b : a; });
+}
+
+// sums[t] = x of the threads 0 ... t together
+template <class T> static __device__ inline void cumulate(T x, T* sums) {
+    const int t = threadIdx.x;
+    sums[t] = x;
+    for (int step = 1; step < CHOOSERS; step *= 2) {
+        __syncthreads();
+        x = t >= step ? sums[t - step] + sums[t] : sums[t];
+        __syncthreads();
+        sums[t] = x;
+    }
+    __syncthreads();
+}
+
+// The sum of f(x) over a row; of floats in double precision where there are many.
+template <class T, class F> static __device__ inline T sum_over(const float* row, long vocab, F f) {
+    decltype(f(0.0f)) own = 0;
+    for (long i = threadIdx.x; i < vocab; i += CHOOSERS) own += f(row[i]);
+    return sum_of_all((T)own);
+}
+
+// The first of low ... high for which `reached` holds; it holds for all after it, or `high` is taken.
+template <class T, class Reached> static __device__ inline T first_of(T low, T high, Reached reached) {
+    while (low < high) {
+        const T middle = low + (high - low) / 2;
+        if (reached(middle))
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return low;
+}
+
+// The first of the largest.
+static __device__ inline long likeliest(const float* logits, long vocab) {
+    unsigned long long largest = 0;
+    for (long i = threadIdx.x; i < vocab; i += CHOOSERS) {
+        const unsigned long long both = (unsigned long long)key_of(logits[i]) << 32 | (0xffffffffu - (uint32_t)i);
+        largest = both > largest ? both : largest;
+    }
+    return 0xffffffffu - (uint32_t)most_of_all(largest);
+}
+
+// What may be drawn: logits above the border, and of those that equal it all but the first few.
+struct Border {
+    uint32_t key;
+    long left_out;
+};
+
+static __device__ inline Border find_border(const float* scaled, long vocab, uint32_t least, uint32_t most,
+                                            const Choice& choice) {
+    const float top = value_of(most);
+    Border border = {least, 0};
+    if (choice.top_k > 0)  // the k-th largest
+        border.key = first_of(least, most, [=](uint32_t key) {
+            return sum_over<long>(scaled, vocab, [=](float x) { return (long)(key_of(x) > key); }) < choice.top_k;
+        });
+    if (!(choice.beyond > 0)) return border;
+    const uint32_t from = border.key;
+    const auto mass_up_to = [=](uint32_t key) {
+        return sum_over<double>(scaled, vocab, [=](float x) {
+            return key_of(x) >= from && key_of(x) <= key ? expf(x - top) : 0.0f;
+        });
+    };
+    const double all = mass_up_to(most);
+    const auto reached = [=](double mass) { return (float)(mass / all) > choice.beyond; };
+    const uint32_t at = first_of(from, most, [=](uint32_t key) { return reached(mass_up_to(key)); });
+    const double below = at > from ? mass_up_to(at - 1) : 0.0, each = expf(value_of(at) - top);
+    const long equal = sum_over<long>(scaled, vocab, [=](float x) { return (long)(key_of(x) == at); });
+    return {at, first_of(0L, equal - 1, [=](long i) { return reached(below + (i + 1) * each); })};
+}
+
+// The id at `uniform`, of [0, 1), of the cumulated probabilities; -1 where nothing can be drawn. `best` is the likeliest,
+// scaled [vocab] is for its own use.
+static __device__ inline long drawn(const float* logits, float* scaled, long vocab, float uniform, long best,
+                                    const Choice& choice) {
+    __shared__ double masses[CHOOSERS];
+    __shared__ int equals[CHOOSERS], first_beyond;
+    __shared__ long chosen;
+    uint32_t least = 0xffffffffu, most = 0;
+    for (long i = threadIdx.x; i < vocab; i += CHOOSERS) {
+        scaled[i] = __fdiv_rn(logits[i], choice.temperature);
+        const uint32_t key = key_of(scaled[i]);
+        least = key > LOWEST_KEY && key < least ? key : least;
+        most = key > most ? key : most;
+    }
+    least = ~most_of_all(~least);
+    most = most_of_all(most);
+    if (most <= LOWEST_KEY || most >= HIGHEST_KEY) return -1;
+    const float top = value_of(most);
+    const Border border = find_border(scaled, vocab, least, most, choice);
+
+    // each thread has a piece of the vocabulary, so that masses are summed in the order of the ids
+    const long piece = divided_up(vocab, CHOOSERS), begin = min(threadIdx.x * piece, vocab);
+    const long end = min(begin + piece, vocab);
+    int equal = 0;
+    for (long i = begin; i < end; i++) equal += key_of(scaled[i]) == border.key;
+    cumulate(equal, equals);
+    const auto over_candidates = [&](auto f) {
+        long number = equals[threadIdx.x] - equal;  // of those that equal the border
+        for (long i = begin; i < end; i++) {
+            const uint32_t key = key_of(scaled[i]);
+            if (key < border.key || (key == border.key && number++ < border.left_out)) continue;
+            const float mass = expf(scaled[i] - top);
+            if (mass > 0 && mass >= choice.min_p) f(i, mass);
+        }
+    };
+    double own = 0;
+    over_candidates([&](long, float mass) { own += mass; });
+    cumulate(own, masses);
+    const double all = masses[CHOOSERS - 1], before = threadIdx.x ? masses[threadIdx.x - 1] : 0.0;
+    const double point = min(uniform * all, nextafter(all, 0.0));  // as float, 1 - 1e-9 is 1
+    if (threadIdx.x == 0) {
+        first_beyond = CHOOSERS - 1;
+        chosen = best;  // should a piece without candidates seem to go beyond the point, by a rounding
+    }
+    __syncthreads();
+    if (masses[threadIdx.x] > point) atomicMin(&first_beyond, (int)threadIdx.x);
+    __syncthreads();
+    if ((int)threadIdx.x == first_beyond) {
+        bool found = false;
+        double sum = 0;
+        over_candidates([&](long i, float mass) {
+            if (found) return;
+            chosen = i;  // the last, should the sum round to less than the point
+            sum += mass;
+            found = before + sum > point;
+        });
+    }
+    __syncthreads();
+    return chosen;
+}
+
+static __global__ void __launch_bounds__(CHOOSERS)
+    choose_rows(const float* logits, float* scaled, const float* uniforms, float* out, long vocab, Choice choice) {
+    logits += blockIdx.x * vocab;
+    const long best = likeliest(logits, vocab);
+    const float top = logits[best];
+    const double all = sum_over<double>(logits, vocab, [=](float x) { return expf(x - top); });
+    const bool finite = key_of(top) > LOWEST_KEY && key_of(top) < HIGHEST_KEY;
+    long chosen = finite ? best : -1;
+    if (finite && uniforms)
+        chosen = drawn(logits, scaled + blockIdx.x * vocab, vocab, uniforms[blockIdx.x], best, choice);
+    if (threadIdx.x == 0) {
+        out[2 * blockIdx.x] = chosen;
+        out[2 * blockIdx.x + 1] = chosen < 0 ? 0.0f : logits[chosen] - top - logf((float)all);
+    }
+}
+
+// out [rows, 2]: the token, -1 where none can be chosen, and the logarithm of the probability that the logits give it.
+// Greedy where there are no uniforms [rows].
+static void choose(const float* logits, const float* uniforms, float* out, long rows, long vocab,
+                   const Choice& choice) {
+    const Scratch scaled(uniforms ? rows * vocab : 1);
+    choose_rows<<<rows, CHOOSERS>>>(logits, scaled.values, uniforms, out, vocab, choice);
+}
