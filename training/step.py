@@ -13,7 +13,7 @@ from datasets.batches import Batch
 from gpt2_jittor.model.pretrained import GPT2PreTrained
 from gpt2_jittor.ops.dropout import seeds
 from gpt2_jittor.runtime.backend import jt
-from training.distributed import own_shards, summed_vars
+from training.distributed import own_shards, summed_vars, take_from_first
 from training.optimizer import AdamW, clip_factor, global_norm
 
 
@@ -67,6 +67,7 @@ def update(
     loss, gradients = loss_and_gradients(model, own_shards(batches), optimizer.parameters, scored, loss_scale)
     loss, *gradients = summed_vars([loss, *gradients])
     norm = global_norm(gradients, loss_scale)
+    take_from_first([norm])  # on CUDA the same numbers add up in another order in each process
     result = StepResult(loss, norm)
     if skip_nonfinite and not result.finite:
         return result
