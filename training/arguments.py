@@ -51,6 +51,7 @@ class TrainingArguments:
     lora_bias: str = option("none", "biases to train besides", choices=("none", "all", "lora_only"))
     lora_modules_to_save: list[str] | None = option(None, "modules to train whole, such as lm_head")
     lora_rslora: bool = option(False, "scale by alpha / sqrt(r) instead")
+    lora_plus_ratio: float = option(1.0, "LoRA+: B and vectors learn so many times as fast as A", at_least=1)
     added_tokens: list[str] | None = option(
         None, "new tokens, whose rows are trained; <USER> and <BOT> open a dialogue's turns, <END> ends them"
     )

@@ -13,12 +13,21 @@ from gpt2_jittor.runtime.backend import jt
 class AdamW:
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019), on named parameters.
 
-    Matrices decay, vectors (biases and norms) do not. All state is float32.
+    Matrices decay, vectors (biases and norms) do not. All state is float32. What an adapter starts at zero, its B, and
+    all vectors learn `lora_plus_ratio` times as fast as the rest: LoRA+ (Hayou, Ghosh and Yu 2024), in PEFT's groups.
     """
 
-    def __init__(self, named_parameters, weight_decay: float = 0.0, betas=(0.9, 0.999), eps: float = 1e-8):
+    def __init__(
+        self,
+        named_parameters,
+        weight_decay: float = 0.0,
+        betas=(0.9, 0.999),
+        eps: float = 1e-8,
+        lora_plus_ratio: float = 1.0,
+    ):
         self.named_parameters = list(named_parameters)
         self.weight_decay, self.betas, self.eps = weight_decay, betas, eps
+        self.lora_plus_ratio = lora_plus_ratio
         self.steps = 0
         self.first = [jt.zeros_like(p).stop_grad() for _, p in self.named_parameters]
         self.second = [jt.zeros_like(p).stop_grad() for _, p in self.named_parameters]
@@ -32,12 +41,21 @@ class AdamW:
         """One update with `gradients` times `scale`, a Var of one element (None: as they are)."""
         self.steps += 1
         scale = jt.ones((1,)) if scale is None else scale
+        tensors = list(zip(self.parameters, gradients, self.first, self.second, strict=True))
         decays = [self.weight_decay if parameter.ndim >= 2 else 0.0 for parameter in self.parameters]
-        old = (self.parameters, self.first, self.second)
-        new = adamw(old[0], gradients, *old[1:], scale, self.steps, learning_rate, decays, self.betas, self.eps)
-        for values, updated in zip(old, new, strict=True):
-            for value, replacement in zip(values, updated, strict=True):
-                value.update(replacement)
+        factors = [self.lora_plus_ratio if self._is_fast(*named) else 1.0 for named in self.named_parameters]
+        for factor in sorted(set(factors)):
+            group = [number for number, of_number in enumerate(factors) if of_number == factor]
+            old, given, first, second = zip(*(tensors[number] for number in group), strict=True)
+            kept, rate = [decays[number] for number in group], learning_rate * factor
+            new = adamw(old, given, first, second, scale, self.steps, rate, kept, self.betas, self.eps)
+            for values, updated in zip((old, first, second), new, strict=True):
+                for value, replacement in zip(values, updated, strict=True):
+                    value.update(replacement)
+
+    @staticmethod
+    def _is_fast(name: str, parameter) -> bool:
+        return "lora_B" in name or parameter.ndim == 1
 
     def state(self) -> dict[str, np.ndarray]:
         """The moments as numpy arrays: `first.<parameter>` and `second.<parameter>`."""

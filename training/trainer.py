@@ -81,7 +81,9 @@ class Trainer:
         self.plan.check_sizes(model.config)
         self.arguments = self.plan.arguments
         self.batches = UpdateBatches(self.plan, tokenizer.pad_token_id, sources)
-        self.optimizer = AdamW(trainable(model), self.arguments.weight_decay)
+        self.optimizer = AdamW(
+            trainable(model), self.arguments.weight_decay, lora_plus_ratio=self.arguments.lora_plus_ratio
+        )
         if not self.optimizer.parameters:
             raise UserError("nothing of the model is trained: inject LoRA into it, or load it without freezing it")
         self.progress = Progress(loss_scale=loss_scale.START if model.precision == "fp16" else None)

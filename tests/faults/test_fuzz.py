@@ -28,9 +28,10 @@ SWITCHES = ("--lora-rslora", "--skip-nonfinite", "--resume", "--greedy", "--json
 # what is typed behind a sound command line; options that name a file to be written are left out
 OPTIONS = {
     "train": """--task --model --data-dir --tuning --lora-r --lora-alpha --lora-dropout --lora-targets --lora-bias
-        --lora-modules-to-save --lora-rslora --added-tokens --head-dropout --epochs --max-steps --batch-size
-        --gradient-accumulation --learning-rate --schedule --warmup-steps --weight-decay --max-grad-norm --max-length
-        --seed --eval-every --eval-limit --save-every --patience --skip-nonfinite --device --config --resume""",
+        --lora-modules-to-save --lora-rslora --lora-plus-ratio --added-tokens --head-dropout --epochs --max-steps
+        --batch-size --gradient-accumulation --learning-rate --schedule --warmup-steps --weight-decay --max-grad-norm
+        --max-length --seed --eval-every --eval-limit --save-every --patience --skip-nonfinite --device --config
+        --resume""",
     "generate": """--adapter --model --mode --task --prompt --context --question --input --max-new-tokens --greedy
         --temperature --top-k --top-p --min-p --repetition-penalty --no-repeat-ngram --num-beams --length-penalty --stop
         --samples --best-of --batch-size --seed --json --device""",

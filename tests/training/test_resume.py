@@ -27,6 +27,7 @@ OTHER = {
     "lora_bias": ("all", "lora_bias was none and is all now"),
     "lora_modules_to_save": (["lm_head"], "lora_modules_to_save was unset and is lm_head now"),
     "lora_rslora": (True, "lora_rslora was False and is True now"),
+    "lora_plus_ratio": (4.0, "lora_plus_ratio was 1.0 and is 4.0 now"),
     "added_tokens": (["<USER>"], "added_tokens was unset and is <USER> now"),
     "head_dropout": (0.5, "head_dropout was 0.0 and is 0.5 now"),
     "batch_size": (5, "batch_size was 4 and is 5 now"),
