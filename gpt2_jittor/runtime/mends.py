@@ -7,6 +7,7 @@ Jittor's installed files stay as they are. Its Python sources are mended while t
 import importlib.abc
 import importlib.machinery
 import importlib.metadata
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from gpt2_jittor.runtime import overlay
 
 RELEASE = "1.3.11.0"
 HEADERS = Path(__file__).with_name("headers")
+OURS = re.compile(r'-I"[^"]*/gpt2-jittor/headers-[0-9a-f]{12}" ?')
 # module: what stands in it, once; what is to stand there
 NEWER_PYTHONS = {  # since 3.13 (PEP 667) a function's locals() do not show what exec() has bound
     "jittor.compiler": ("mod = locals()[gen_name]", "mod = sys.modules[gen_name]"),
@@ -26,10 +28,11 @@ NEWER_DEVICES = {  # CUDA 12.8 is the first that compiles for Blackwell
 }
 
 
-def mend(device: str) -> str:
-    """Has Jittor's sources mended when they are imported for this device; the compiler's option for its headers.
+def mend(device: str, flags: str) -> str:
+    """Has Jittor's sources mended when they are imported for this device; the compiler's `flags`, with our headers.
 
-    Raises UserError where another release of Jittor is installed than the one that this is for.
+    The flags may come from a process that has them, and be those of another home or another version. Raises UserError
+    where another release of Jittor is installed than the one that this is for.
     """
     try:
         release = importlib.metadata.version("jittor")
@@ -43,7 +46,7 @@ def mend(device: str) -> str:
     placed = overlay.placed(
         "headers", map(Path.read_bytes, headers), lambda new: shutil.copytree(HEADERS, new, dirs_exist_ok=True)
     )
-    return f'-I"{placed}"'
+    return f'-I"{placed}" ' + OURS.sub("", flags)
 
 
 class _Finder(importlib.abc.MetaPathFinder):

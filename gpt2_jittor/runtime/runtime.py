@@ -138,10 +138,7 @@ def core_is_compiled() -> bool:
 def _import_utils():
     """Imports `jittor_utils`, which knows Jittor's folders and compiles nothing, with all mends in force."""
     if "jittor_utils" not in sys.modules:
-        option = mends.mend(prepare())
-        flags = os.environ.get("cc_flags", "")
-        if option not in flags:  # as it is where a process that has them started this one
-            os.environ["cc_flags"] = f"{option} {flags}"
+        os.environ["cc_flags"] = mends.mend(prepare(), os.environ.get("cc_flags", ""))
     import jittor_utils
 
     return jittor_utils

@@ -31,7 +31,7 @@ def test_what_is_to_be_mended_stands_once_in_the_jittor_that_is_installed(needed
 def test_another_jittor_is_refused_in_one_line(untouched, monkeypatch):
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.3.12.0")
     with pytest.raises(UserError, match=r"^Jittor 1\.3\.12\.0 is installed, and 1\.3\.11\.0 is .*make setup") as raised:
-        mends.mend("cpu")
+        mends.mend("cpu", "")
     assert "\n" not in str(raised.value)
 
 
@@ -71,7 +71,7 @@ print(os.environ["cc_flags"])
 """
 
 
-def test_the_compilers_options_are_the_same_in_a_process_that_another_has_started():
+def test_the_compilers_options_are_the_same_in_a_process_that_another_has_started(tmp_path):
     def flags(variables: dict) -> str:
         command = [sys.executable, "-c", IMPORTING]
         return subprocess.run(command, env=variables, capture_output=True, text=True, check=True).stdout.strip()
@@ -79,6 +79,8 @@ def test_the_compilers_options_are_the_same_in_a_process_that_another_has_starte
     first = flags(os.environ | {"cc_flags": "-DMINE"})
     assert first.endswith("-DMINE") and first.count("-I") == 1
     assert flags(os.environ | {"cc_flags": first}) == first
+    elsewhere = flags(os.environ | {"cc_flags": first, "HOME": str(tmp_path)})
+    assert elsewhere.endswith("-DMINE") and elsewhere.count("-I") == 1 and str(tmp_path) in elsewhere
 
 
 def test_an_overlay_is_made_once_and_whole(untouched):
