@@ -1,9 +1,12 @@
-"""Records of the usual formats (JSON lines, tab-separated, Parquet), each with the place it came from."""
+"""Records of the usual formats (JSON, CSV, tab-separated, Parquet), each with the place it came from."""
 
+import csv
+import io
 import json
 import re
 import reprlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
@@ -11,6 +14,7 @@ from common.files import open_regular
 from datasets.read import LIMIT, read_text
 
 Record = tuple[str, dict]  # "file:line" and its fields
+PACKED = (".jsonl", ".json", ".csv", ".tsv")  # what may be packed, as .gz
 SURROGATE = re.compile(r"[\ud800-\udfff]")  # half of a character: JSON can spell it, UTF-8 and tokenizers cannot
 BATCH = 1024  # rows of Parquet that are objects at the same time
 ROWS = 1 << 24  # of a Parquet file: a few bytes can stand for any number of them
@@ -23,23 +27,72 @@ def find(data_dir: Path, names: Sequence[str], what: str) -> Path:
     for name in names:
         if (data_dir / name).is_file():
             return data_dir / name
-    raise UserError(f"{data_dir} has none of {', '.join(names)}: give {what}")
+    raise UserError(f"{data_dir} has none of {_spelled(names)}: give {what}")
 
 
-def records(path: Path, columns: Sequence[str], wanted: str = "") -> Iterator[Record]:
-    """The records of a file, read as its name says (.jsonl, .tsv, each also .gz, or .parquet), one at a time.
+@dataclass(frozen=True)
+class _Columns:
+    """What is to be read of a record: fields that it needs, others that it may have; other names that they go by."""
 
-    Raises UserError, naming file and line, where one is broken or lacks one of `columns`, and, saying what is
-    `wanted`, where there is none.
+    needed: Sequence[str]
+    optional: Sequence[str]
+    aliases: Mapping[str, str]
+
+    def check(self, fields: Iterable[str], where: str) -> None:
+        """Raises UserError where a record or a file with these fields lacks one."""
+        present = {self.aliases.get(name, name) for name in fields}
+        if missing := [name for name in self.needed if name not in present]:
+            needed = ", ".join(self.needed)
+            raise UserError(f"{where}: the field {missing[0]!r} is missing: each record needs {needed}")
+
+    def of(self, fields: Sequence[str]) -> list[str]:
+        """Those of a file's fields that are wanted, by the file's names."""
+        wanted = {*self.needed, *self.optional}
+        return [name for name in fields if name in wanted or self.aliases.get(name) in wanted - set(fields)]
+
+    def named(self, record: dict) -> dict:
+        """The record with our names; where it has both, a field of another name is let be."""
+        others = {name: self.aliases[name] for name in record if self.aliases.get(name, name) not in record}
+        return {others.get(name, name): value for name, value in record.items()} if others else record
+
+
+def files(*names: str) -> list[str]:
+    """Each name with each ending that `records` reads."""
+    endings = [f"{ending}{packed}" for ending in PACKED for packed in ("", ".gz")]
+    return [f"{name}{ending}" for name in names for ending in (*endings, ".parquet")]
+
+
+def _spelled(names: Sequence[str]) -> str:
+    """Names of files in a few words: `train.jsonl, .json, .csv, dev.tsv`; that each may end in .gz is not said."""
+    endings: dict[str, list[str]] = {}
+    for path in (Path(name) for name in names if not name.endswith(".gz")):
+        endings.setdefault(str(path.with_suffix("")), []).append(path.suffix)
+    return ", ".join(stem + ", ".join(found) for stem, found in endings.items())
+
+
+def records(
+    path: Path,
+    columns: Sequence[str],
+    wanted: str = "",
+    optional: Sequence[str] = (),
+    aliases: Mapping[str, str] | None = None,
+) -> Iterator[Record]:
+    """The records of a file, read as its name says (.jsonl, .json, .csv, .tsv, each also .gz, or .parquet), one by one.
+
+    `optional` are columns that may be missing or null, and are an empty text then; `aliases` other names of columns,
+    {"review": "text"}. Raises UserError, naming file and line, where a record is broken or lacks one of `columns`, and,
+    saying what is `wanted`, where there is none.
     """
     kind = Path(path.name.removesuffix(".gz")).suffix
-    readers = {".jsonl": _jsonl, ".tsv": _tsv, ".parquet": _parquet}
+    readers: dict[str, Callable] = {".jsonl": _json, ".json": _json, ".csv": _csv, ".tsv": _tsv, ".parquet": _parquet}
     if kind not in readers:
         raise UserError(f"{path} is none of {', '.join(readers)}: convert it, or give the publisher's file")
-    empty = True
-    for where, record in readers[kind](path, columns):
+    known, empty = _Columns(columns, optional, aliases or {}), True
+    for where, record in readers[kind](path, known):
         empty = False
-        yield where, record
+        record = known.named(record)
+        missing = {name: "" for name in optional if record.get(name) is None}
+        yield where, record | missing if missing else record
     if empty:
         raise UserError(f"{path} is empty: give {wanted or 'a file with records of ' + ', '.join(columns)}")
 
@@ -60,42 +113,83 @@ def text(record: dict, name: str, where: str, required: bool = True) -> str:
 
 
 def label(value: object, labels: Sequence[str], where: str) -> int:
-    """A class given by its name or by its number. Raises UserError for any other."""
+    """A class given by its name, in capitals or not, or by its number. Raises UserError for any other."""
+    if isinstance(value, str):
+        name = value.strip()
+        if name.lower() in labels:
+            return labels.index(name.lower())
+        value = int(name) if re.fullmatch("[0-9]{1,9}", name) else value  # of a .csv, where all is text
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(labels):
         return value
-    if isinstance(value, str) and value.strip() in labels:
-        return labels.index(value.strip())
     raise UserError(f"{where}: there is no label {reprlib.repr(value)}: the labels are {', '.join(labels)}")
 
 
-def _check(fields: Iterable[str], columns: Sequence[str], where: str) -> None:
-    missing = [name for name in columns if name not in fields]
-    if missing:
-        raise UserError(f"{where}: the field {missing[0]!r} is missing: each record needs {', '.join(columns)}")
+def _json(path: Path, columns: _Columns) -> Iterator[Record]:
+    """A JSON object a line, or one array of them, whatever the file's name is."""
+    content = read_text(path)
+    for where, record in _of_array(path, content) if _is_array(content) else _of_lines(path, content):
+        if not isinstance(record, dict):
+            raise UserError(f"{where}: a JSON object is needed, not {reprlib.repr(record)}")
+        columns.check(record, where)
+        yield where, record
 
 
-def _jsonl(path: Path, columns: Sequence[str]) -> Iterator[Record]:
-    for number, line in enumerate(read_text(path).split("\n"), 1):
+def _is_array(content: str) -> bool:
+    """Whether it begins as an array of objects does."""
+    return re.match(r"\s*\[\s*(\{|\]\s*$)", content) is not None
+
+
+def _of_array(path: Path, content: str) -> Iterator[tuple[str, object]]:
+    try:
+        rows = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        line = error.lineno if isinstance(error, json.JSONDecodeError) else 1
+        raise UserError(f"{path}:{line}: this is not JSON ({_reason(error)}): mend the file") from None
+    for number, row in enumerate(rows, 1):
+        yield f"{path}: record {number}", row
+
+
+def _of_lines(path: Path, content: str) -> Iterator[tuple[str, object]]:
+    for number, line in enumerate(content.split("\n"), 1):
         if not line.strip():
             continue
         where = f"{path}:{number}"
         try:
-            record = json.loads(line)
+            yield where, json.loads(line)
         except (ValueError, RecursionError) as error:  # besides what is broken: too long a number, too deep a list
-            reason = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
-            raise UserError(f"{where}: this is not JSON ({reason}): mend or remove the line") from None
-        if not isinstance(record, dict):
-            raise UserError(f"{where}: a JSON object is needed, not {reprlib.repr(record)}")
-        _check(record, columns, where)
-        yield where, record
+            raise UserError(f"{where}: this is not JSON ({_reason(error)}): mend or remove the line") from None
 
 
-def _tsv(path: Path, columns: Sequence[str]) -> Iterator[Record]:
+def _reason(error: Exception) -> object:
+    return f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
+
+
+def _csv(path: Path, columns: _Columns) -> Iterator[Record]:
+    """Comma-separated values under a header line; what is in quotes may hold commas, quotes and lines."""
+    csv.field_size_limit(LIMIT)
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        if header:
+            columns.check(header, f"{path}:1")
+        line = reader.line_num + 1
+        for values in reader:
+            where, line = f"{path}:{line}", reader.line_num + 1
+            if not values:
+                continue
+            if len(values) != len(header):
+                raise UserError(f"{where}: {len(values)} fields where the header names {len(header)}: mend the line")
+            yield where, dict(zip(header, values, strict=True))
+    except csv.Error as error:
+        raise UserError(f"{path}:{reader.line_num}: this is not CSV ({error}): mend the line") from None
+
+
+def _tsv(path: Path, columns: _Columns) -> Iterator[Record]:
     """Tab-separated values under a header line. Quotes are plain characters, as in GLUE's files."""
     lines = read_text(path).split("\n")
     header = [name.strip() for name in lines[0].split("\t")]
     if any(header):
-        _check(header, columns, f"{path}:1")
+        columns.check(header, f"{path}:1")
     for number, line in enumerate(lines[1:], 2):
         if not line.strip():
             continue
@@ -107,18 +201,19 @@ def _tsv(path: Path, columns: Sequence[str]) -> Iterator[Record]:
         yield f"{path}:{number}", dict(zip(header, values, strict=True))
 
 
-def _parquet(path: Path, columns: Sequence[str]) -> Iterator[Record]:
+def _parquet(path: Path, columns: _Columns) -> Iterator[Record]:
     import pyarrow  # only here: it takes half a second to import
     import pyarrow.parquet
 
     try:
         with open_regular(path) as opened, pyarrow.parquet.ParquetFile(opened) as file:
-            _check(file.schema_arrow.names, columns, str(path))
-            texts, rows = _check_sizes(file, columns, path)
+            columns.check(file.schema_arrow.names, str(path))
+            names = columns.of(file.schema_arrow.names)
+            texts, rows = _check_sizes(file, names, path)
         # a text that stands there many times is in memory once, until it is known how much all of them are
         with open_regular(path) as opened, pyarrow.parquet.ParquetFile(opened, read_dictionary=texts) as file:
             number = size = 0
-            for batch in file.iter_batches(rows, columns=list(columns)):
+            for batch in file.iter_batches(rows, columns=names):
                 size += sum(map(_size, batch.columns))
                 if size > LIMIT:
                     raise UserError(_too_large(path, f"more than {LIMIT:,} bytes"))

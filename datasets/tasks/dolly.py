@@ -17,12 +17,13 @@ from datasets.truncation import fitted, fitted_prompt
 REPOSITORY = "databricks/databricks-dolly-15k"
 FILE = "databricks-dolly-15k.jsonl"
 SAMPLE_DIR = Path(__file__).parents[1] / "samples" / "dolly"
+NEEDED = ("instruction", "response")
 COLUMNS = ("instruction", "context", "response")
 SHARES = {"validation": 0.03, "test": 0.03}  # of the instructions
 
 
 def load(split: str, data_dir: Path | None) -> Dataset:
-    """Reads a split from `data_dir` (the publisher's .jsonl, also .gz), or from the hub.
+    """Reads a split from `data_dir` (the publisher's .jsonl, or its records in another format), or from the hub.
 
     Raises UserError where the file is missing or broken, or has no instruction with a response. Exact duplicates
     are left out.
@@ -30,9 +31,9 @@ def load(split: str, data_dir: Path | None) -> Dataset:
     if data_dir is None:
         path = fetch(REPOSITORY, FILE, repo_type="dataset")
     else:
-        path = records.find(data_dir, [FILE, f"{FILE}.gz"], f"Dolly's {FILE}")
+        path = records.find(data_dir, records.files(Path(FILE).stem), f"Dolly's {FILE}")
     examples, instructions, dropped, seen = [], [], [], {}
-    for where, record in records.records(path, COLUMNS):
+    for where, record in records.records(path, NEEDED, optional=("context",)):
         fields = tuple(records.text(record, name, where, required=False) for name in COLUMNS)
         instruction, context, response = fields
         fault = _fault(fields, seen.setdefault(fields, where), where)

@@ -19,11 +19,11 @@ REPOSITORY = "dair-ai/emotion"
 SAMPLE_DIR = Path(__file__).parents[1] / "samples" / "emotion"
 LABELS = ("sadness", "joy", "love", "anger", "fear", "surprise")  # in the publisher's order
 FILES = {"train": ("train",), "validation": ("val", "validation"), "test": ("test",)}
-HEADER = "text;label_name"
+HEADERS = ("label", "label_name", "emotion")  # what the last field of a header line says
 
 
 def load(split: str, data_dir: Path | None) -> Dataset:
-    """Reads a split from `data_dir` (.txt, .jsonl, .jsonl.gz or .parquet), or from the hub.
+    """Reads a split from `data_dir` (.txt, or a format of `records`), or from the hub.
 
     A single file is parted into the three splits.
     Raises UserError where the file is missing, is empty, or has a line without one of the labels.
@@ -44,25 +44,24 @@ def prompt(text: str) -> Example:
 
 def _lines(path: Path) -> Iterator[tuple[str, str, int]]:
     for number, line in enumerate(read_text(path).split("\n"), 1):
-        if not line.strip() or (number == 1 and line.strip() == HEADER):
+        text, separator, label = line.rpartition(";")
+        if not line.strip() or (number == 1 and label.strip().lower() in HEADERS):
             continue
         where = f"{path}:{number}"
-        text, separator, label = line.rpartition(";")
         if not separator or not text.strip():
             raise UserError(f"{where}: a line must be `text;label`, not {line[:40]!r}")
         yield where, text.strip(), records.label(label, LABELS, where)
 
 
 def _records(path: Path) -> Iterator[tuple[str, str, int]]:
-    for where, record in records.records(path, ("text", "label")):
+    for where, record in records.records(path, ("text", "label"), aliases={"emotion": "label", "sentence": "text"}):
         yield where, records.text(record, "text", where), records.label(record["label"], LABELS, where)
 
 
 def _file(split: str, data_dir: Path | None) -> Path:
     if data_dir is None:
         return fetch(REPOSITORY, f"split/{split}-00000-of-00001.parquet", repo_type="dataset")
-    endings = ("txt", "jsonl", "jsonl.gz", "parquet")
-    names = [f"{name}.{ending}" for name in FILES[split] for ending in endings]
+    names = [*(f"{name}.txt" for name in FILES[split]), *records.files(*FILES[split])]
     hub_names = [f"split/{name}-00000-of-00001.parquet" for name in FILES[split]]
     return records.find(data_dir, [*names, *hub_names], f"emotion's {split} file")
 

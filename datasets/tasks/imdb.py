@@ -22,15 +22,18 @@ REPOSITORY = "stanfordnlp/imdb"
 SAMPLE_DIR = Path(__file__).parents[1] / "samples" / "imdb"
 FILES = {"train": "train", "validation": "train", "test": "test"}  # the publisher's folder behind each split
 LINE_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
+KAGGLE = "IMDB Dataset.csv"  # all reviews in one file; its columns are review and sentiment
 VALIDATION = 0.03  # of the training reviews
 
 
 def load(split: str, data_dir: Path | None) -> Dataset:
-    """Reads a split from `data_dir` (aclImdb's folders, .jsonl, .jsonl.gz or .parquet), or from the hub.
+    """Reads a split from `data_dir` (aclImdb's folders, a format of `records`, or Kaggle's file), or from the hub.
 
     A single file is parted into the three splits. Reviews that stand there twice are left out. Raises UserError
     where it is missing or broken.
     """
+    if data_dir is not None and (data_dir / KAGGLE).is_file():
+        data_dir /= KAGGLE
     examples, dropped, seen = [], [], {}
     for where, text in _reviews(FILES[split], data_dir):
         review = clean(text)
@@ -60,11 +63,11 @@ def _reviews(name: str, data_dir: Path | None) -> Iterator[tuple[str, str]]:
         if folders := [folder for folder in (root / name / "pos", root / name / "neg") if folder.is_dir()]:
             yield from ((str(file), read_text(file)) for folder in folders for file in sorted(folder.glob("*.txt")))
             return
-        names = [f"{name}.jsonl", f"{name}.jsonl.gz", f"{name}.parquet", hub_file]
+        names = [*records.files(name), hub_file]
         path = records.find(data_dir, names, f"aclImdb's folder with {name}/pos and {name}/neg")
     else:
         path = fetch(REPOSITORY, hub_file, repo_type="dataset")
-    for where, record in records.records(path, ("text",)):
+    for where, record in records.records(path, ("text",), aliases={"review": "text"}):
         yield where, records.text(record, "text", where, required=False)
 
 

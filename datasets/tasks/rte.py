@@ -20,11 +20,13 @@ LABELS = ("entailment", "not_entailment")
 COLUMNS = ("sentence1", "sentence2", "label")
 FILES = {"train": "train", "validation": "train", "test": "dev"}  # the publisher's file behind each split
 HUB_FILES = {"train": "rte/train-00000-of-00001.parquet", "dev": "rte/validation-00000-of-00001.parquet"}
+OTHERS = {"dev": ("val", "validation")}  # SuperGLUE's name of the file, and one that others give it
+ALIASES = {"premise": "sentence1", "hypothesis": "sentence2"}  # SuperGLUE's columns
 VALIDATION = 0.1  # of train's texts
 
 
 def load(split: str, data_dir: Path | None) -> Dataset:
-    """Reads a split from `data_dir` (GLUE's .tsv, or .parquet), or from the hub.
+    """Reads a split from `data_dir` (GLUE's .tsv, or another format of `records`), or from the hub.
 
     A single file is parted into the three splits. Raises UserError where it is missing or empty, or where a line is
     broken or has no such label.
@@ -33,9 +35,10 @@ def load(split: str, data_dir: Path | None) -> Dataset:
     if data_dir is None:
         path = fetch(REPOSITORY, HUB_FILES[name], repo_type="dataset")
     else:
-        path = records.find(data_dir, [f"{name}.tsv", f"{name}.parquet", HUB_FILES[name]], f"RTE's {name} file")
+        names = records.files(name, *OTHERS.get(name, ()))
+        path = records.find(data_dir, [*names, HUB_FILES[name]], f"RTE's {name} file")
     examples, texts = [], []
-    for where, record in records.records(path, COLUMNS):
+    for where, record in records.records(path, COLUMNS, aliases=ALIASES):
         text, sentence = (records.text(record, column, where) for column in COLUMNS[:2])
         label = records.label(record["label"], LABELS, where)
         examples.append(Example(prompt(text, sentence).segments, where, label=label))

@@ -152,6 +152,8 @@ def _from_json(path: Path) -> Iterator[Question]:
 
 
 def _question(qa: object, context: str, title: str, where: str) -> Question:
+    if isinstance(qa, dict) and type(qa.get("id")) is int:
+        qa = qa | {"id": str(qa["id"])}
     name = _text(qa, "id", where)
     where = f"{where} ({name})"
     shift = len(context) - len(context.lstrip())

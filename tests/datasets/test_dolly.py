@@ -205,8 +205,8 @@ def test_duplicates_and_records_without_an_instruction_or_a_response_are_dropped
     [
         ('{"instruction": "a", "context": ""', "this is not JSON"),
         ('{"instruction": "a", "context": ""}', "the field 'response' is missing"),
-        ('{"instruction": "a", "response": "b"}', "the field 'context' is missing"),
-        ('{"instruction": "a", "context": null, "response": "b"}', "the field 'context' must be text, not None"),
+        ('{"instruction": "a", "context": 7, "response": "b"}', "the field 'context' must be text, not 7"),
+        ('{"instruction": null, "context": "", "response": "b"}', "the field 'instruction' must be text, not None"),
         ('{"instruction": ["a"], "context": "", "response": "b"}', "the field 'instruction' must be text"),
         (r'{"instruction": "a", "context": "", "response": "b\ud800"}', "the field 'response' holds half of a char"),
     ],
@@ -230,9 +230,17 @@ def test_a_file_in_which_nothing_can_be_used_is_the_users_error(tmp_path):
         load("train", tmp_path)
 
 
+def test_a_context_may_be_null_or_absent(tmp_path):
+    rows = [record("a", "1"), record("b", "2") | {"context": None}, record("c", "3")]
+    del rows[2]["context"]
+    write(tmp_path, rows + [record(f"more {n}", str(n)) for n in range(9)])
+    prompts = ["".join(segment.text for segment in example.given.segments) for example in all_of(tmp_path)]
+    assert [prompt.count("### Context:") for prompt in prompts] == [0] * 12
+
+
 @pytest.mark.parametrize("folder", [".", "missing"])
 def test_a_folder_without_the_file_is_told_what_was_looked_for(tmp_path, folder):
-    with pytest.raises(UserError, match=rf"has none of {FILE}, {FILE}\.gz: give Dolly's {FILE}"):
+    with pytest.raises(UserError, match=rf"has none of {FILE}, \.json, \.csv, \.tsv, \.parquet: give Dolly's {FILE}"):
         load("train", tmp_path / folder)
 
 

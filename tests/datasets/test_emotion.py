@@ -65,6 +65,17 @@ def test_every_format_holds_the_same_messages(tmp_path, name):
     assert [example.source for example in dataset] == [f"{path}:{where}{first + index}" for index in range(3)]
 
 
+def test_a_table_with_a_header_and_labels_in_capitals_is_read(tmp_path):
+    (tmp_path / "test.csv").write_text('sentence,emotion\n"i feel fine, really",Joy\ni miss you,LOVE\nwhat a day,5\n')
+    assert rows(load("test", tmp_path)) == [("i feel fine, really", "joy"), ("i miss you", "love"), ROWS[2]]
+
+
+@pytest.mark.parametrize("header", ["text;label", "Text;Label", "sentence;emotion"])
+def test_a_header_line_is_no_message(tmp_path, header):
+    (tmp_path / "test.txt").write_text(f"{header}\ni feel fine;Joy\n")
+    assert rows(load("test", tmp_path)) == [("i feel fine", "joy")]
+
+
 def test_a_file_without_its_header_loses_no_line(tmp_path):
     (tmp_path / "test.txt").write_text("i feel fine;joy\r\n\r\ni miss you;love")
     assert rows(load("test", tmp_path)) == [("i feel fine", "joy"), ("i miss you", "love")]
@@ -152,7 +163,10 @@ def test_a_file_without_a_message_is_the_users_error(tmp_path, content):
 @pytest.mark.parametrize("folder", [".", "missing"])
 def test_a_folder_without_the_split_is_told_what_was_looked_for(tmp_path, folder):
     write(tmp_path, "train.txt")
-    with pytest.raises(UserError, match=r"has none of val\.txt, val\.jsonl.*give emotion's validation file"):
+    with pytest.raises(
+        UserError,
+        match=r"has none of val\.txt, \.jsonl, \.json, \.csv, \.tsv, \.parquet, valid.*give emotion's validation file",
+    ):
         load("validation", tmp_path / folder)
 
 

@@ -34,6 +34,17 @@ def texts(dataset) -> list[str]:
     return [example.segments[0].text for example in dataset]
 
 
+@pytest.mark.parametrize("by_file", [False, True])
+def test_kaggles_file_is_parted_into_the_three_splits(tmp_path, by_file):
+    reviews = [f'Review {number}, "quoted".<br /><br />The end.' for number in range(30)]
+    lines = [f'"{review.replace(chr(34), 2 * chr(34))}",positive' for review in reviews]
+    path = tmp_path / "IMDB Dataset.csv"
+    path.write_text("\n".join(["review,sentiment", *lines]) + "\n")
+    splits = [texts(load(split, path if by_file else tmp_path)) for split in ("train", "validation", "test")]
+    assert [len(split) for split in splits] == [24, 3, 3]
+    assert sorted(sum(splits, [])) == sorted(clean(review) for review in reviews)
+
+
 @pytest.mark.parametrize(
     ("review", "cleaned"),
     [
@@ -139,7 +150,7 @@ def test_reviews_that_stand_there_twice_or_are_empty_are_dropped_by_name(tmp_pat
     ("line", "message"),
     [
         ("{'text': 'Good.'}", "this is not JSON"),
-        ('{"review": "Good."}', "the field 'text' is missing"),
+        ('{"comment": "Good."}', "the field 'text' is missing"),
         ('{"text": null}', "the field 'text' must be text, not None"),
         (r'{"text": "Good \ud800"}', "the field 'text' holds half of a character"),
     ],

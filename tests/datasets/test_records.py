@@ -61,8 +61,76 @@ def test_parquet_gives_the_wanted_columns_of_every_row_and_its_number(tmp_path):
 
 
 def test_a_file_of_another_kind_is_the_users_error(tmp_path):
-    with pytest.raises(UserError, match=r"a\.csv is none of \.jsonl, \.tsv, \.parquet: convert it"):
-        read(write(tmp_path / "a.csv", "text,label\n"))
+    with pytest.raises(UserError, match=r"a\.xls is none of \.jsonl, \.json, \.csv, \.tsv, \.parquet: convert it"):
+        read(write(tmp_path / "a.xls", "text,label\n"))
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.json.gz"])
+@pytest.mark.parametrize("indent", [None, 2])
+def test_an_array_of_objects_is_read_whatever_the_file_is_called(tmp_path, name, indent):
+    path = write(tmp_path / name, "\ufeff" + json.dumps(ROWS, indent=indent) + "\n")
+    assert read(path) == [(f"{path}: record 1", ROWS[0]), (f"{path}: record 2", ROWS[1])]
+    path = write(tmp_path / name, lines(ROWS))
+    assert read(path) == [(f"{path}:1", ROWS[0]), (f"{path}:2", ROWS[1])]
+
+
+def test_a_broken_array_is_the_users_error_with_its_line(tmp_path):
+    path = write(tmp_path / "a.json", '[\n{"text": "one", "label": 0},\n{"text": "two" "label": 1}\n]')
+    with pytest.raises(UserError, match=rf"{path}:3: this is not JSON \(Expecting ',' delimiter, column 16\)"):
+        read(path)
+    path = write(tmp_path / "a.json", '[{"text": "one", "label": 0}, 7]')
+    with pytest.raises(UserError, match=rf"{path}: record 2: a JSON object is needed, not 7"):
+        read(path)
+    path = write(tmp_path / "a.json", '[{"text": "one"}]')
+    with pytest.raises(UserError, match=rf"{path}: record 1: the field 'label' is missing"):
+        read(path)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
+def test_what_is_quoted_in_csv_may_hold_commas_quotes_and_lines(tmp_path, name):
+    path = write(tmp_path / name, 'text,label\r\n"one, ""two""\r\nthree",x\r\n\r\nfour,y\r\n')
+    assert read(path) == [
+        (f"{path}:2", {"text": 'one, "two"\nthree', "label": "x"}),
+        (f"{path}:5", {"text": "four", "label": "y"}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("text,label\none,x\ntwo\n", "a.csv:3: 1 fields where the header names 2: mend the line"),
+        ('text,label\none,"x\ntwo,y\n', r"a.csv:3: this is not CSV \(unexpected end of data\): mend the line"),
+        ("text,name\none,x\n", "a.csv:1: the field 'label' is missing: each record needs text, label"),
+        ("", "a.csv is empty"),
+        ("text,label\n", "a.csv is empty"),
+    ],
+)
+def test_broken_csv_is_the_users_error(tmp_path, content, words):
+    with pytest.raises(UserError, match=words):
+        read(write(tmp_path / "a.csv", content))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.tsv", "a.parquet"])
+def test_a_column_may_go_by_another_name_and_one_may_be_missing_or_null(tmp_path, name):
+    rows = [{"review": "one", "text": "no", "label": 1}, {"review": "two", "text": "yes", "label": 0}]
+
+    def found(rows, **how):
+        path = tmp_path / name
+        if path.suffix == ".parquet":
+            write_parquet(path, rows)
+        elif path.suffix in (".csv", ".tsv"):
+            by = "," if path.suffix == ".csv" else "\t"
+            values = [by.join("" if value is None else str(value) for value in row.values()) for row in rows]
+            write(path, "\n".join([by.join(rows[0]), *values]))
+        else:
+            write(path, json.dumps(rows) if path.suffix == ".json" else lines(rows))
+        return [record for _, record in records(path, ("text",), aliases={"review": "text"}, **how)]
+
+    assert [record["text"] for record in found(rows)] == ["no", "yes"]  # its own name comes first
+    renamed = [{"review": row["review"], "label": None} for row in rows]
+    assert [record["text"] for record in found(renamed)] == ["one", "two"]
+    assert [record["label"] for record in found(renamed, optional=("label",))] == ["", ""]
+    assert [record["note"] for record in found(renamed, optional=("note",))] == ["", ""]
 
 
 @pytest.mark.parametrize(
@@ -229,10 +297,12 @@ def test_a_value_as_deep_as_json_can_be_read_is_still_named(tmp_path):
 
 
 def test_a_label_is_given_by_its_name_or_its_number():
-    assert [label(value, ("no", "yes"), "a:1") for value in ("no", " yes ", 0, 1)] == [0, 1, 0, 1]
+    assert [label(value, ("no", "yes"), "a:1") for value in ("no", " Yes ", 0, 1, "1")] == [0, 1, 0, 1, 1]
 
 
-@pytest.mark.parametrize("value", ["maybe", "", "0", -1, 2, 1.0, True, None, ["no"], "x" * 10_000, "\ud800"])
+@pytest.mark.parametrize(
+    "value", ["maybe", "", "2", "-1", "٠", "1.0", -1, 2, 1.0, True, None, ["no"], "x" * 10_000, "\ud800"]
+)
 def test_any_other_label_is_the_users_error(value):
     with pytest.raises(UserError, match="a:1: there is no label .*: the labels are no, yes") as caught:
         label(value, ("no", "yes"), "a:1")

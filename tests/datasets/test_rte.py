@@ -1,5 +1,6 @@
 """RTE: two sentences with one end token between them, every format, and what is wrong with broken lines."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -177,10 +178,18 @@ def test_a_file_of_one_text_cannot_be_parted(tmp_path):
         load("validation", tmp_path)
 
 
+def test_superglues_files_are_read(tmp_path):
+    lines = [{"premise": one, "hypothesis": two, "label": label, "idx": n} for n, (one, two, label) in enumerate(ROWS)]
+    (tmp_path / "val.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert rows(load("test", tmp_path)) == ROWS
+
+
 @pytest.mark.parametrize("folder", [".", "missing"])
 def test_a_folder_without_the_split_is_told_what_was_looked_for(tmp_path, folder):
     write(tmp_path, "train.tsv")
-    with pytest.raises(UserError, match=r"has none of dev\.tsv, dev\.parquet, rte/val.*give RTE's dev file"):
+    with pytest.raises(
+        UserError, match=r"has none of dev\.jsonl, \.json, \.csv, \.tsv, \.parquet, val\.jsonl.*give RTE's dev file"
+    ):
         load("test", tmp_path / folder)
 
 

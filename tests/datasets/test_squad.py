@@ -109,6 +109,10 @@ def test_the_dev_set_is_the_test_split_and_no_other_split_reads_it(tmp_path):
             load(split, tmp_path)
 
 
+def test_an_id_may_be_a_number(tmp_path):
+    assert only(tmp_path, article(qa(id=17))).name == "17"
+
+
 def test_a_question_without_an_answer_is_answered_by_the_end_token_alone(tmp_path, letters):
     impossible = qa(id="q2", is_impossible=True, answers=[], plausible_answers=[{"text": "The cat", "answer_start": 0}])
     write(tmp_path, article(qa(is_impossible=False), impossible), name="dev-v2.0.json")
