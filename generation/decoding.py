@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from common.errors import UserError
-from generation.sampling import Sampler, log_probs_of, not_drawable
+from generation.sampling import Sample, Sampler, log_probs_of, not_drawable
 from generation.stopping import StopStrings
 from gpt2_jittor.model.cache import KVCache
 from gpt2_jittor.model.lm import GPT2LMHeadModel
@@ -76,7 +76,7 @@ class KeptPrefix:
 def stream(
     model: GPT2LMHeadModel,
     prompt: Sequence[int],
-    sample: Sampler,
+    sample: Sample,
     max_new_tokens: int,
     end_id: EndIds,
     kept: KeptPrefix | None = None,
@@ -110,7 +110,7 @@ def stream(
 def generate(
     model: GPT2LMHeadModel,
     prompts: Sequence[Sequence[int]],
-    sample: Sampler,
+    sample: Sample,
     max_new_tokens: int,
     end_id: EndIds,
     stop: StopStrings | None = None,
@@ -167,13 +167,14 @@ def pad_left(prompts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _next_tokens(
-    model: GPT2LMHeadModel, new: np.ndarray, cache: KVCache, mask, sample: Sampler, ids, scored: bool = False
+    model: GPT2LMHeadModel, new: np.ndarray, cache: KVCache, mask, sample: Sample, ids, scored: bool = False
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The token after each row, int64 [batch], and where they are `scored` their log-probabilities, float32 [batch].
 
     new [batch, time] are the ids that the cache lacks, mask theirs or None, ids each row's so far, pads left out.
     """
-    if sample.needs_ids or not fused.enabled_on_cuda("choose"):
+    own = isinstance(sample, Sampler) and not sample.needs_ids  # else it is for the host, as any function is
+    if not (own and fused.enabled_on_cuda("choose")):
         logits = last_logits(model, new, cache, mask)
         tokens = sample(logits, ids)
         return tokens, log_probs_of(tokens, logits) if scored else None

@@ -18,6 +18,8 @@ MOST_LENGTH_PENALTY = 10
 
 # the logits, float32 [batch, vocab], and the ids so far, one int array a row -> logits [batch, vocab]
 Step = Callable[[np.ndarray, Sequence[np.ndarray]], np.ndarray]
+# the same -> the next ids, int64 [batch]: a Sampler, or any function
+Sample = Callable[[np.ndarray, Sequence[np.ndarray]], np.ndarray]
 
 
 @dataclass(frozen=True)
