@@ -4,6 +4,7 @@ import cuda_kernels
 import numpy as np
 import pytest
 
+from common.errors import UserError
 from generation.sampling import check_drawable, log_probs_of, make_sampler
 from gpt2_jittor.ops.choose import choose, composed
 from gpt2_jittor.runtime.backend import jt
@@ -142,5 +143,5 @@ def test_rows_from_which_nothing_can_be_chosen_give_no_token_and_the_others_thei
         assert (tokens[:4] == -1).all() and tokens[4] >= 0
     assert by_kernel(good[None] * 1e3, np.array([0.5]), temperature=1e-38)[0] == -1  # they overflow
     for row in bad[:4]:
-        with pytest.raises(ValueError, match="no token can be chosen"):
+        with pytest.raises(UserError, match="no token can be chosen"):
             check_drawable(row[None])
