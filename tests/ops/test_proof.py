@@ -77,7 +77,11 @@ def test_a_kernel_proves_itself_with_room_to_spare(on_emulator, monkeypatch, ker
 @cuda_kernels.NEEDS_EMULATOR
 @pytest.mark.parametrize(
     ("kernel", "right", "wrong"),
-    [(kernel, *change) for kernel, changes in BROKEN.items() for change in changes],
+    [  # one of each kernel's in `make test`
+        pytest.param(kernel, *change, marks=[pytest.mark.long] * (change is not changes[0]))
+        for kernel, changes in BROKEN.items()
+        for change in changes
+    ],
     ids=[f"{kernel}{number}" for kernel, changes in BROKEN.items() for number in range(len(changes))],
 )
 def test_a_broken_kernel_does_not(on_emulator, kernel, right, wrong):
