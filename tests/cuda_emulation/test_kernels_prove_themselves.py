@@ -28,7 +28,9 @@ FAULTS = {  # the kernel: what is written in place of what, and what the line ab
         "it ended the process with status 86",
     ),
 }
-WELL = ["attention", "adamw"]
+INCLUDING = {"lora": FAULTS["dropout"][2], "decode_step": "NaN"}  # what contains a kernel with a fault has it, too
+WORDS = {kernel: words for kernel, (_, _, words) in FAULTS.items()} | INCLUDING
+WELL = ["attention", "adamw", "projection", "choose"]
 OPERATORS = """
 import json
 import numpy as np
@@ -117,11 +119,11 @@ def run(root: Path, **variables: str) -> Run:
 def assert_broken_ones_are_replaced(found: Run) -> None:
     assert found.on == WELL
     assert found.error < 1e-5  # sums in another order
-    for kernel, (_, _, words) in FAULTS.items():
+    for kernel, words in WORDS.items():
         (line,) = (line for line in found.warnings if f" {kernel} " in line)
         assert line.startswith(f"warning: the CUDA kernel {kernel} failed its check on Emulated CUDA device: {words}")
         assert "please report it" in line
-    assert len(found.warnings) == len(FAULTS)
+    assert len(found.warnings) == len(WORDS)
 
 
 @pytest.fixture(scope="module")
