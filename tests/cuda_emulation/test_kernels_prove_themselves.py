@@ -155,5 +155,5 @@ def test_turned_off_nothing_is_checked_and_another_source_is(project, first, tmp
     assert off.error < 1e-5
     on = run(mended)
     assert on.checked and len(verdicts() - before) == 1
-    assert sorted(on.on) == sorted([*FAULTS, *WELL]) and 0 < on.error < 1e-5
+    assert sorted(on.on) == sorted([*WORDS, *WELL]) and 0 < on.error < 1e-5
     assert not on.warnings
