@@ -43,7 +43,7 @@ def _split(qkv):
 def _cached_attention(q, k, v, mask, heads: int, scale: float):
     batch, queries, width = q.shape
     out, _ = fused.run(
-        ["exp", "random", "sgemm", "attention"],
+        ["shapes", "exp", "random", "sgemm", "attention"],
         _SHAPE.format(keys="in1_shape1", width="in0_shape2")
         + "attention_forward(s, in0_p, in0_shape2, in1_p, in2_p, in1_shape2, in3_p, out0_p, out1_p);",
         [[batch, queries, width], [batch, heads, queries, 2]],
@@ -128,7 +128,7 @@ class _Attention(jt.Function):
         }
         batch, time, width = qkv.shape
         self.out, self.softmax = fused.run(
-            ["exp", "random", "sgemm", "attention"],
+            ["shapes", "exp", "random", "sgemm", "attention"],
             _SHAPE.format(keys="in0_shape1", width="in0_shape2 / 3")
             + "const long c = in0_shape2 / 3;"
             + "attention_forward(s, in0_p, 3 * c, in0_p + c, in0_p + 2 * c, 3 * c, in1_p, out0_p, out1_p);",
@@ -141,7 +141,7 @@ class _Attention(jt.Function):
     def grad(self, dout):
         """dout [batch, time, width] → the gradient by qkv. The dropout's mask is drawn again from its seed."""
         (dqkv,) = fused.run(
-            ["exp", "random", "sgemm", "attention"],
+            ["shapes", "exp", "random", "sgemm", "attention"],
             _SHAPE.format(keys="in0_shape1", width="in0_shape2 / 3")
             + "const long c = in0_shape2 / 3;"
             + "attention_backward(s, in0_p, in0_p + c, in0_p + 2 * c, 3 * c, in1_p, in2_p, in3_p, in4_p,"

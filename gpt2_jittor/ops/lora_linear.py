@@ -102,4 +102,4 @@ class _LoraLinear(jt.Function):
         return self.activation.backward(self.x, dx), dweight, dbias, da, db, None, None, None, None
 
     def _run(self, call, shapes, inputs):
-        return fused.run(["random", "sgemm", "projection", "lora"], call, shapes, inputs, **self.numbers)
+        return fused.run(["shapes", "random", "sgemm", "projection", "lora"], call, shapes, inputs, **self.numbers)

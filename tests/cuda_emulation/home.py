@@ -12,7 +12,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from gpt2_jittor.runtime import overlay, runtime
+from gpt2_jittor.runtime.cuda import home as cuda_home
+
 HERE = Path(__file__).resolve().parent
+NPP = cuda_home.OURS / "include" / "npp.h"  # of CUDA's overlay: the limits that Jittor reads of a library we do without
 WHEEL = "nvidia-cuda-runtime-cu12"
 INSTALL = "pip install -r requirements-cuda-emulation.txt"
 LIBRARIES = {  # soname: sources
@@ -31,7 +35,7 @@ COMPILE = ["g++", "-std=c++17", "-O3", "-Wall", "-shared", "-fPIC"]
 def cache() -> Path:
     """The folder for what is built. Its path has no "cuda" in it, of which Jittor would warn."""
     named = os.environ.get(CACHE)
-    return Path(named).resolve() if named else Path.home() / ".cache" / "gpt2-jittor" / "emulated-gpu"
+    return Path(named).resolve() if named else overlay.cache() / "emulated-gpu"
 
 
 def nvidia_headers() -> Path:
@@ -52,7 +56,7 @@ def installed() -> bool:
 
 def version(*names: str) -> str:
     """Changes with every source of the compiler, and with those in the folders `names`."""
-    state = hashlib.sha256(str(nvidia_headers()).encode())
+    state = hashlib.sha256(str(nvidia_headers()).encode() + NPP.read_bytes())
     for name in ("nvcc.py", "rewrite.py", "include", *names):
         for path in [HERE / name, *sorted((HERE / name).rglob("*"))]:
             state.update(str(path.relative_to(HERE)).encode() + (path.read_bytes() if path.is_file() else b""))
@@ -81,6 +85,7 @@ def build() -> Path:
 def _place_headers(include: Path) -> None:
     """Ours, and NVIDIA's where there is none of ours of that name; all of NVIDIA's under `nvidia/`."""
     shutil.copytree(HERE / "include", include)
+    shutil.copy(NPP, include)
     theirs = nvidia_headers()
     (include / "nvidia").symlink_to(theirs)
     for path in theirs.iterdir():
@@ -131,7 +136,7 @@ def environment() -> dict[str, str]:
         "nvcc_flags": f"-DEMULATION={version()}",  # kernels are compiled again when the compiler changes
         "LD_LIBRARY_PATH": os.pathsep.join(filter(None, paths)),
         "cuda_archs": "80",
-        "cache_name": "mended",
+        "cache_name": runtime.CORES,
     }
 
 

@@ -26,11 +26,7 @@ TWO = [MPIRUN, "-np", "2"]
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """A model and dialogues: without dropout, whose masks differ from one process to several."""
-    root = tmp_path_factory.mktemp("world")
-    tiny.model_folder(root / "model", seed=1)
-    tiny.dialogue_folder(root / "data", seed=2)
-    return root
+    return tiny.still_world(tmp_path_factory.mktemp("world"))
 
 
 def trained(world, name: str, launcher: list, **more: str) -> tuple[list[float], list[dict]]:

@@ -19,11 +19,7 @@ pytestmark = [pytest.mark.mpi, pytest.mark.skipif(MPIRUN is None, reason=f"no mp
 
 @pytest.fixture(scope="module")
 def still(tmp_path_factory):
-    """A world without dropout: masks are the one thing in which several processes differ from one."""
-    root = tmp_path_factory.mktemp("still")
-    tiny.model_folder(root / "model", seed=1)
-    tiny.dialogue_folder(root / "data", seed=2)
-    return root
+    return tiny.still_world(tmp_path_factory.mktemp("still"))
 
 
 @pytest.fixture(scope="module")

@@ -152,15 +152,11 @@ def test_another_machine_is_another_matter(run, other):
     assert run() == run(**other) == (ALL, [])
 
 
-@pytest.mark.parametrize("name", ["layer_norm.py", "kernels/cuda/common.cuh", "kernels/random.h"])
+@pytest.mark.parametrize("name", ["layer_norm.py", "kernels/cuda/common.cuh", "kernels/random.h", "kernels/shapes.h"])
 def test_another_source_is_another_matter(run, monkeypatch, tmp_path, name):
     ops = tmp_path / "ops"
     (ops / "kernels" / "cuda").mkdir(parents=True)
-    for file in (
-        *verdicts.HERE.glob("*.py"),
-        *verdicts.HERE.glob("kernels/cuda/*.cuh"),
-        verdicts.HERE / "kernels/random.h",
-    ):
+    for file in (path for pattern in verdicts.SOURCES for path in verdicts.HERE.glob(pattern)):
         (ops / file.relative_to(verdicts.HERE)).write_bytes(file.read_bytes())
     process = lambda kernels: ended(*well(kernels))  # noqa: E731
     run(process)

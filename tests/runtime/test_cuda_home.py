@@ -5,16 +5,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from machines import Machine, program
+from machines import found, program
 
 from gpt2_jittor.runtime import cuda
 from gpt2_jittor.runtime.cuda import home, parts
 
 CUBLAS = ["libcublas.so", "cublas_v2.h"]
-
-
-def found(machine: Machine) -> cuda.Cuda:
-    return cuda.find(str(machine.tools / "g++"))
 
 
 def folder_of(here: cuda.Cuda) -> Path:

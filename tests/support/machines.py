@@ -101,3 +101,11 @@ class Machine:
         if found := next(iter(importlib.metadata.distributions(name=name, path=sites)), None):
             return found
         raise importlib.metadata.PackageNotFoundError(name)
+
+
+def a_card(major: int, minor: int) -> Device:
+    return Device("NVIDIA Something", 8_000_000_000, (major, minor))
+
+
+def found(machine: Machine) -> cuda.Cuda:
+    return cuda.find(str(machine.tools / "g++"))

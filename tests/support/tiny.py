@@ -72,6 +72,16 @@ def model_folder(folder, seed: int, **settings):
     return folder
 
 
+def still_world(root):
+    """Folders of a model without dropout, `model`, and of dialogues, `data`; returns the one that holds them.
+
+    Masks are the one thing in which several processes differ from one.
+    """
+    model_folder(root / "model", seed=1)
+    dialogue_folder(root / "data", seed=2)
+    return root
+
+
 def classifier_folder(folder, seed: int, labels, **settings):
     """A folder with a random classifier of `labels` and the byte tokenizer; returns the folder."""
     names = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}

@@ -48,9 +48,7 @@ OTHER = {
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    root = tmp_path_factory.mktemp("world")
-    tiny.model_folder(root / "model", seed=1)
-    tiny.dialogue_folder(root / "data", seed=2)
+    root = tiny.still_world(tmp_path_factory.mktemp("world"))
     lengths = {"max_steps": 2, "warmup_steps": 1, "eval_every": 1, "patience": 5, "max_length": 60}
     places = {name: str(root / name) for name in ("model",)} | {"data_dir": str(root / "data")}
     given = TrainingArguments(

@@ -21,6 +21,7 @@ from common.errors import UserError, joined
 from gpt2_jittor.runtime.cuda.driver import Driver, dotted
 from gpt2_jittor.runtime.cuda.toolkit import Toolkit, find, own_programs_first
 from tests.cuda_emulation import home
+from tools.cuda.operators import description
 
 WIDE = 58  # characters for a kernel's name
 ARCHITECTURES = (70, 75, 80, 86, 89, 90, 100, 120)
@@ -72,13 +73,6 @@ def sources(report: dict) -> dict[Path, str]:
             if path.is_file() and "__global__" in path.read_text():
                 found[path] = description(operator["key"])
     return found
-
-
-def description(key: str) -> str:
-    """Jittor's key in a few words: the operators that were fused into this one."""
-    names = re.findall(r"«opkey\d+:(\w+)", key) or [key.partition("«")[0]]
-    kinds = re.findall(r"«OP:(\w+)", key)
-    return " ".join(dict.fromkeys([name for name in names if name not in ("binary", "unary", "reduce")] + kinds))
 
 
 def options(nvcc_flags: str) -> list[str]:

@@ -5,6 +5,7 @@ Run on the emulated device by `tools/cuda/compile.py` and by a test. Sizes are t
 
 import ctypes
 import json
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -84,6 +85,13 @@ def profiled(work: Callable) -> list[dict]:
     """The operators that `work` runs: Jittor's key, the source, how often."""
     rows = profile(work)
     return [{"key": row["Name"], "source": row["FileName"], "count": int(row["Count"])} for row in rows]
+
+
+def description(key: str) -> str:
+    """Jittor's key in a few words: the operators that were fused into this one."""
+    names = re.findall(r"«opkey\d+:(\w+)", key) or [key.partition("«")[0]]
+    kinds = re.findall(r"«OP:(\w+)", key)
+    return " ".join(dict.fromkeys([name for name in names if name not in ("binary", "unary", "reduce")] + kinds))
 
 
 def counted(work: Callable) -> dict[str, int]:

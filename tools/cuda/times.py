@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks import inputs, ours
 from common.command import Parser, run_command
 from common.files import write_json
-from tools.cuda.operators import profile
+from tools.cuda import operators
 
 ROWS = 25  # that are printed: the rest is small
 BATCH, TIME = 8, 128
@@ -34,7 +34,7 @@ def rows(size: str, folder: Path) -> list[dict]:
     )
     for _ in range(2):
         update()
-    found = profile(update)
+    found = operators.profile(update)
     whole = sum(float(row["TotalTime"]) for row in found)
     return [
         {
@@ -51,9 +51,7 @@ def description(key: str) -> str:
     """Jittor's key in a few words: this project's kernel, or the operators that were fused into this one."""
     if own := re.search(r"(\w+)\((?:s,|\{|in\d)", key.rpartition("«CODE:")[2]):
         return own[1]
-    names = re.findall(r"«opkey\d+:(\w+)", key) or [key.partition("«")[0]]
-    kinds = re.findall(r"«OP:(\w+)", key)
-    return " ".join(dict.fromkeys([name for name in names if name not in ("binary", "unary", "reduce")] + kinds))
+    return operators.description(key)
 
 
 def table(found: list[dict]) -> str:

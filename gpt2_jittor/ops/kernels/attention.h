@@ -1,19 +1,12 @@
 // Causal attention, a block of queries at a time: the scores of one block live in a thread's own buffer and are
 // computed again in the backward pass, so no [time, time] array ever exists. Of a query's softmax two
 // numbers are kept, its largest score and 1 / its sum of exponentials (Dao et al. 2022, FlashAttention, algorithm 1
-// without the split over keys). Needs exp.h, random.h and sgemm.h.
+// without the split over keys). Needs shapes.h, exp.h, random.h and sgemm.h.
 //
 // Rows of q, k, v are `stride` floats apart (3C for the packed c_attn output); head h starts at column h * dim.
 // Query i stands at position i + past and sees keys j <= i + past with mask[j] != 0.
 #include <algorithm>
 #include <memory>
-
-struct AttentionShape {
-    long batch, heads, queries, keys, dim, past;
-    float scale;
-    uint32_t seed, threshold;  // dropout: none where threshold is 0
-    float keep_scale;
-};
 
 static const long BLOCK = 64;
 static const float HIDDEN = -1e30f;  // not -inf: the kernels are compiled with -Ofast

@@ -1,46 +1,12 @@
 // One new token for each of a few rows, through the whole of GPT-2, as one parallel region: every thread computes its
 // own columns of each product and waits for the others where it needs theirs.
-// After exp.h, vectors.h, products.h, layer_norm.h and gelu_new.h.
+// After shapes.h, exp.h, vectors.h, products.h, layer_norm.h and gelu_new.h.
 #include <memory>
 #include <omp.h>
 #include <vector>
 
 static const long HEAD_ROWS = 512;
 static const float HIDDEN_SCORE = -1e30f;  // softmax turns it into 0; not -inf: compiled with -Ofast
-
-struct Norm {
-    const float *weight, *bias;
-};
-
-template <class Weight>
-struct Projection {
-    Weight weight;
-    const float* bias;
-};
-
-template <class Weight>
-struct Block {
-    Norm ln_1, ln_2;
-    Projection<Weight> c_attn, c_proj, c_fc, mlp_proj;
-    float *keys, *values;  // [slots, capacity, width]
-};
-
-// w [rows, width] by rows; int8 ones are to be multiplied by their row's scale.
-template <class T>
-struct Table {
-    const T* values;
-    const float* scales;
-    long rows;
-};
-
-// Row b finds the keys and values of its token j in slot table[b, j] at offset + j; -1 is a pad. The last token is the
-// new one, whose keys and values are written there.
-struct Step {
-    long rows, width, inner, heads;
-    const int *ids, *positions, *table;
-    long tokens, capacity, offset;
-    float eps;
-};
 
 static inline void columns_of_thread(long columns, long* first, long* last) {
     const long units = (columns + LANES - 1) / LANES, thread = omp_get_thread_num(), threads = omp_get_num_threads();

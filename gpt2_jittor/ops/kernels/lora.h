@@ -1,15 +1,8 @@
 // What LoRA adds to a projection: y += scaling dropout(x) . A^T . B^T with A [r, in] and B [out, r], and its gradients.
-// Dropped inputs exist for some rows at a time, in a thread's own buffer. Needs random.h, sgemm.h and projection.h.
+// Dropped inputs exist for some rows at a time, in a thread's own buffer. Needs shapes.h,
+// random.h, sgemm.h and projection.h.
 #include <algorithm>
 #include <memory>
-
-struct Lora {
-    const float *a, *b;
-    long rows, in, out, r;
-    float scaling;
-    uint32_t seed, threshold;  // dropout: none where threshold is 0
-    float keep_scale;
-};
 
 static const long LORA_ROWS = 64, LORA_COLUMNS = 64;
 

@@ -1,13 +1,7 @@
 // What the kernels of attention know of a head: where its arrays lie, who sees whom, which weights are dropped.
 #include "../random.h"
+#include "../shapes.h"
 #include "tiles.cuh"
-
-struct AttentionShape {
-    long batch, heads, queries, keys, dim, past;
-    float scale;
-    uint32_t seed, threshold;  // dropout: none where threshold is 0
-    float keep_scale;
-};
 
 static const long WIDEST_HEAD = 128;  // ops/attention.py knows it
 

@@ -1,19 +1,11 @@
 // Attention of one new token of each row over all of its tokens, in a KVCache: a block for each row and head. It first
 // puts the new key and value where the cache has a place for them.
 // Bytes, of a row and head of T tokens of D floats: 8 T D; scores exist in shared memory alone.
+#include "../shapes.h"
 #include "common.cuh"
 
 static const int ATTENDING_WARPS = 16;
 static const float HIDDEN_SCORE = -1e30f;  // softmax turns it into 0; not -inf: compiled with --use_fast_math
-
-// Row b finds the keys and values of its token j in slot table[b, j] at offset + j; -1 is a pad. The last token is the
-// new one.
-struct Step {
-    long rows, width, inner, heads;
-    const int *ids, *positions, *table;
-    long tokens, capacity, offset;
-    float eps;
-};
 
 // qkv [rows, 3 width] without its bias [3 width], keys and values [slots, capacity, width] -> out [rows, width]
 static __global__ void attend_rows(Step s, const float* scale, const float* qkv, const float* bias, float* keys,

@@ -4,32 +4,10 @@
 #include "decode_attention.cuh"
 #include "gelu_new.cuh"
 
-struct Norm {
-    const float *weight, *bias;
-};
-
 // A Conv1D weight, [inputs, outputs] by rows.
 struct Plain {
     const float* values;
     long inputs, outputs;
-};
-
-template <class Weight> struct Projection {
-    Weight weight;
-    const float* bias;
-};
-
-template <class Weight> struct Block {
-    Norm ln_1, ln_2;
-    Projection<Weight> c_attn, c_proj, c_fc, mlp_proj;
-    float *keys, *values;  // [slots, capacity, width]
-};
-
-// w [rows, width] by rows; `scales` are those of int8, which CUDA does not have.
-template <class T> struct Table {
-    const T* values;
-    const float* scales;
-    long rows;
 };
 
 static __global__ void embed_rows(Step s, const float* tokens, const float* positions, float* x) {

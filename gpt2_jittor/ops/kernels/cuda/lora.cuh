@@ -1,15 +1,8 @@
 // What LoRA adds to a projection: y += scaling dropout(x) . A^T . B^T with A [r, in] and B [out, r], and its gradients,
 // as in ../lora.h. Sums are made by the products themselves, onto what is there.
+#include "../shapes.h"
 #include "dropout.cuh"
 #include "projection.cuh"
-
-struct Lora {
-    const float *a, *b;
-    long rows, in, out, r;
-    float scaling;
-    uint32_t seed, threshold;  // dropout: none where threshold is 0
-    float keep_scale;
-};
 
 // dropout(x) [rows, in], for as long as this lives; x itself where nothing is dropped.
 struct LoraDropped {
