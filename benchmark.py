@@ -1,6 +1,7 @@
 """Measures this project beside transformers + PEFT, torch.compile, CTranslate2 and the machine's own floor.
 
 python benchmark.py train                        # LoRA updates, GPT-2 small, 8 x 128 tokens
+python benchmark.py dora                         # the same with DoRA, beside LoRA
 python benchmark.py decode                       # greedy, prompt 32 + 128 new tokens, one prompt and eight
 python benchmark.py chat                         # the first token of a chat's next turn, 600 tokens of history
 python benchmark.py epoch --data-dir data/dailydialog --dialogues 1000
@@ -34,7 +35,7 @@ NANO = Path(__file__).resolve().parent / "checkpoints" / "gpt2-nano"
 def parse():
     """The options. Raises UserError for sizes below 1, or beyond the model's or this machine's."""
     parser = Parser(prog="benchmark.py", description=__doc__)
-    parser.add_argument("race", choices=("train", "decode", "chat", "epoch", "scale", "start"))
+    parser.add_argument("race", choices=("train", "dora", "decode", "chat", "epoch", "scale", "start"))
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="(default: cpu)")
     parser.add_argument("--size", default="gpt2", choices=("tiny", "gpt2", "gpt2-medium"), help="(default: gpt2)")
     parser.add_argument("--rounds", type=int, default=5, help="(default: 5); of an epoch, each does a part of it")
@@ -72,11 +73,11 @@ def check_sizes(given) -> None:
 
     config = GPT2Config.from_pretrained(NANO) if given.race == "start" else GPT2Config(**SIZES[given.size])
     positions = config.n_positions
-    if given.race in ("train", "start") and given.time > positions:
+    if given.race in ("train", "dora", "start") and given.time > positions:
         raise UserError(f"--time must be at most the model's {positions} positions, not {given.time}")
     if given.race == "decode" and PROMPT + given.new > positions:
         raise UserError(f"--new must be at most {positions - PROMPT}, what the prompt leaves, not {given.new}")
-    if given.race in ("train", "start"):
+    if given.race in ("train", "dora", "start"):
         check_training(config, given.batch_size, given.time, "--batch-size")
     elif given.race == "epoch":
         check_training(config, min(given.batch_size, given.dialogues), 1, "--batch-size")
@@ -98,6 +99,13 @@ def trainers(
     if device == "cuda":  # one after the other: what matters most comes first
         return [first, eager, compiled, composed]
     return [first, composed, eager, compiled, Contestant(FLOOR, "floor.py", others)]
+
+
+def with_dora(trainers: list) -> list:
+    """Both sides with LoRA, and with DoRA at the same settings."""
+    sides = [contestant for contestant in trainers if contestant.name in ("this project", EAGER)]
+    dora = [dataclasses.replace(c, name=f"{c.name}, DoRA", settings=c.settings | {"dora": True}) for c in sides]
+    return [*sides, *dora]
 
 
 def without_kernels(contestant):
@@ -169,6 +177,11 @@ def races(given, folder: Path):
             title = f"LoRA update, {given.size}, {batch} x {time} tokens, {precision}"
             contestants = trainers("train", model, data, **common, batch=batch, time=time, precision=precision)
             yield title, contestants, batch * time
+    elif given.race == "dora":
+        batch, time = given.batch_size, given.time
+        data = inputs.random_batches(folder / "batches.npz", vocab, batch, time)
+        contestants = trainers("train", model, data, **common, batch=batch, time=time)
+        yield f"update with LoRA and DoRA, {given.size}, {batch} x {time} tokens", with_dora(contestants), batch * time
     elif given.race == "decode":
         for batch in (1, 8):
             data = inputs.random_prompts(folder / f"prompts{batch}.npz", vocab, batch, PROMPT)

@@ -24,7 +24,8 @@ def train(settings: dict):
 
     model = _model(settings)
     targets = ["c_attn", "c_proj", "c_fc"]
-    inject(model, LoraConfig(r=8, lora_alpha=16, lora_dropout=settings["lora_dropout"], target_modules=targets))
+    numbers = {"r": 8, "lora_alpha": 16, "lora_dropout": settings["lora_dropout"]}
+    inject(model, LoraConfig(target_modules=targets, use_dora=settings.get("dora", False), **numbers))
     model.to_precision(settings.get("precision", "fp32")).train()
     optimizer = AdamW(trainable(model), weight_decay=0.01)
     batches = _batches(settings)

@@ -24,6 +24,7 @@ def train(settings: dict):
         lora_alpha=16,
         lora_dropout=settings["lora_dropout"],
         target_modules=targets,
+        use_dora=settings.get("dora", False),
         fan_in_fan_out=True,
         task_type="CAUSAL_LM",
     )

@@ -78,8 +78,9 @@ class LoraLayer(AdapterLayer):
         layer.scaling, layer.dropout = settings.scaling, settings.dropout
         layer.keep_matrices(*layer.begin(settings, generator))
         if settings.magnitude:
-            weight = layer.weight.numpy().astype(np.float64)
-            layer._squares = jt.array(np.square(weight).sum(1 if cls.transposed else 0).astype(np.float32))  # [out]
+            axes = "oi,oi->o" if cls.transposed else "io,io->o"
+            weight = layer.weight.numpy()
+            layer._squares = jt.array(np.einsum(axes, weight, weight, dtype=np.float64).astype(np.float32))  # [out]
             layer.lora_magnitude_vector = jt.array(layer.norms().numpy())
         return layer
 
@@ -121,7 +122,7 @@ class LoraLayer(AdapterLayer):
         """‖W + s (B A)ᵀ‖ of each column, [out]: ‖w‖² + 2s b·(A w) + s² b (A Aᵀ) bᵀ, so that no sum W + … is formed."""
         with jt.no_grad():
             a, b = self.matrices()
-            weight = self.weight.float32()
+            weight = self.weight if self.weight.dtype == "float32" else self.weight.float32()  # no copy for nothing
             seen = jt.nn.matmul_transpose(weight, a) if self.transposed else jt.matmul(a, weight).transpose()
             cross = (b * seen).sum(1)  # [out]
             own = (jt.matmul(b, jt.nn.matmul_transpose(a, a)) * b).sum(1)

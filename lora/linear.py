@@ -3,7 +3,6 @@
 import numpy as np
 
 from gpt2_jittor.model.layers import Conv1D
-from gpt2_jittor.ops.column_scale import column_scale
 from gpt2_jittor.ops.lora_linear import lora_linear, low_rank
 from gpt2_jittor.runtime.backend import jt
 from lora.config import LayerSettings
@@ -98,10 +97,8 @@ class LoraLinear(LoraLayer):
         if not isinstance(base, Conv1D):
             z = x if activation is None else activation(x)
             return base(z) + low_rank(z, a, b, self.scaling, p)
-        factor = self.factor()  # then the bias comes last
-        bias = self._bias_with(self.scaling) if factor is None else None
-        y = lora_linear(x, base.weight, bias, a, b, self.scaling, p, activation)  # one operator for both
-        return y if factor is None else column_scale(y, factor, base.bias)
+        bias = self._bias_with(self.scaling)
+        return lora_linear(x, base.weight, bias, a, b, self.scaling, p, activation, self.factor())
 
     def merge(self) -> None:
         """Puts what the adapter adds into the base's weight and bias, in place. Does nothing where it is merged."""

@@ -15,20 +15,21 @@ _LORA = """
 """
 
 
-def lora_linear(x, weight, bias, a, b, scaling: float, dropout: float = 0.0, activation=None):
-    """z @ weight + bias + scaling · dropout(z) @ aᵀ @ bᵀ with z = activation(x).
+def lora_linear(x, weight, bias, a, b, scaling: float, dropout: float = 0.0, activation=None, factor=None):
+    """factor · (z @ weight + scaling · dropout(z) @ aᵀ @ bᵀ) + bias with z = activation(x).
 
-    x [..., in], weight [in, out], bias [out] or None, a [r, in], b [out, r], all float32 → [..., out]. `activation` as
-    of `linear`. Neither dropout(z) nor z is kept for the backward pass.
+    x [..., in], weight [in, out], bias [out], a [r, in], b [out, r], factor [out] (DoRA's, nowhere 0) or None, all
+    float32 → [..., out]. `activation` as of `linear`. Neither dropout(z) nor z is kept for the backward pass, nor what
+    `factor` multiplies: that is found again from the result, which the next operator keeps anyway.
     """
-    bias = jt.zeros((weight.shape[1],)) if bias is None else bias
     seed = dropout_op.seeds.next() if dropout else 0
     flat = x.reshape(-1, x.shape[-1])  # [rows, in]
     if fused.products() or fused.products_on_cuda("lora"):
         before, recomputed = Recomputed.split(activation, flat)
-        y = _LoraLinear.apply(before, weight, bias, a, b, recomputed, scaling, dropout, seed)
+        y = _LoraLinear.apply(before, weight, bias, a, b, factor, recomputed, scaling, dropout, seed)
     else:
-        y = composed(flat if activation is None else activation(flat), weight, bias, a, b, scaling, dropout, seed)
+        z = flat if activation is None else activation(flat)
+        y = composed(z, weight, bias, a, b, scaling, dropout, seed, factor)
     return y.reshape(*x.shape[:-1], weight.shape[1])
 
 
@@ -39,9 +40,12 @@ def low_rank(x, a, b, scaling: float, dropout: float = 0.0):
     return y.reshape(*x.shape[:-1], b.shape[0])
 
 
-def composed(x, weight, bias, a, b, scaling: float, dropout: float, seed: int):
+def composed(x, weight, bias, a, b, scaling: float, dropout: float, seed: int, factor=None):
     """`lora_linear` in plain Jittor, without its activation: x [rows, in] → [rows, out]."""
-    return linear.composed(x, weight, bias) + _low_rank(x, a, b, scaling, dropout, seed)
+    low = _low_rank(x, a, b, scaling, dropout, seed)
+    if factor is None:
+        return linear.composed(x, weight, bias) + low
+    return (linear.composed(x, weight, None) + low) * factor.unsqueeze(0) + bias
 
 
 def _low_rank(x, a, b, scaling: float, dropout: float, seed: int):
@@ -60,16 +64,23 @@ def proofs(rng: np.random.Generator):
         numbers = (0.7, dropout, int(rng.integers(2**32)))
         yield Comparison(
             f"a product and LoRA, dropout {dropout}",
-            lambda *x, numbers=numbers: _LoraLinear.apply(*x, recomputed, *numbers),
+            lambda *x, numbers=numbers: _LoraLinear.apply(*x, None, recomputed, *numbers),
             lambda *x, numbers=numbers: composed(*x, *numbers),
             inputs,
         )
+    yield Comparison(
+        "a product and DoRA",
+        lambda *x: _LoraLinear.apply(*x, recomputed, 0.7, 0.0, 0),
+        lambda *x: composed(*x[:-1], 0.7, 0.0, 0, x[-1]),
+        [*inputs, rng.uniform(0.5, 2, outputs)],
+    )
 
 
 class _LoraLinear(jt.Function):
-    def execute(self, x, weight, bias, a, b, activation, scaling, dropout, seed):
+    def execute(self, x, weight, bias, a, b, factor, activation, scaling, dropout, seed):
         """x [rows, in] → [rows, out]. `activation` is a `Recomputed`; scaling · dropout(z) @ aᵀ is kept, [rows, r]."""
         self.x, self.weight, self.a, self.b, self.activation = x, weight, a, b, activation
+        self.factor, self.bias = factor, bias
         self.numbers = {
             "r": a.shape[0],
             "scaling": scaling,
@@ -82,12 +93,24 @@ class _LoraLinear(jt.Function):
             _LORA.format(a="in3_p", b="in4_p", weight="in1")
             + "lora_forward(lora, in0_p, in1_p, in2_p, out0_p, out1_p);",
             [[rows, outputs], [rows, a.shape[0]]],
-            [activation.forward(x), weight, bias, a, b],
+            [activation.forward(x), weight, bias if factor is None else jt.zeros_like(bias), a, b],
         )
+        if factor is not None:
+            (y,) = self._run(
+                "lora_scaled(in0_p, in1_p, in2_p, out0_p, in0_shape0, in0_shape1);", [y.shape], [y, factor, bias]
+            )
+            self.y = y
         return y
 
     def grad(self, dy):
-        """dy [rows, out] → the gradients by x, weight, bias, a and b, each shaped like it."""
+        """dy [rows, out] → the gradients by x, weight, bias, a, b and factor, each shaped like it."""
+        dbias, dfactor = dy.sum(0), None
+        if self.factor is not None:
+            dy, dfactor = self._run(
+                "lora_scaled_backward(in0_p, in1_p, in2_p, in3_p, out0_p, out1_p, in0_shape0, in0_shape1);",
+                [dy.shape, self.factor.shape],
+                [dy, self.y, self.factor, self.bias],
+            )
         dlow, da, db = self._run(
             _LORA.format(a="in3_p", b="in4_p", weight="in5")
             + "lora_backward(lora, in0_p, in1_p, in2_p, out0_p, out1_p, out2_p);",
@@ -99,8 +122,8 @@ class _LoraLinear(jt.Function):
             [self.x.shape],
             [dy, self.weight, dlow, self.a],
         )
-        dweight, dbias = linear.weight_gradients(self.activation, self.x, self.weight, dy)
-        return self.activation.backward(self.x, dx), dweight, dbias, da, db, None, None, None, None
+        dweight, _ = linear.weight_gradients(self.activation, self.x, self.weight, dy)
+        return self.activation.backward(self.x, dx), dweight, dbias, da, db, dfactor, None, None, None, None
 
     def _run(self, call, shapes, inputs):
         return fused.run(["shapes", "random", "sgemm", "projection", "lora"], call, shapes, inputs, **self.numbers)

@@ -41,9 +41,10 @@ def test_linear_works_without_a_bias(way, rng):
     assert_close([linear(jt.array(x), jt.array(weight)).numpy()], [x.astype(np.float64) @ weight])
 
 
+@pytest.mark.parametrize("dora", [False, True])
 @pytest.mark.parametrize("dropout", [0.0, P])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_projection_with_lora_is_torchs(way, rng, shape, dropout, activation):
+def test_a_projection_with_lora_is_torchs(way, rng, shape, dropout, activation, dora):
     batch, time, inputs, outputs, r = shape
     arrays = [
         normal(rng, batch, time, inputs),
@@ -51,18 +52,22 @@ def test_a_projection_with_lora_is_torchs(way, rng, shape, dropout, activation):
         normal(rng, outputs),
         normal(rng, r, inputs),
         normal(rng, outputs, r),
+        *([rng.uniform(0.5, 2, outputs).astype(np.float32)] if dora else []),
     ]
     seed = int(rng.integers(2**32))
     seeds.restart(seed, 2)
     mask = torch.tensor(scaled_mask((batch, time, inputs), dropout, seeds.next()).numpy()).double()
     seeds.restart(seed, 2)
 
-    def torch_lora(x, weight, bias, a, b):
+    def torch_lora(x, weight, bias, a, b, factor=1):
         z = theirs(activation)(x)
-        return z @ weight + bias + SCALING * (z * (mask if dropout else 1)) @ a.T @ b.T
+        return (z @ weight + SCALING * (z * (mask if dropout else 1)) @ a.T @ b.T) * factor + bias
+
+    def our_lora(x, weight, bias, a, b, factor=None):
+        return lora_linear(x, weight, bias, a, b, SCALING, dropout, ACTIVATIONS.get(activation), factor)
 
     dy = normal(rng, batch, time, outputs)
-    found = ours(lambda *args: lora_linear(*args, SCALING, dropout, ACTIVATIONS.get(activation)), arrays, dy)
+    found = ours(our_lora, arrays, dy)
     assert_close(found, torchs(torch_lora, arrays, dy), 2e-5)
 
 

@@ -79,3 +79,28 @@ static void lora_by_input(const Lora& s, const float* dy, const float* weight, c
     }
     projection_by_input(dy, weight, dx, s.rows, s.in, s.out, 1.0f);
 }
+
+// y = factor x + bias, for each column: what DoRA makes of the sum above without its bias
+static void lora_scaled(const float* x, const float* factor, const float* bias, float* y, long rows, long out) {
+    #pragma omp parallel for
+    for (long i = 0; i < rows; i++)
+        for (long j = 0; j < out; j++) y[i * out + j] = x[i * out + j] * factor[j] + bias[j];
+}
+
+// dx = factor dy; dfactor [out] = the sums of dy x, with x found again as (y - bias) / factor
+static void lora_scaled_backward(const float* dy, const float* y, const float* factor, const float* bias, float* dx,
+                                 float* dfactor, long rows, long out) {
+    #pragma omp parallel for
+    for (long first = 0; first < out; first += LORA_COLUMNS) {
+        const long n = std::min(LORA_COLUMNS, out - first);
+        double sums[LORA_COLUMNS] = {};
+        for (long i = 0; i < rows; i++) {
+            const long start = i * out + first;
+            for (long j = 0; j < n; j++) {
+                sums[j] += dy[start + j] * (y[start + j] - bias[first + j]);
+                dx[start + j] = dy[start + j] * factor[first + j];
+            }
+        }
+        for (long j = 0; j < n; j++) dfactor[first + j] = (float)(sums[j] / factor[first + j]);
+    }
+}

@@ -38,3 +38,34 @@ static void lora_by_input(const Lora& s, const float* dy, const float* weight, c
     if (s.threshold) dropout(dx, dx, s.rows * s.in, s.seed, s.threshold, s.keep_scale);
     projection_by_input(dy, weight, dx, s.rows, s.in, s.out, 1.0f);
 }
+
+// y = factor x + bias, for each column
+struct Scaled {
+    const float *factor, *bias;
+    long out;
+    __device__ float operator()(long i, float x) const { return x * factor[i % out] + bias[i % out]; }
+};
+
+static void lora_scaled(const float* x, const float* factor, const float* bias, float* y, long rows, long out) {
+    elementwise(Scaled{factor, bias, out}, rows * out, y, x);
+}
+
+// A thread has a column: neighbours read neighbours.
+static __global__ void lora_scaled_backward_kernel(const float* dy, const float* y, const float* factor,
+                                                   const float* bias, float* dx, float* dfactor, long rows, long out) {
+    const long j = (long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (j >= out) return;
+    double sum = 0;
+    for (long i = j; i < rows * out; i += out) {
+        sum += dy[i] * (y[i] - bias[j]);
+        dx[i] = dy[i] * factor[j];
+    }
+    dfactor[j] = (float)(sum / factor[j]);
+}
+
+// dx = factor dy; dfactor [out] = the sums of dy x, with x found again as (y - bias) / factor
+static void lora_scaled_backward(const float* dy, const float* y, const float* factor, const float* bias, float* dx,
+                                 float* dfactor, long rows, long out) {
+    const long threads = 64;
+    lora_scaled_backward_kernel<<<divided_up(out, threads), threads>>>(dy, y, factor, bias, dx, dfactor, rows, out);
+}
