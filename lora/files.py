@@ -1,5 +1,6 @@
 """An adapter's two files, PEFT's own, and what they hold. Nothing here needs Jittor."""
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,6 +72,9 @@ def read_adapter(directory: str | Path) -> Adapter:
     keys = todays_keys(stored, path)
     views = {keys[key]: view for key, view in stored.items()}
     _check_matrices(views, config, path)
+    if config.bias == "lora_only" and not any(key.endswith(".base_layer.bias") for key in views):
+        # PEFT 0.6 to 0.13 forgot to save them, and reads such a file as an adapter without them
+        config = dataclasses.replace(config, bias="none")
     adapter = Adapter(config, {}, base=metadata.get(BASE))
     stored = in_float32(views, path)
     for key, tensor in stored.items():
