@@ -89,9 +89,9 @@ def check_classifier(given: dict[str, Any], task: Task) -> None:
         raise ParameterError(f"{{0}} has classes and says nothing: leave out {listed(typed_anyway)}", task.name)
 
 
-def task_of(given: argparse.Namespace, trained: str) -> Task:
-    """The task whose prompts are used: what was typed, else the run's own."""
-    task = tasks.find(given.task or trained)
+def task_of(given: argparse.Namespace, run: dict[str, Any]) -> Task:
+    """The task whose prompts are used: what was typed, else the run's own, else text that is continued."""
+    task = tasks.find(given.task or run.get("task") or "text", run)
     if given.mode in (None, task.kind.name):
         return task
     if (example := KINDS[given.mode].example) is None:
@@ -111,7 +111,7 @@ def main() -> None:
 
     check_weights(how.int8, how.precision, how.device)
     source = find(how.model, how.adapter, how.ignore_base)
-    task = task_of(given, source.task or "text")
+    task = task_of(given, source.arguments)
     check_task(source, task)
     fields = typed_request(asked.fields(), task)
     check_classifier(chosen, task)

@@ -129,8 +129,11 @@ def count_scored(labels: np.ndarray) -> int:
     return int((labels[..., 1:] != IGNORED).sum())
 
 
-def report(dataset: Dataset, encoded: EncodedSet) -> str:
-    """A few lines about the data, printed before training: what there is, what was dropped, where and why."""
+def report(dataset: Dataset, encoded: EncodedSet, named: int = REPORTED) -> str:
+    """A few lines about the data, printed before training: what there is, what was dropped, where and why.
+
+    So many of the dropped records are `named`.
+    """
     lines = [
         f"{dataset.task} {dataset.split}: {len(dataset):,} examples, {len(encoded):,} sequences, "
         f"{encoded.tokens:,} tokens, {encoded.scored:,} scored"
@@ -142,9 +145,9 @@ def report(dataset: Dataset, encoded: EncodedSet) -> str:
         lines.append(f"  special tokens in the text: {counts}")
     lines += [f"  {note}" for note in dataset.notes]
     dropped = dataset.dropped + encoded.dropped
-    lines += [f"  dropped {reason}" for reason in dropped[:REPORTED]]
-    if len(dropped) > REPORTED:
-        lines.append(f"  ... {len(dropped) - REPORTED:,} more dropped, {len(dropped):,} in all")
+    lines += [f"  dropped {reason}" for reason in dropped[:named]]
+    if len(dropped) > named:
+        lines.append(f"  ... {len(dropped) - named:,} more dropped, {len(dropped):,} in all")
     return "\n".join(lines)
 
 

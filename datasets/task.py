@@ -1,4 +1,5 @@
-"""What a task is to the commands, and the five kinds of tasks: chat, questions, instructions, plain text, classes.
+"""What a task is to the commands, and the six kinds of tasks: chat, questions, instructions, completions, plain text,
+classes.
 
 A kind is data. What follows from it (which fields are asked for, whether turns are remembered, how answers are judged)
 stands here, and nobody asks which kind it is.
@@ -45,10 +46,11 @@ class Kind:
 
 CHAT = Kind("chat", remembers=True, answer_tokens=40, example="dailydialog")
 QA = Kind("qa", standing="context", answer_tokens=32, has_references=True, example="squad")
+COMPLETE = Kind("complete", keeps_space=True, answer_tokens=128)
 INSTRUCT = Kind("instruct", optional=("context",), refuses_long=True, answer_tokens=128, example="dolly")
 TEXT = Kind("text", keeps_space=True, example="text")
 CLASSIFY = Kind("classify", refuses_long=True, generates=False)
-KINDS = {kind.name: kind for kind in (CHAT, QA, TEXT, INSTRUCT, CLASSIFY)}
+KINDS = {kind.name: kind for kind in (CHAT, QA, TEXT, INSTRUCT, COMPLETE, CLASSIFY)}
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,11 @@ class Task:
     the example that generation continues; `encode_prompt(example, tokenizer, max_length)` its ids, several
     where one text is read in several windows. `sample` is the folder of the embedded sample, where there is one;
     `labels` names the classes.
+
+    Of people's own data (`datasets/tasks/own`) more is known once they are there: `settle(data_dir)` makes the task
+    with the labels that they have, and `measured_on(data_dir)` names the split that a finished run is measured on.
+    `own`: it reads such data, of which more is told before training.
+    `chat_template(tokenizer)`: what a run's tokenizer says of turns where it says nothing yet, for transformers.
     """
 
     name: str
@@ -71,6 +78,10 @@ class Task:
     encode_prompt: Callable[[Example, object, int], list[np.ndarray]]
     sample: Path | None = None
     labels: tuple[str, ...] = ()
+    own: bool = False
+    settle: Callable[[Path | None], Task] | None = None
+    chat_template: Callable[[object], str] | None = None
+    measured_on: Callable[[Path | None], str] = lambda data_dir: "test"
 
     @property
     def needed(self) -> list[str]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 ARGUMENTS = "arguments.yaml"
 # what is read of a run's arguments, and the type of each where it is there
 ARGUMENT_TYPES = {"task": str, "model": str, "data_dir": str, "max_length": int}
+ARGUMENT_TYPES |= {"data": str, "columns": list, "labels": list, "validation_share": float}
 
 
 @dataclass(frozen=True)

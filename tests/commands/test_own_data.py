@@ -1,0 +1,125 @@
+"""Data of one's own as README says it: trained, measured and used with three commands, for three shapes of records."""
+
+import json
+
+import pytest
+import yaml
+from commands import PNG, assert_one_line_error, command
+from places import ROOT
+
+SAMPLES = ROOT / "datasets" / "samples" / "own"
+# the task, its file, what else is typed, and what the report says of the file
+SHAPES = {
+    "chat": ("chats.jsonl", (), "chats.jsonl is read as messages"),
+    "complete": (
+        "questions.csv",
+        ("--columns", "prompt=question", "completion=answer"),
+        "questions.csv is read as prompt/completion (prompt = question, completion = answer)",
+    ),
+    "classify": ("feelings.csv", (), "feelings.csv is read as text/label"),
+}
+SIZES = ("--max-steps", 3, "--eval-limit", 4, "--batch-size", 2, "--max-length", 128, "--lora-r", 2)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """nano, trained for three updates on each of the files."""
+    root = tmp_path_factory.mktemp("runs")
+    for task, (name, more, words) in SHAPES.items():
+        data = ("--data", SAMPLES / name, *more, "--output-dir", root / task)
+        result = command("train.py", "--task", task, *data, *SIZES)
+        assert result.returncode == 0, result.stderr
+        assert words in result.stdout and f"set apart from {name} by their content" in result.stdout
+    return root
+
+
+@pytest.mark.parametrize("task", SHAPES)
+def test_a_run_is_measured_without_naming_its_task_or_its_data(runs, task):
+    result = command("evaluate.py", "--adapter", runs / task, "--limit", 4, "--max-new-tokens", 4, "--json")
+    assert result.returncode == 0, result.stderr
+    told = json.loads(result.stdout)
+    figure = "accuracy" if task == "classify" else "bleu"
+    assert (
+        (told["task"], told["split"]) == (task, "validation") and figure in told["adapter"] and figure in told["base"]
+    )
+
+
+def test_a_conversation_goes_on(runs):
+    typed = "Hello!\nDo you like tea?\nexit\n"
+    result = command("generate.py", "--adapter", runs / "chat", "--greedy", "--max-new-tokens", 5, given=typed)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("> ") == 3
+
+
+def test_a_prompt_is_completed_one_by_one_and_from_a_file(runs, tmp_path):
+    prompt = "How many minutes are there in a day?"
+    options = ("--adapter", runs / "complete", "--greedy", "--max-new-tokens", 5)
+    result = command("generate.py", *options, "--prompt", prompt, "--json")
+    assert result.returncode == 0, result.stderr
+    answer = json.loads(result.stdout)["answer"]
+    source, output = tmp_path / "prompts.jsonl", tmp_path / "answers.jsonl"
+    source.write_text(json.dumps({"prompt": prompt}) + "\n", encoding="utf-8")
+    result = command("generate.py", *options, "--input", source, "--output", output)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(output.read_text(encoding="utf-8"))["answer"] == answer
+
+
+def test_a_classifiers_labels_are_those_of_its_data_and_stand_in_its_folder(runs, tmp_path):
+    result = command("generate.py", "--adapter", runs / "classify", "--prompt", "i feel so happy", "--json")
+    assert result.returncode == 0, result.stderr
+    labels = sorted(["sadness", "joy", "love", "anger", "fear", "surprise"])
+    assert sorted(json.loads(result.stdout)["probabilities"]) == labels
+    assert yaml.safe_load((runs / "classify" / "arguments.yaml").read_text())["labels"] == labels
+    result = command("evaluate.py", "--adapter", runs / "classify", "--limit", 4)
+    assert result.returncode == 0 and (runs / "classify" / "confusion.png").read_bytes().startswith(PNG)
+    merged = command("-m", "lora", "merge", "--adapter", runs / "classify", "--output", tmp_path / "merged")
+    assert merged.returncode == 0, merged.stderr
+    assert sorted(json.loads((tmp_path / "merged" / "config.json").read_text())["label2id"]) == labels
+
+
+def test_a_run_goes_on_and_other_data_are_refused(runs, tmp_path):
+    run, other = runs / "complete", tmp_path / "other.csv"
+    lines = (SAMPLES / "questions.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+    other.write_text("".join(lines[:20]), encoding="utf-8")
+    resume = ("train.py", "--output-dir", run, "--resume", "--max-steps", 4)
+    assert_one_line_error(command(*resume, "--data", other), "the data are others")
+    result = command(*resume)
+    assert result.returncode == 0, result.stderr
+    assert "resuming from" in result.stdout
+
+
+def test_the_runs_chat_template_makes_the_ids_that_it_was_trained_on(runs):
+    import transformers
+
+    from datasets.tasks.own.conversations import prompt
+    from datasets.turns import conversation_prompt
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(runs / "chat")
+    said = ["Hello!", "Hi, how are you?", "Fine."]
+    messages = [{"role": ("user", "assistant")[index % 2], "content": text} for index, text in enumerate(said)]
+    theirs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    assert theirs == conversation_prompt(prompt(said), tokenizer, 500)[0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--task", "chat"), "--task chat reads your own data: give a file with --data, or --data-dir"),
+        (
+            ("--task", "chat", "--data", SAMPLES / "feelings.csv"),
+            "feelings.csv has the columns text, label, chat",
+        ),
+        (("--data", SAMPLES / "chats.jsonl"), "of your own data, name what they are: --task chat, instruct, complete"),
+        (("--task", "chat", "--data", SAMPLES), "is a folder: give it with --data-dir"),
+        (("--task", "classify", "--data", "no.csv"), "--data no.csv is no file"),
+        (("--task", "chat", "--data", "a", "--data-dir", "b"), "--data and --data-dir exclude each other"),
+        (
+            ("--task", "complete", "--data", SAMPLES / "questions.csv", "--columns", "promt=question"),
+            "--columns: there is no 'promt': did you mean prompt?",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line(tmp_path, options, words):
+    result = command("train.py", *options, "--model", "nano", "--output-dir", tmp_path / "run")
+    assert_one_line_error(result, words)
+    assert not (tmp_path / "run").exists()
