@@ -39,6 +39,7 @@ class Asked:
     """What is asked; else an interactive session."""
 
     prompt: str | None = option(None, type=typed_text)
+    system: str | None = option(None, "what an assistant is told before a chat", type=typed_text)
     context: str | None = option(None, type=typed_text)
     question: str | None = option(None, type=typed_text)
     instruction: str | None = option(None, type=typed_text)
@@ -132,7 +133,7 @@ def main() -> None:
     elif fields and list(fields) != [task.kind.standing]:
         console.say(fields)
     else:
-        console.interact(**(fields or {}))
+        console.interact(*(fields or {}).values())
 
 
 if __name__ == "__main__":

@@ -24,11 +24,11 @@ def short(splits: Splits, tokenizer) -> str:
     return "\n".join([_lengths_line(encoded), *_duplicates(splits), *_example(dataset, encoded, tokenizer)])
 
 
-def full(splits: Splits, tokenizer, max_length: int, added: Sequence[int] = ()) -> str:
+def full(splits: Splits, tokenizer, added: Sequence[int] = ()) -> str:
     """All that can be told: of each split its size, lengths, what was dropped; duplicates; tokens; an example."""
     lines = []
     for dataset, encoded in splits.values():
-        lines += [report(dataset, encoded, DROPPED), "  " + _lengths_line(encoded), *_histogram(encoded, max_length)]
+        lines += [report(dataset, encoded, DROPPED), "  " + _lengths_line(encoded), *_histogram(encoded)]
     lines += [*_duplicates(splits), *_tokens(splits, tokenizer, added)]
     (dataset, encoded), *_ = splits.values()
     return "\n".join([*lines, *_example(dataset, encoded, tokenizer)])
@@ -55,16 +55,16 @@ def _lengths_line(encoded: EncodedSet) -> str:
     return f"tokens: {shortest:,} the shortest, {median:,} the median, {long:,} at 95 %, {longest:,} the longest"
 
 
-def _histogram(encoded: EncodedSet, max_length: int) -> list[str]:
-    """How many sequences are how long, a line a bin of equal width up to the longest."""
-    width = max(1, -(-min(max_length, max(encoded.lengths)) // BINS))
-    counts = Counter((length - 1) // width for length in encoded.lengths)
-    last, most = max(counts), max(counts.values())
-    return [
-        f"  {index * width + 1:>6,} – {(index + 1) * width:>6,} {counts[index]:>8,} "
-        + "#" * -(-counts[index] * BAR // most)
-        for index in range(last + 1)
-    ]
+def _histogram(encoded: EncodedSet) -> list[str]:
+    """How many sequences are how long, a line a bin of equal width, from the shortest to the longest."""
+    least = min(encoded.lengths)
+    width = (max(encoded.lengths) - least) // BINS + 1
+    counts = Counter((length - least) // width for length in encoded.lengths)
+    lines = []
+    for index in range(max(counts) + 1):
+        begin, bar = least + index * width, "#" * -(-counts[index] * BAR // max(counts.values()))
+        lines.append(f"  {begin:>6,} – {begin + width - 1:>6,} {counts[index]:>8,} {bar}".rstrip())
+    return lines
 
 
 def _duplicates(splits: Splits) -> list[str]:

@@ -195,9 +195,15 @@ def _reason(error: Exception) -> object:
 
 
 def _csv(path: Path, columns: _Columns) -> Iterator[Record]:
-    """Comma-separated values under a header line; what is in quotes may hold commas, quotes and lines."""
+    """Comma-separated values under a header line; what is in quotes may hold commas, quotes and lines.
+
+    Semicolons or tabs separate them where the header has no comma, as spreadsheets of some languages write it.
+    """
     csv.field_size_limit(LIMIT)
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    content = read_text(path)
+    first = content.partition("\n")[0]
+    separator = next((mark for mark in ",;\t" if mark in first), ",")
+    reader = csv.reader(io.StringIO(content, newline=""), delimiter=separator, strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
         if header:

@@ -28,6 +28,8 @@ TURNS = "{% for message in messages %}SPEAKER{{ message['content'] | trim }}{{ e
 SPEAKER = "{{ {'user': '<USER>', 'assistant': '<BOT>'}.get(message['role'], '') }}"
 OPENING = "{% if add_generation_prompt %}<BOT>{% endif %}"
 
+_SHORTEST = Example((Segment("Hi.", scored=False, speaker=0), Segment("Hi.", scored=True, speaker=1)))
+
 Turn = tuple[Segment, ...]  # what a template makes of one segment
 
 
@@ -36,6 +38,23 @@ def ours(tokenizer) -> str:
     if speaker_ids(tokenizer):
         return TURNS.replace("SPEAKER", SPEAKER) + OPENING
     return TURNS.replace("SPEAKER", "")
+
+
+def teach(tokenizer) -> None:
+    """Gives a tokenizer without a chat template ours. What closes an answer in another's becomes its end token.
+
+    Raises UserError where a template closes it with no special token: an answer would not end.
+    """
+    if not tokenizer.chat_template:
+        tokenizer.chat_template = ours(tokenizer)
+    *_, answer = _rendered(_SHORTEST, tokenizer)
+    if _is_ours(tokenizer):
+        return
+    closing = special_tokens(tokenizer).search(answer[-1].text)
+    if closing is None:
+        raise UserError("the tokenizer's chat template ends no answer with a special token: give another tokenizer")
+    if closing[0] != tokenizer.eos_token:
+        tokenizer.eos_token = closing[0]
 
 
 def conversations(examples: Sequence[Example], tokenizer, max_length: int) -> EncodedSet:

@@ -5,7 +5,7 @@ it. Needs no Jittor.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,14 +74,18 @@ class ModelSource:
         """The base alone, with the same vocabulary."""
         return dataclasses.replace(self, adapter=None)
 
-    def for_training(self, added_tokens: Sequence[str] = ()) -> tuple["ModelSource", tuple[int, ...]]:
-        """The same with tokens that are added to its tokenizer, and their ids.
+    def for_training(
+        self, added_tokens: Sequence[str] = (), teach: Callable[[Any], None] | None = None
+    ) -> tuple["ModelSource", tuple[int, ...]]:
+        """The same with tokens that are added to its tokenizer, and their ids; `teach` changes the tokenizer further.
 
         Texts end with the tokenizer's end token from now on, beside those that end them already. Raises UserError for
         tokens that cannot be added, and for end tokens that are none.
         """
         before = self.tokenizer.eos_token_id
         added = tuple(add_tokens(self.tokenizer, added_tokens))
+        if teach:
+            teach(self.tokenizer)
         source = dataclasses.replace(
             self,
             config=_ending_with(self.config, self.tokenizer, before),

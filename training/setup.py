@@ -114,10 +114,7 @@ def read_base(arguments: TrainingArguments, task: Task) -> tuple[ModelSource, tu
     source = of_base(base, tokenizer)
     if task.kind.generates and SCORE in base.tensors:
         raise UserError(f"{directory} is a classifier: {task.name} needs a language model; give one")
-    source, added = source.with_labels(task.labels).for_training(arguments.added_tokens or ())
-    if task.chat_template and not source.tokenizer.chat_template:
-        source.tokenizer.chat_template = task.chat_template(source.tokenizer)
-    return source, added
+    return source.with_labels(task.labels).for_training(arguments.added_tokens or (), task.teach)
 
 
 def read_split(task: Task, split: str, path: Path | None, limit: int | None = None) -> Dataset:
@@ -206,5 +203,5 @@ def build_trainer(inputs: Inputs, resume: bool = False):
         resume=resume,
         sources=inputs.sources,
         sample=inputs.sample,
-        own_tokenizer=inputs.task.chat_template is not None,
+        own_tokenizer=inputs.task.teach is not None,
     )

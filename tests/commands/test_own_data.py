@@ -49,6 +49,9 @@ def test_a_conversation_goes_on(runs):
     result = command("generate.py", "--adapter", runs / "chat", "--greedy", "--max-new-tokens", 5, given=typed)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("> ") == 3
+    options = ("--system", "Be kind.", "--prompt", "Hello!", "--json", "--max-new-tokens", 5)
+    told = json.loads(command("generate.py", "--adapter", runs / "chat", *options).stdout)
+    assert (told["system"], told["prompt"]) == ("Be kind.", "Hello!") and told["tokens"] <= 5
 
 
 def test_a_prompt_is_completed_one_by_one_and_from_a_file(runs, tmp_path):

@@ -286,6 +286,13 @@ def test_a_broken_file_is_the_users_error_with_its_line(tmp_path, name, content,
     assert str(caught.value).startswith(f"{tmp_path}/{words}")
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_table_of_a_spreadsheet_may_be_separated_otherwise(tmp_path, separator):
+    path = write(tmp_path / "a.csv", table([{"text": 'tea, sun; "warm"', "label": "a\tb"}], separator))
+    (example,) = rows_of(path, "classify").examples
+    assert (said(example), example.name) == ([('tea, sun; "warm"', False)], "a\tb")
+
+
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
 def test_one_object_over_several_lines_is_one_record(tmp_path, name):
     path = write(tmp_path / name, json.dumps({"text": "a", "label": "b"}, indent=2))

@@ -119,6 +119,17 @@ def test_labels_that_a_run_knows_stay_in_their_order_and_another_is_refused_with
         task.load("validation", tmp_path / "new")
 
 
+def test_labels_that_look_like_slips_are_said(tmp_path):
+    write(tmp_path / "train.jsonl", [{"text": f"t{n}", "label": ("Yes", "yes", "no")[n % 3]} for n in range(9)])
+    write(tmp_path / "dev.jsonl", [{"text": "t", "label": "no"}])
+    task = task_of("classify", data=None, data_dir=str(tmp_path))
+    assert task.load("train", tmp_path).notes[1:] == [
+        "3 labels: Yes 3, yes 3, no 3",
+        "labels that differ in capitals alone: Yes, yes",
+    ]
+    assert "labels without an example: Yes, yes" in task.load("validation", tmp_path).notes
+
+
 def test_one_label_alone_or_a_thousand_are_no_classes(tmp_path):
     path = write(tmp_path / "a.jsonl", [{"text": f"t{n}", "label": "x"} for n in range(9)])
     with pytest.raises(UserError, match=r"a\.jsonl has one label only, 'x'"):

@@ -7,7 +7,7 @@ from tiny import byte_tokenizer
 from common.errors import UserError
 from datasets.encode import IGNORED
 from datasets.tasks.own.conversations import conversation, prompt
-from datasets.turns import conversation_prompt, conversations, ours
+from datasets.turns import conversation_prompt, conversations, ours, teach
 from gpt2_jittor.checkpoint.locate import NANO
 from gpt2_jittor.checkpoint.tokenizer import add_tokens, load_tokenizer
 
@@ -121,6 +121,23 @@ def test_a_template_that_changes_earlier_turns_is_refused(rng):
     tokenizer = tokenizer_of("{{ messages | length }}: {% for m in messages %}{{ m['content'] }} {% endfor %}")
     with pytest.raises(UserError, match="chat template changes what was said before turn 2"):
         conversations([conversation(turns(rng), "a:1")], tokenizer, 500)
+
+
+def test_what_closes_an_answer_becomes_the_end_token_which_must_be_a_special_one():
+    tokenizer = tokenizer_of(CHATML, ("<|im_start|>", "<|im_end|>"))
+    teach(tokenizer)
+    assert (tokenizer.eos_token, tokenizer.chat_template) == ("<|im_end|>", CHATML)
+    tokenizer = tokenizer_of(ALPACA)
+    teach(tokenizer)
+    assert (tokenizer.eos_token, tokenizer.chat_template) == ("<|endoftext|>", ALPACA)
+    with pytest.raises(UserError, match="ends no answer with a special token"):
+        teach(tokenizer_of(ALPACA.replace("{{ eos_token }}", "")))
+
+
+def test_a_tokenizer_without_a_template_is_taught_ours(tmp_path):
+    tokenizer = byte_tokenizer(tmp_path)
+    teach(tokenizer)
+    assert (tokenizer.chat_template, tokenizer.eos_token) == (ours(tokenizer), "<|endoftext|>")
 
 
 def test_without_a_template_it_is_ours(tmp_path, rng):

@@ -32,10 +32,11 @@ def conversation(turns: Sequence[Turn], source: str = "") -> Example:
     )
 
 
-def prompt(history: Sequence[str]) -> Example:
-    """What the assistant's next turn continues; the user spoke first, and last."""
-    roles = ("user", "assistant")
-    return conversation([*((roles[index % 2], turn) for index, turn in enumerate(history)), ("assistant", "")]).given
+def prompt(history: Sequence[str], system: str = "") -> Example:
+    """What the assistant's next turn continues; the user spoke first, and last, behind what the `system` says."""
+    first = [("system", system)] if system.strip() else []
+    turns = [(("user", "assistant")[index % 2], turn) for index, turn in enumerate(history)]
+    return conversation([*first, *turns, ("assistant", "")]).given
 
 
 def of_messages(column: str, record: dict, where: str, notes: Counter) -> Example:

@@ -15,7 +15,7 @@ from datasets import turns
 from datasets.encode import EncodedSet, packed
 from datasets.example import Dataset, Example
 from datasets.holdout import select_split
-from datasets.task import CHAT, CLASSIFY, COMPLETE, INSTRUCT, Task
+from datasets.task import ASSISTANT, CLASSIFY, COMPLETE, INSTRUCT, Task
 from datasets.tasks import dolly, emotion
 from datasets.tasks.own import conversations
 from datasets.tasks.own.files import NAMED, read_rows, split_files, with_labels
@@ -60,7 +60,7 @@ class OwnData:
             if split == "validation":
                 notes = [f"set apart from {files['train'].name} by their content"]
         if self.labels:
-            notes = [*notes, _label_counts(examples, self.labels)]
+            notes = [*notes, *_label_notes(examples, self.labels)]
         return Dataset(self.task, split, examples, rows.dropped if split in files else [], notes)
 
     def with_labels_of(self, path: Path | None) -> Task:
@@ -135,21 +135,35 @@ def encode_completions(examples: Sequence[Example], tokenizer, max_length: int) 
     return encode(examples, tokenizer, max_length)
 
 
-def _label_counts(examples: Sequence[Example], labels: Sequence[str]) -> str:
+def _label_notes(examples: Sequence[Example], labels: Sequence[str]) -> list[str]:
+    """How often each label is there, and what looks like a slip."""
     counts = Counter(labels[example.label] for example in examples)
-    most = ", ".join(f"{label} {count:,}" for label, count in counts.most_common(NAMED))
-    return f"{len(labels):,} labels: {most}" + ", …" * (len(counts) > NAMED)
+    notes = [f"{len(labels):,} labels: " + _some([f"{label} {count:,}" for label, count in counts.most_common()])]
+    if absent := [label for label in labels if label not in counts]:
+        notes.append(f"labels without an example: {_some(absent)}")
+    alike = Counter(label.lower() for label in labels)
+    if slips := [label for label in labels if alike[label.lower()] > 1]:
+        notes.append(f"labels that differ in capitals alone: {_some(slips)}")
+    return notes
+
+
+def _some(found: Sequence[str]) -> str:
+    return ", ".join(found[:NAMED]) + ", …" * (len(found) > NAMED)
 
 
 def _unread(split: str, path: Path | None) -> Dataset:
     raise AssertionError("a task of one's own is made by of_run")
 
 
-_CHAT = Task("chat", CHAT, ("prompt",), _unread, turns.conversations, conversations.prompt, turns.conversation_prompt)
+_CHAT = Task(
+    *("chat", ASSISTANT, ("system", "prompt"), _unread),
+    *(turns.conversations, conversations.prompt, turns.conversation_prompt),
+    teach=turns.teach,
+)
 TASKS = {
     task.name: task
     for task in (
-        dataclasses.replace(_CHAT, chat_template=turns.ours),
+        _CHAT,
         Task("instruct", INSTRUCT, ("instruction", "context"), _unread, fitted, dolly.prompt, fitted_prompt),
         Task("complete", COMPLETE, ("prompt",), _unread, encode_completions, beginning, fitted_prompt),
         Task("classify", CLASSIFY, ("text",), _unread, fitted, emotion.prompt, fitted_prompt),
