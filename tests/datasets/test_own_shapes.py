@@ -246,6 +246,13 @@ def test_the_first_shape_whose_columns_are_there_is_taken_and_the_rest_is_said(t
     assert rows_of(path, "complete").notes == ["b.csv is read as prompt/completion; not used: text"]
 
 
+def test_an_optional_column_may_be_there_in_later_records_alone(tmp_path):
+    records = [{"instruction": "a", "output": "b"}, {"instruction": "a", "output": "b", "input": "c"}]
+    without, with_context = rows_of(write(tmp_path / "a.jsonl", lines(records)), "instruct").examples
+    assert "### Context:\nc\n" in "".join(text for text, _ in said(with_context))
+    assert "Context" not in "".join(text for text, _ in said(without))
+
+
 def test_named_columns_come_before_those_that_are_called_like_ours(tmp_path):
     path = write(tmp_path / "a.csv", "prompt,question,answer\nx,tea?,warm\n")
     rows = rows_of(path, "complete", prompt="question", completion="answer")

@@ -5,6 +5,7 @@ A shape is data. The first one whose columns are all there is a file's shape; ot
 """
 
 import difflib
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -154,4 +155,4 @@ def recognise(task: str, fields: Sequence[str], columns: Mapping[str, str], path
 
 def _some(fields: Sequence[str], most: int = 8) -> str:
     more = ", …" if len(fields) > most else ""
-    return ", ".join(map(str, fields[:most])) + more
+    return ", ".join(textwrap.shorten(str(name), 40) for name in fields[:most]) + more
