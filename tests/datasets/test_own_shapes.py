@@ -263,6 +263,12 @@ def test_named_columns_come_before_those_that_are_called_like_ours(tmp_path):
     assert said(rows_of(path, "complete", text="answer").examples[0]) == [("warm", True)]
 
 
+def test_a_column_that_was_named_is_not_taken_for_another_as_well(tmp_path):
+    path = write(tmp_path / "a.csv", "input,output\ntea?,warm\n")
+    (example,) = rows_of(path, "instruct", instruction="input").examples
+    assert "".join(part for part, _ in said(example)) == "### Instruction:\ntea?\n\n### Response:\nwarm"
+
+
 def test_a_file_of_no_shape_says_what_it_has_and_what_would_do(tmp_path):
     path = write(tmp_path / "a.csv", "question,answer\ntea?,warm\n")
     with pytest.raises(UserError, match=r"a\.csv has the columns question, answer, complete needs prompt/completion"):

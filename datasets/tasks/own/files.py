@@ -55,8 +55,9 @@ def read_rows(path: Path, task: str, columns: Mapping[str, str]) -> Rows:
     fields = records.fields(path)
     shape, named = recognise(task, fields, columns, path)
     rows, counts = Rows(), Counter()
-    named = {name: name for name in shape.optional} | named  # a later record may have what the first one lacks
-    needed, optional = ([named[name] for name in names] for names in (shape.needed, shape.optional))
+    # a later record may have what the first one lacks
+    named |= {name: name for name in shape.optional if name not in {*named, *named.values()}}
+    needed, optional = ([named[name] for name in names if name in named] for names in (shape.needed, shape.optional))
     for where, record in records.records(path, needed, optional=optional):
         try:
             ours = {name: record[theirs] for name, theirs in named.items()}

@@ -138,10 +138,10 @@ def recognise(task: str, fields: Sequence[str], columns: Mapping[str, str], path
     """
     if missing := [theirs for theirs in columns.values() if theirs not in fields]:
         raise ParameterError("{0} has no column {1!r} ({columns}): it has {2}", path, missing[0], _some(fields))
-    by_name: dict[str, str] = {}
-    for name in reversed(fields):  # of several that differ in capitals alone, the one that is spelled as ours
-        by_name[name.strip().lower()] = name
-    named = by_name | {name: name for name in fields if name in by_name} | columns
+    free = [name for name in fields if name not in columns.values()]
+    lowered = {name.strip().lower(): name for name in reversed(free)}
+    # of several that differ in capitals alone, the one that is spelled as ours
+    named = lowered | {name: name for name in free if name in lowered} | columns
     for shape in sorted(SHAPES[task], key=lambda shape: -len(columns.keys() & {*shape.columns})):
         if all(name in named for name in shape.needed):
             return shape, {name: named[name] for name in shape.columns if name in named}
