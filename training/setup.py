@@ -82,8 +82,7 @@ def read_inputs(arguments: TrainingArguments, say=print) -> Inputs:
             say(reports[-1])
     errors.raise_all()
     if task.own:
-        reports.append(overview.short(splits, source.tokenizer))
-        say(reports[-1])
+        say(overview.short(splits, source.tokenizer))  # not for the card: it quotes the data
     plan = settle(arguments, encoded["train"], encoded["validation"])
     plan.check_sizes(source.config)
     if len(plan.validation) < len(plan.whole_validation):
