@@ -37,19 +37,25 @@ class Encoded:
 class EncodedSet:
     """Encoded examples, `dropped` ("file:line: reason"), and how many were `shortened` to fit, and `how`.
 
-    `kept`: the index of each item's example, where items are examples. `special`: how often which special token was
-    spelled out, where that means the token.
+    `cut`: where the shortened ones stand, "file:line". `kept`: the index of each item's example, where items are
+    examples. `special`: how often which special token was spelled out, where that means the token.
     """
 
     items: list[Encoded] = field(default_factory=list)
     kept: list[int] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
     shortened: int = 0
+    cut: list[str] = field(default_factory=list)
     how: str = "their beginnings are left out"
     special: Counter[str] = field(default_factory=Counter)
 
     def __len__(self) -> int:
         return len(self.items)
+
+    def was_cut(self, example: Example) -> None:
+        """Notes an example that was shortened to fit."""
+        self.shortened += 1
+        self.cut.append(example.source)
 
     def __getitem__(self, index: int) -> Encoded:
         return self.items[index]
@@ -91,7 +97,8 @@ def dialogue(examples: Sequence[Example], tokenizer, max_length: int) -> Encoded
             continue
         result.items.append(item)
         result.kept.append(index)
-        result.shortened += start > 0
+        if start > 0:
+            result.was_cut(example)
     return not_empty(result, len(examples))
 
 

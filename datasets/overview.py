@@ -28,7 +28,9 @@ def full(splits: Splits, tokenizer, added: Sequence[int] = ()) -> str:
     """All that can be told: of each split its size, lengths, what was dropped; duplicates; tokens; an example."""
     lines = []
     for dataset, encoded in splits.values():
-        lines += [report(dataset, encoded, DROPPED), "  " + _lengths_line(encoded), *_histogram(encoded)]
+        lines.append(report(dataset, encoded, DROPPED))
+        lines += [f"  shortened: {_some(encoded.cut, DROPPED)}"] if encoded.cut else []
+        lines += ["  " + _lengths_line(encoded), *_histogram(encoded)]
     lines += [*_duplicates(splits), *_tokens(splits, tokenizer, added)]
     (dataset, encoded), *_ = splits.values()
     return "\n".join([*lines, *_example(dataset, encoded, tokenizer)])
@@ -115,5 +117,5 @@ def _example(dataset: Dataset, encoded: EncodedSet, tokenizer) -> list[str]:
     return [f"{source} as the model reads it, {scored}:", *(f"  | {line}" for line in text.split("\n"))]
 
 
-def _some(found: Sequence[str]) -> str:
-    return ", ".join(found[:NAMED]) + ", …" * (len(found) > NAMED)
+def _some(found: Sequence[str], most: int = NAMED) -> str:
+    return ", ".join(found[:most]) + ", …" * (len(found) > most)

@@ -78,7 +78,8 @@ def conversations(examples: Sequence[Example], tokenizer, max_length: int) -> En
             continue
         result.items.append(item)
         result.kept.append(index)
-        result.shortened += len(fit) < len(turns)
+        if len(fit) < len(turns):
+            result.was_cut(example)
     return not_empty(result, len(examples))
 
 

@@ -42,6 +42,18 @@ def test_of_a_class_no_token_is_marked(tokenizer):
     assert told.splitlines()[-2:] == ["a:1 as the model reads it, its class is scored:", "  | tea"]
 
 
+def test_what_was_shortened_or_dropped_is_named_with_its_place(tokenizer):
+    long = Example((Segment("a" * 90, scored=False, end=False, cut=True), Segment("b", scored=True)), "a:1")
+    whole = example("c" * 90, "d", "a:2")
+    encoded = fitted([long, whole], tokenizer, 60)
+    told = overview.full({"train": (Dataset("complete", "train", [long, whole]), encoded)}, tokenizer).splitlines()
+    assert told[1:4] == [
+        "  1 shortened to fit (what may be cut of them is cut)",
+        "  dropped a:2: 92 tokens are the least of it, 60 fit",
+        "  shortened: a:1",
+    ]
+
+
 def test_duplicates_are_told_within_a_split_and_across(tokenizer):
     data = splits(tokenizer, train=[("a", "b"), ("c", "d"), ("a", "b")], validation=[("c", "d"), ("a", "x")])
     lines = overview.short(data, tokenizer).splitlines()
@@ -89,3 +101,10 @@ def test_a_publishers_data_are_reported_on_too(task):
     result = command("-m", "datasets", "report", "--task", task, "--data-dir", "sample")
     assert result.returncode == 0, result.stderr
     assert all(f"{task} {split}: " in result.stdout for split in ("train", "validation", "test"))
+
+
+def test_a_file_of_a_publishers_records_is_given_as_ones_own(tmp_path):
+    path = ROOT / "datasets" / "samples" / "own" / "feelings.csv"
+    result = command("-m", "datasets", "report", "--task", "emotion", "--data", path)
+    assert result.returncode == 0, result.stderr
+    assert all(f"emotion {split}: " in result.stdout for split in ("train", "validation", "test"))
