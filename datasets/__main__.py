@@ -20,7 +20,7 @@ from datasets.example import SPLITS
 class ReportOptions:
     """Which data, and what reads them: names and meanings are those of `train.py`."""
 
-    task: str = option(help="what the data are: chat, instruct, complete, classify, or a publisher's task")
+    task: str = option(help="what they are: chat, instruct, complete or classify; or a publisher's task")
     data: str | None = option(None, "a file of your own data", metavar="FILE")
     data_dir: str | None = option(None, "a folder of data, or `sample`")
     columns: list[str] | None = option(None, "what your data call a column", metavar="NAME=COLUMN")

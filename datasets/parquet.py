@@ -99,4 +99,4 @@ def _size(array) -> int:
 
 
 def _too_large(path: Path, what: str) -> str:
-    return f"{path} unpacks to {what}: is it the publisher's file?"
+    return f"{path} unpacks to {what}: is it the publisher's file? Of your own, give less"

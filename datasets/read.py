@@ -25,7 +25,7 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     if len(data) > LIMIT:
-        raise UserError(f"{path} holds more than {LIMIT:,} bytes: is it the publisher's file?")
+        raise UserError(f"{path} holds more than {LIMIT:,} bytes: is it the publisher's file? Of your own, give less")
     return decode(data, str(path))
 
 

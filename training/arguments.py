@@ -37,7 +37,7 @@ def count(default: int | None, help: str, at_least: int = 1) -> Any:
 class TrainingArguments:
     """A run. A value of None is settled once the data is read (`training/plan.py`), or means "not used"."""
 
-    task: str = option("dailydialog", "what to train on")
+    task: str = option("dailydialog", "what to train on; your own data are chat, instruct, complete or classify")
     model: str = option("nano", "nano, gpt2, gpt2-medium, …, or a folder in Hugging Face's layout")
     data_dir: str | None = option(None, "local data; `sample` is the embedded sample; else the hub's copy")
     data: str | None = option(None, "a file of your own data: JSON lines, JSON, CSV, TSV, .gz, Parquet", metavar="FILE")

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import ParameterError, UserError
-from common.files import expanded
 from datasets.task import Task
 from datasets.tasks import dailydialog, dolly, emotion, imdb, rte, squad, text
 from datasets.tasks.own import tasks as own
@@ -52,7 +51,7 @@ def data_path(task: Task, folder: str | None, file: str | None) -> Path | None:
         return data_dir(task, folder)
     if folder is not None:
         raise ParameterError("{data} and {data_dir} exclude each other: give one")
-    path = expanded(file)
+    path = Path(file)
     if not path.is_file():
         wrong = "is a folder: give it with {data_dir}" if path.is_dir() else "is no file: give one of {task} data"
         raise ParameterError("{data} {path} " + wrong, path=path, task=task.name)

@@ -36,6 +36,21 @@ def texts(dataset) -> list[str]:
     return ["|".join(segment.text for segment in example.segments) for example in dataset]
 
 
+def test_each_task_is_of_a_kind_and_a_misspelt_one_is_answered_with_the_nearest_name():
+    kinds = {"chat": "chat", "instruct": "instruct", "complete": "complete", "classify": "classify"}
+    assert {name: tasks.find(name).kind.name for name in kinds} == kinds
+    with pytest.raises(UserError, match="there is no task 'clasify': did you mean classify"):
+        tasks.find("clasify")
+    with pytest.raises(UserError, match="for data of your own chat, instruct, complete, classify"):
+        tasks.find("zzz")
+
+
+def test_what_a_run_says_counts_for_its_own_task_alone():
+    run = {"task": "classify", "labels": ["b", "a"]}
+    assert tasks.find("classify", run).labels == ("b", "a")
+    assert tasks.find("classify", run | {"task": "complete"}).labels == ()
+
+
 @pytest.mark.parametrize("name", ["validation", "valid", "val", "dev"])
 def test_a_folder_has_a_file_a_split_and_validation_has_many_names(tmp_path, name):
     write(tmp_path / "train.jsonl", pairs(range(3)))
@@ -47,15 +62,16 @@ def test_a_folder_has_a_file_a_split_and_validation_has_many_names(tmp_path, nam
 
 
 def test_without_a_validation_file_a_share_is_set_apart_and_nothing_stands_on_both_sides(tmp_path, rng):
-    numbers = rng.integers(0, 30, 200)  # each question several times
-    path = write(tmp_path / "a.jsonl", pairs(numbers))
+    # forty questions, each five times, with another answer each time
+    rows = [{"prompt": f"question {number % 40}", "completion": f"answer {number}"} for number in range(200)]
+    path = write(tmp_path / "a.jsonl", rows)
     share = float(rng.uniform(0.05, 0.4))
     task = task_of("complete", path, validation_share=share)
     train, validation = (texts(task.load(split, path)) for split in ("train", "validation"))
-    assert not {*train} & {*validation} and len(train) + len(validation) == 200
-    distinct = len({*numbers.tolist()})
-    assert len({*validation}) == max(1, round(share * distinct))
-    shuffled = write(tmp_path / "b.jsonl", pairs(rng.permutation(numbers)))
+    asked = [{text.partition("|")[0] for text in side} for side in (train, validation)]
+    assert not asked[0] & asked[1] and len(train) + len(validation) == 200
+    assert len(asked[1]) == max(1, round(share * 40))
+    shuffled = write(tmp_path / "b.jsonl", rng.permutation(rows).tolist())
     assert {*texts(task_of("complete", shuffled, validation_share=share).load("validation", shuffled))} == {*validation}
 
 

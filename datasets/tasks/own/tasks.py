@@ -23,6 +23,7 @@ from datasets.tasks.own.shapes import beginning, parse_columns
 from datasets.truncation import fitted, fitted_prompt
 
 VALIDATION_SHARE = 0.1  # of the data, where no validation file is there
+MOST_ALIKE = 0.1  # of the examples may be asked the same and still be kept together
 MOST_LABELS = 1000  # more are no classes, but a column of something else
 SETTINGS = ("columns", "validation_share", "labels")  # of a run, which say nothing to a publisher's task
 
@@ -100,7 +101,7 @@ class OwnData:
             raise ParameterError("{task} {0} reads your own data: give a file with {data}, or {data_dir}", self.task)
         files = split_files(path)
         if path.is_file():
-            known = self.trained_on is not None and path.resolve() == Path(self.trained_on).expanduser().resolve()
+            known = self.trained_on is not None and path.resolve() == Path(self.trained_on).resolve()
             files = {"train": path} if known else {"train": path, "test": path}
         if self.validation_share and "validation" in files:
             raise ParameterError("{validation_share}: {0} is there already: leave it out", files["validation"])
@@ -122,9 +123,12 @@ def of_run(name: str, run: Mapping[str, Any]) -> Task:
 
 
 def keys(examples: Sequence[Example]) -> list[str]:
-    """What must not stand on both sides of a split: what is asked, or all of it where most are asked the same."""
+    """What must not stand on both sides of a split: what is asked, or all of it where many are asked the same.
+
+    Else one question, "Tell a joke.", would be all of validation or none of it.
+    """
     asked = ["\n".join(segment.text for segment in example.opening) for example in examples]
-    if len(set(asked)) * 2 > len(examples):
+    if max(Counter(asked).values()) <= max(2, MOST_ALIKE * len(examples)):
         return asked
     return ["\n".join(segment.text for segment in example.segments) for example in examples]
 
@@ -156,8 +160,13 @@ def _unread(split: str, path: Path | None) -> Dataset:
 
 
 _CHAT = Task(
-    *("chat", ASSISTANT, ("system", "prompt"), _unread),
-    *(turns.conversations, conversations.prompt, turns.conversation_prompt),
+    name="chat",
+    kind=ASSISTANT,
+    fields=("system", "prompt"),
+    load=_unread,
+    encode=turns.conversations,
+    prompt=conversations.prompt,
+    encode_prompt=turns.conversation_prompt,
     teach=turns.teach,
 )
 TASKS = {
