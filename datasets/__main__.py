@@ -26,6 +26,7 @@ class ReportOptions:
     columns: list[str] | None = option(None, "what your data call a column", metavar="NAME=COLUMN")
     labels: list[str] | None = option(None, "a classifier's classes, in order")
     validation_share: float | None = option(None, "set apart where there is no validation file", above=0, below=1)
+    chat_template: str | None = option(None, "how a chat's turns are opened and closed, in Jinja", metavar="FILE")
     model: str = option("nano", "whose tokenizer reads the data")
     added_tokens: list[str] | None = option(None, "new tokens")
     max_length: int = option(512, "longest example in tokens", at_least=2)
@@ -54,6 +55,9 @@ def main() -> None:
     path = tasks.data_path(task, given.data_dir, given.data)
     tokenizer = load_tokenizer(locate(given.model))
     added = add_tokens(tokenizer, given.added_tokens or ())
+    template = tasks.chat_template(task, given.chat_template)
+    if task.teach:
+        task.teach(tokenizer, template)
     splits = {}
     for split in SPLITS if task.measured_on(path) == "test" else SPLITS[:2]:
         try:

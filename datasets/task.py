@@ -69,7 +69,7 @@ class Task:
     Of people's own data (`datasets/tasks/own`) more is known once they are there: `settle(data_dir)` makes the task
     with the labels that they have, and `measured_on(data_dir)` names the split that a finished run is measured on.
     `own`: it reads such data, of which more is told before training.
-    `teach(tokenizer)` makes a base's tokenizer one of a run, which is kept with it.
+    `teach(tokenizer, template)` makes a base's tokenizer one of a run, which is kept with it.
     """
 
     name: str
@@ -83,7 +83,7 @@ class Task:
     labels: tuple[str, ...] = ()
     own: bool = False
     settle: Callable[[Path | None], Task] | None = None
-    teach: Callable[[Any], None] | None = None
+    teach: Callable[[Any, str | None], None] | None = None
     measured_on: Callable[[Path | None], str] = lambda data_dir: "test"
 
     @property

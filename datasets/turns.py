@@ -40,19 +40,19 @@ def ours(tokenizer) -> str:
     return TURNS.replace("SPEAKER", "")
 
 
-def teach(tokenizer) -> None:
-    """Gives a tokenizer without a chat template ours. What closes an answer in another's becomes its end token.
+def teach(tokenizer, template: str | None = None) -> None:
+    """Gives a tokenizer a chat template: the one given, else its own, else ours.
 
-    Raises UserError where a template closes it with no special token: an answer would not end.
+    What closes an answer in another than ours becomes its end token. Raises UserError where a template closes it with
+    no special token: an answer would not end.
     """
-    if not tokenizer.chat_template:
-        tokenizer.chat_template = ours(tokenizer)
+    tokenizer.chat_template = template or tokenizer.chat_template or ours(tokenizer)
     *_, answer = _rendered(_SHORTEST, tokenizer)
     if _is_ours(tokenizer):
         return
     closing = special_tokens(tokenizer).search(answer[-1].text)
     if closing is None:
-        raise UserError("the tokenizer's chat template ends no answer with a special token: give another tokenizer")
+        raise UserError("the chat template ends no answer with a special token: give another, or add such a token")
     if closing[0] != tokenizer.eos_token:
         tokenizer.eos_token = closing[0]
 
@@ -165,9 +165,9 @@ def _render(messages: list[dict[str, str]], tokenizer, before: str, **options: b
     try:
         text = tokenizer.apply_chat_template(messages, tokenize=False, **options)
     except Exception as error:  # a template is a program of somebody's
-        raise UserError(f"the tokenizer's chat template cannot render it: {error}") from None
+        raise UserError(f"the chat template cannot render it: {error}") from None
     if not text.startswith(before):
-        raise UserError(f"the tokenizer's chat template changes what was said before turn {len(messages)}")
+        raise UserError(f"the chat template changes what was said before turn {len(messages)}")
     return text
 
 

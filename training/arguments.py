@@ -25,7 +25,17 @@ TUNINGS = ("lora", "full")
 MOST_EPOCHS = 1_000_000  # of any data: more is a slip, and beyond what steps can be counted in
 MOST = 10**15  # of anything that is counted: shares of it are exact in a float
 # what may differ when a run is taken up again: how long it is, how often it saves, and where things lie
-RESUMABLE = {"epochs", "max_steps", "patience", "save_every", "data", "data_dir", "output_dir", "device"}
+RESUMABLE = {
+    "epochs",
+    "max_steps",
+    "patience",
+    "save_every",
+    "data",
+    "data_dir",
+    "chat_template",
+    "output_dir",
+    "device",
+}
 
 
 def count(default: int | None, help: str, at_least: int = 1) -> Any:
@@ -45,6 +55,11 @@ class TrainingArguments:
     labels: list[str] | None = option(None, "a classifier's classes, in order; else those of your data")
     validation_share: float | None = option(
         None, "set apart of your own data where they have no validation file; else 0.1", above=0, below=1
+    )
+    chat_template: str | None = option(
+        None,
+        "what opens and closes a chat's turns, in Jinja; else as the tokenizer says, else ours",
+        metavar="FILE",
     )
     output_dir: str | None = option(None, "the run's folder; else runs/<task>-<model>-<tuning>")
     tuning: str = option("lora", "train an adapter, or every weight", choices=TUNINGS)

@@ -1,6 +1,7 @@
 """From arguments to what a run needs: data, tokenizer and configuration, checked before Jittor is imported."""
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,6 +99,8 @@ def read_base(arguments: TrainingArguments, task: Task) -> tuple[ModelSource, tu
     Raises UserError for what is missing or damaged, the weights' files included, whose tensors are not read yet.
     """
     errors = ErrorCollector()
+    with errors.collect():
+        template = tasks.chat_template(task, arguments.chat_template)
     directory = locate(arguments.model)
     with errors.collect():
         base = open_model(directory)
@@ -113,7 +116,8 @@ def read_base(arguments: TrainingArguments, task: Task) -> tuple[ModelSource, tu
     source = of_base(base, tokenizer)
     if task.kind.generates and SCORE in base.tensors:
         raise UserError(f"{directory} is a classifier: {task.name} needs a language model; give one")
-    return source.with_labels(task.labels).for_training(arguments.added_tokens or (), task.teach)
+    teach = task.teach and functools.partial(task.teach, template=template)
+    return source.with_labels(task.labels).for_training(arguments.added_tokens or (), teach)
 
 
 def read_split(task: Task, split: str, path: Path | None, limit: int | None = None) -> Dataset:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import ParameterError, UserError
+from datasets.read import read_text
 from datasets.task import Task
 from datasets.tasks import dailydialog, dolly, emotion, imdb, rte, squad, text
 from datasets.tasks.own import tasks as own
@@ -56,6 +57,15 @@ def data_path(task: Task, folder: str | None, file: str | None) -> Path | None:
         wrong = "is a folder: give it with {data_dir}" if path.is_dir() else "is no file: give one of {task} data"
         raise ParameterError("{data} {path} " + wrong, path=path, task=task.name)
     return path
+
+
+def chat_template(task: Task, path: str | None) -> str | None:
+    """The template that a file holds, None where none is given. Raises UserError where the task has no use for one."""
+    if path is None:
+        return None
+    if task.teach is None:
+        raise ParameterError("{chat_template} is for conversations, {task} chat: leave it out of {0}", task.name)
+    return read_text(Path(path)).strip() or None
 
 
 def data_dir(task: Task, value: str | None) -> Path | None:

@@ -13,7 +13,7 @@ from training.arguments import resolve
 from training.setup import read_inputs
 
 SAMPLES = ROOT / "datasets" / "samples" / "own"
-FEELINGS = str(SAMPLES / "feelings.csv")
+CHATS, FEELINGS = str(SAMPLES / "chats.jsonl"), str(SAMPLES / "feelings.csv")
 # the task, its file, what else is typed, and what the report says of the file
 SHAPES = {
     "chat": ("chats.jsonl", (), "chats.jsonl is read as messages"),
@@ -118,6 +118,8 @@ def test_the_runs_chat_template_makes_the_ids_that_it_was_trained_on(runs):
         ({"data": FEELINGS}, "of your own data, name what they are: --task chat, instruct, complete or classify"),
         ({"task": "chat", "data": str(SAMPLES)}, "is a folder: give it with --data-dir"),
         ({"task": "classify", "data": "no.csv"}, "--data no.csv is no file"),
+        ({"task": "classify", "data": FEELINGS, "chat_template": "a.jinja"}, "--chat-template is for conversations"),
+        ({"task": "chat", "data": CHATS, "chat_template": "no.jinja"}, "cannot read no.jinja: No such file"),
         ({"task": "chat", "data": "a", "data_dir": "b"}, "--data and --data-dir exclude each other"),
         (
             {"task": "classify", "data": FEELINGS, "columns": ["tixt=a"]},
@@ -129,3 +131,22 @@ def test_a_mistake_is_told_in_the_options_that_were_typed(typed, words):
     with pytest.raises(UserError) as caught:
         read_inputs(resolve(typed), say=lambda text: None)
     assert words in caught.value.with_names(option_name)
+
+
+def test_a_template_of_ones_own_is_the_runs_and_its_end_ends_an_answer(tmp_path):
+    template = tmp_path / "chatml.jinja"
+    template.write_text(
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}\n",
+        encoding="utf-8",
+    )
+    typed = {"task": "chat", "data": CHATS, "added_tokens": ["<|im_start|>", "<|im_end|>"]}
+    said = []
+    inputs = read_inputs(resolve(typed | {"chat_template": str(template)}), say=said.append)
+    tokenizer = inputs.source.tokenizer
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert tokenizer.eos_token_id == end and end in inputs.source.ends() and end in inputs.sample.end_ids
+    assert "\n  | <|im_start|>assistant\n  | «So soon? You only just arrived.<|im_end|>\n  | »" in said[-1]
+    messages = [{"role": "user", "content": "Hi"}]
+    opened = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert opened == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 
 from common.errors import UserError
 from datasets import tasks
@@ -59,6 +60,15 @@ def test_a_folder_has_a_file_a_split_and_validation_has_many_names(tmp_path, nam
     task = task_of("complete")
     assert [len(task.load(split, tmp_path)) for split in ("train", "validation", "test")] == [3, 1, 2]
     assert task.measured_on(tmp_path) == "test"
+
+
+@pytest.mark.parametrize("place", ["", "data/"])
+def test_a_copy_of_a_hubs_repository_is_such_a_folder(tmp_path, place):
+    (tmp_path / place).mkdir(exist_ok=True)
+    for split, numbers in (("train", range(4)), ("validation", [5]), ("test", [6, 7])):
+        tiny.write_records(tmp_path / f"{place}{split}-00000-of-00001.parquet", pairs(numbers))
+    task = task_of("complete")
+    assert [len(task.load(split, tmp_path)) for split in ("train", "validation", "test")] == [4, 1, 2]
 
 
 def test_without_a_validation_file_a_share_is_set_apart_and_nothing_stands_on_both_sides(tmp_path, rng):

@@ -114,7 +114,7 @@ def test_a_conversation_that_a_template_refuses_is_dropped_with_the_templates_wo
     said = [conversation(turns(rng, system=True), "a:1"), conversation(turns(rng), "a:2")]
     encoded = conversations(said, tokenizer, 500)
     assert encoded.kept == [1]
-    assert encoded.dropped == ["a:1: the tokenizer's chat template cannot render it: no system"]
+    assert encoded.dropped == ["a:1: the chat template cannot render it: no system"]
 
 
 def test_a_template_that_changes_earlier_turns_is_refused(rng):
@@ -134,10 +134,14 @@ def test_what_closes_an_answer_becomes_the_end_token_which_must_be_a_special_one
         teach(tokenizer_of(ALPACA.replace("{{ eos_token }}", "")))
 
 
-def test_a_tokenizer_without_a_template_is_taught_ours(tmp_path):
+def test_a_tokenizer_is_taught_the_template_that_is_given_else_its_own_else_ours(tmp_path):
     tokenizer = byte_tokenizer(tmp_path)
     teach(tokenizer)
     assert (tokenizer.chat_template, tokenizer.eos_token) == (ours(tokenizer), "<|endoftext|>")
+    teach(tokenizer, ALPACA)
+    assert tokenizer.chat_template == ALPACA
+    teach(tokenizer)
+    assert tokenizer.chat_template == ALPACA
 
 
 def test_without_a_template_it_is_ours(tmp_path, rng):

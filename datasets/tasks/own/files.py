@@ -34,7 +34,8 @@ def split_files(path: Path) -> dict[str, Path]:
         return {"train": path}
     found = {}
     for split, names in NAMES.items():
-        files = [path / name for name in records.files(*names) if (path / name).is_file()]
+        hub = [f"{folder}{name}-00000-of-00001.parquet" for folder in ("", "data/") for name in names]
+        files = [path / name for name in (*records.files(*names), *hub) if (path / name).is_file()]
         if len(files) > 1:
             raise UserError(f"{files[0]} and {files[1].name} are both {split} data: keep one of them")
         if files:
