@@ -3,6 +3,7 @@
 python -m lora merge --adapter runs/mine --output merged          # one folder for transformers
 python -m lora inspect --adapter runs/mine                        # what is in it, and how far it moved the weights
 python -m lora combine --adapter runs/a runs/b --weights 0.7 0.3 --output both    # a weighted sum, exactly
+python -m lora convert --adapter runs/pissa --output plain        # PiSSA or OLoRA as a plain adapter
 """
 
 import argparse
@@ -20,7 +21,7 @@ from common.options import option_name
 def parse() -> argparse.Namespace:
     """The command, as `command`, and its options."""
     parser = Parser(prog="python -m lora", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="merge | inspect | combine")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="merge | inspect | combine | convert")
     model_help = "the base model, instead of the one that the adapter names"
     ignore = {"action": "store_true", "help": "go on where the base is another than the adapter was trained on"}
 
@@ -44,6 +45,12 @@ def parse() -> argparse.Namespace:
     combine.add_argument("--weights", type=float, nargs="+", required=True, metavar="W", help="one for each adapter")
     combine.add_argument("--ignore-base", **ignore)
     combine.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="new, or empty")
+
+    convert = commands.add_parser("convert", help="write an adapter that began as PiSSA or OLoRA as a plain one")
+    convert.add_argument("--adapter", type=Path, required=True, metavar="FOLDER")
+    convert.add_argument("--model", metavar="BASE", help=model_help)
+    convert.add_argument("--ignore-base", **ignore)
+    convert.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="new, or empty")
     return parser.parse_args()
 
 
@@ -88,13 +95,9 @@ def inspect(arguments: argparse.Namespace) -> None:
 
 def combine(arguments: argparse.Namespace) -> None:
     """Writes the weighted sum of adapters. Raises UserError where they do not go together."""
-    import yaml
-
-    from common.files import write_text
     from lora import combination
     from lora.files import read_adapter, write_adapter
     from lora.merging import check_empty
-    from lora.source import ARGUMENTS
 
     names = [str(folder) for folder in arguments.adapter]
     if len(set(names)) < len(names):
@@ -108,9 +111,26 @@ def combine(arguments: argparse.Namespace) -> None:
     if together.config.base_model_name_or_path is None:
         print("note: the adapters name no common base model; give it with --model", file=sys.stderr)
     write_adapter(arguments.output, together.config, together.tensors, together.base)
-    if common.get("task"):
-        write_text(arguments.output / ARGUMENTS, yaml.safe_dump(common, sort_keys=False, allow_unicode=True))
+    write_arguments(arguments.output, common)
     print(f"{arguments.output}: {len(names)} adapters as one of rank {together.config.r}")
+
+
+def convert(arguments: argparse.Namespace) -> None:
+    """Writes the plain adapter, and of a run what its folder says besides. Raises UserError for another adapter."""
+    from gpt2_jittor.checkpoint.tokenizer import save_tokenizer
+    from lora.convert import to_plain
+    from lora.files import write_adapter
+    from lora.merging import check_empty
+    from lora.source import find
+
+    check_empty(arguments.output)
+    source = find(arguments.model, arguments.adapter, arguments.ignore_base)
+    plain = to_plain(source.adapter, source.directory)
+    write_adapter(arguments.output, plain.config, plain.tensors, plain.base)
+    if plain.config.trainable_token_indices:
+        save_tokenizer(source.tokenizer, arguments.output)
+    write_arguments(arguments.output, common_arguments([arguments.adapter]))
+    print(f"{arguments.output}: {arguments.adapter} as a plain adapter of rank {plain.config.r}")
 
 
 def common_arguments(folders: list[Path]) -> dict[str, Any]:
@@ -123,10 +143,21 @@ def common_arguments(folders: list[Path]) -> dict[str, Any]:
     return common
 
 
+def write_arguments(folder: Path, values: dict[str, Any]) -> None:
+    """Writes what runs agree on as a run's arguments, where it says what they were trained on."""
+    import yaml
+
+    from common.files import write_text
+    from lora.source import ARGUMENTS
+
+    if values.get("task"):
+        write_text(folder / ARGUMENTS, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+
+
 def main() -> None:
     """Runs the command that was typed."""
     arguments = parse()
-    {"merge": merge, "inspect": inspect, "combine": combine}[arguments.command](arguments)
+    {"merge": merge, "inspect": inspect, "combine": combine, "convert": convert}[arguments.command](arguments)
 
 
 if __name__ == "__main__":

@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
+from gpt2_jittor.checkpoint.stored import EMBEDDING
 from gpt2_jittor.checkpoint.weights import differences
 from gpt2_jittor.model.layers import TiedHead
 from gpt2_jittor.model.pretrained import GPT2PreTrained
 from lora.attach import adapter_names, attach, detach, is_merged, mark_trainable, matrix_shapes
 from lora.config import LoraConfig
 from lora.files import Adapter, check_base, read_adapter, write_adapter
-from lora.keys import PREFIX, is_matrix
+from lora.keys import B_BIAS, PREFIX, is_matrix
 
 
 def save_adapter(model: GPT2PreTrained, directory: str | Path) -> None:
@@ -82,14 +83,20 @@ def check_vocabulary(model: GPT2PreTrained, adapter: Adapter, source: str | Path
     # where the embedding itself was trained, PEFT has taken it apart from the head
     tied = isinstance(head, TiedHead) and not adapter.config.saves("transformer.wte")
     stored = adapter.embeddings.get("lm_head.weight")
-    if tied and stored is not None and not np.array_equal(stored, adapter.embeddings.get("transformer.wte.weight")):
+    if tied and stored is not None and not np.array_equal(stored, _embedding(model, adapter)):
         raise UserError(f"{source}: the adapter's model has a head of its own, this one's is its token embedding")
+
+
+def _embedding(model: GPT2PreTrained, adapter: Adapter) -> np.ndarray:
+    """The token embedding that the adapter was trained with: its file's, else the model's."""
+    stored = adapter.embeddings.get(EMBEDDING)
+    return model.parameter(EMBEDDING).numpy() if stored is None else stored
 
 
 def check_matrices(model: GPT2PreTrained, adapter: Adapter, source: str | Path) -> None:
     """Raises UserError where a plain model would get other matrices than the adapter's file holds: none is made yet."""
     expected = {f"{PREFIX}{name}": shape for name, shape in matrix_shapes(model, adapter.config).items()}
-    found = {key: tensor.shape for key, tensor in adapter.tensors.items() if is_matrix(key)}
+    found = {key: tensor.shape for key, tensor in adapter.tensors.items() if is_matrix(key) or key.endswith(B_BIAS)}
     _refuse(source, differences(expected, found))
 
 

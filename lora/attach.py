@@ -3,26 +3,32 @@
 import numpy as np
 
 from common.errors import UserError
-from gpt2_jittor.model.layers import Conv1D, Embedding, Head, Layer, LayerNorm, TiedHead
+from gpt2_jittor.model.layers import Conv1D, Embedding, Head, Layer, LayerNorm, TiedHead, is_tied
 from gpt2_jittor.model.pretrained import GPT2PreTrained
 from gpt2_jittor.runtime.backend import jt
-from lora.config import CLASSIFIERS, PROJECTIONS, LoraConfig, is_called
-from lora.keys import A, B
-from lora.layers import AdapterLayer, LoraLinear
+from lora.config import CLASSIFIERS, LoraConfig
+from lora.embedding import LoraEmbedding
+from lora.head import LoraHead
+from lora.layers import AdapterLayer, LoraLayer
+from lora.linear import LoraLinear
+from lora.matching import EMBEDDINGS, PROJECTIONS, is_called
 from lora.tokens import TrainedTokens
 
-EMBEDDING = "transformer.wte"
+EMBEDDING, HEAD = "transformer.wte", "lm_head"
+KINDS = {Conv1D: LoraLinear, Embedding: LoraEmbedding, Head: LoraHead, TiedHead: LoraHead}
 
 
 def inject(model: GPT2PreTrained, config: LoraConfig, seed: int = 0) -> GPT2PreTrained:
-    """Wraps the projections that `config` targets and freezes everything that it does not train.
+    """Wraps the layers that `config` targets and freezes everything that it does not train.
 
-    Returns the same model, changed. Raises UserError where a name matches nothing, where a target is no projection,
-    where r is larger than the model is wide, where a token is not in the vocabulary, or where LoRA is there already.
+    Returns the same model, changed. Raises UserError where a name matches nothing, where a target cannot have LoRA,
+    where a rank is larger than the model is wide, where a token is not in the vocabulary, or where LoRA is there
+    already.
     """
     _check_plain(model)
-    if config.r > model.config.n_embd:
-        raise UserError(f"r {config.r} is larger than the model's width, {model.config.n_embd}: lower it")
+    for rank in (config.r, *config.rank_pattern.values()):
+        if rank > model.config.n_embd:
+            raise UserError(f"r {rank} is larger than the model's width, {model.config.n_embd}: lower it")
     _check_names(model, config)
     attach(model, config, seed)
     return model
@@ -39,22 +45,24 @@ def attach(model: GPT2PreTrained, config: LoraConfig, seed: int = 0) -> dict:
     targets = _targets(model, config)
     saved = _saved(model, config)
     _check_tokens(model, config)
-    embedding, head = model.transformer.wte, getattr(model, "lm_head", None)
-    originals = {"lm_head": head} if isinstance(head, TiedHead) else {}
-    originals |= dict(targets) | dict(saved)
+    embedding, head = model.transformer.wte, getattr(model, HEAD, None)
+    originals = {HEAD: head} if isinstance(head, TiedHead) else {}
+    originals |= targets | saved
+    wrapped = dict(targets)
+    if EMBEDDING in saved and is_tied(head, embedding):
+        # the head stays with the original embedding, as in PEFT
+        model.lm_head = Head.sharing(embedding.weight)
+        wrapped = {path: model.lm_head if path == HEAD else module for path, module in targets.items()}
     generator = np.random.default_rng(seed)
-    for path, module in targets:
-        replace(model, path, LoraLinear.from_base(module, config.for_path(path), generator, config.init_lora_weights))
-    for path, module in saved:
-        if module is embedding and isinstance(head, TiedHead):
-            # the head stays with the original embedding, as in PEFT
-            model.lm_head = Head.sharing(module.weight)
-        replace(model, path, copy_of(module))
+    layers = {path: _wrap(module, config, path, generator) for path, module in wrapped.items()}
+    layers |= {path: copy_of(module) for path, module in saved.items()}
     if config.trainable_token_indices:
         originals[EMBEDDING] = embedding
-        model.transformer.wte = TrainedTokens.from_base(embedding, config.trainable_token_indices)
-        if isinstance(head, TiedHead):
-            model.lm_head = TiedHead(model.transformer.wte)
+        layers[EMBEDDING] = TrainedTokens.from_base(embedding, config.trainable_token_indices)
+        if is_tied(head, embedding):
+            layers[HEAD] = TiedHead(layers[EMBEDDING])
+    for path, layer in layers.items():
+        replace(model, path, layer)
     model.adapter_config = config
     mark_trainable(model)
     model._set_training(model.is_training())  # the new modules too
@@ -64,10 +72,14 @@ def attach(model: GPT2PreTrained, config: LoraConfig, seed: int = 0) -> dict:
 def matrix_shapes(model: GPT2PreTrained, config: LoraConfig) -> dict[str, tuple[int, int]]:
     """The matrices that `config` would give a plain model, by their names: A [r, in], B [out, r]. Makes none."""
     shapes = {}
-    for path, module in _targets(model, config):
-        (inputs, outputs), rank = module.shape, config.for_path(path).rank
-        shapes |= {f"{path}{A}": (rank, inputs), f"{path}{B}": (outputs, rank)}
+    for path, module in _targets(model, config).items():
+        own = KINDS[type(module)].shapes(module, config.for_path(path))
+        shapes |= {f"{path}.{name}": shape for name, shape in own.items()}
     return shapes
+
+
+def _wrap(module: Layer, config: LoraConfig, path: str, generator: np.random.Generator) -> LoraLayer:
+    return KINDS[type(module)].from_base(module, config.for_path(path), generator)
 
 
 def detach(model: GPT2PreTrained, originals: dict) -> None:
@@ -106,7 +118,7 @@ def adapter_names(model: GPT2PreTrained) -> list[str]:
 
 
 def _trains_bias(config: LoraConfig, layer: Layer) -> bool:
-    return config.bias == "all" or (config.bias == "lora_only" and isinstance(layer, LoraLinear))
+    return config.bias == "all" or (config.bias == "lora_only" and isinstance(layer, LoraLayer))
 
 
 def trainable(model: GPT2PreTrained) -> list[tuple]:
@@ -123,7 +135,8 @@ def count(model: GPT2PreTrained) -> tuple[int, int]:
 def merge(model: GPT2PreTrained) -> None:
     """Adds what every adapter layer adds to its base's weight, in float32: the same outputs for a plain model's cost.
 
-    Trained tokens' rows are written over the embedding's. Raises UserError where the weights have 16 bits: the sum
+    Trained tokens' rows are written over the embedding's. A head and an embedding that were one are two from then on,
+    where one of them had LoRA. Raises UserError where the weights have 16 bits: the sum
     would be rounded to them.
     """
     model.check_full("merge the adapter")
@@ -182,33 +195,35 @@ def _check_names(model: GPT2PreTrained, config: LoraConfig) -> None:
         if config.names_target(path):
             if config.saves(path):
                 raise UserError(f"modules_to_save: {path} is a LoRA target too; name it once")
-            _check_projection(path, module)
-    config.check_targets([path for path, module in modules.items() if isinstance(module, Conv1D)])
+            _check_target(path, module, config)
+    config.check_targets([path for path, module in modules.items() if type(module) in KINDS])
 
 
-def _targets(model: GPT2PreTrained, config: LoraConfig) -> list[tuple]:
-    named = [(path, module) for path, module in model.named_modules() if path and config.targets(path)]
-    for path, module in named:
-        _check_projection(path, module)
+def _targets(model: GPT2PreTrained, config: LoraConfig) -> dict[str, Layer]:
+    named = {path: module for path, module in model.named_modules() if path and config.targets(path)}
+    for path, module in named.items():
+        _check_target(path, module, config)
     if not named:
         config.check_targets([path for path, _ in model.named_modules()])
         raise UserError("target_modules: modules_to_save names all that it matches; nothing is left for LoRA")
     return named
 
 
-def _check_projection(path: str, module) -> None:
-    if isinstance(module, TiedHead | Head | Embedding):
-        raise UserError(f"target_modules matches {path}: LoRA on it is not supported here yet; merge it in PEFT first")
-    if not isinstance(module, Conv1D):
-        raise UserError(f"target_modules matches {path}, which is no projection; use {', '.join(PROJECTIONS)}")
+def _check_target(path: str, module, config: LoraConfig) -> None:
+    if type(module) not in KINDS or path == "score":
+        others = f"{', '.join((*PROJECTIONS, *EMBEDDINGS))} or {HEAD}"
+        raise UserError(f"target_modules matches {path}, which is no projection; use {others}")
+    config.check_layer(path)
+    if config.trainable_token_indices and (path == EMBEDDING or isinstance(module, TiedHead)):
+        raise UserError(f"trainable_token_indices trains rows of what has LoRA, {path}: use one of the two")
 
 
-def _saved(model: GPT2PreTrained, config: LoraConfig) -> list[tuple]:
-    named = [(path, module) for path, module in model.named_modules() if path and config.saves(path)]
-    if config.task_type == "SEQ_CLS" and not any(is_called(path, CLASSIFIERS) for path, _ in named):
+def _saved(model: GPT2PreTrained, config: LoraConfig) -> dict[str, Layer]:
+    named = {path: module for path, module in model.named_modules() if path and config.saves(path)}
+    if config.task_type == "SEQ_CLS" and not any(is_called(path, CLASSIFIERS) for path in named):
         raise UserError("task_type SEQ_CLS: this model has no classifier's head; use GPT2ForSequenceClassification")
     whole = (TiedHead, Head, Embedding, LayerNorm, Conv1D)
-    for path, module in named:
+    for path, module in named.items():
         if not isinstance(module, whole) or config.targets(path):
             raise UserError(f"modules_to_save: {path} cannot be saved whole; name a layer that is no LoRA target")
     return named

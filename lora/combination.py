@@ -2,7 +2,7 @@
 
     Σ wᵢ sᵢ Bᵢ Aᵢ  =  [B₁ B₂ …] · [w₁ s₁ A₁ ; w₂ s₂ A₂ ; …]        (PEFT's combination_type "cat")
 
-A projection that only some of them target has zeros in the other rows. Nothing here needs Jittor.
+An adapter takes as many rows everywhere as it needs where it needs most; the rest are zeros. Nothing here needs Jittor.
 """
 
 import dataclasses
@@ -15,7 +15,8 @@ import numpy as np
 from common.errors import ParameterError, UserError
 from gpt2_jittor.checkpoint.fingerprint import disagreement
 from lora.files import Adapter
-from lora.keys import PREFIX, A, is_matrix, layer_of
+from lora.keys import PREFIX, is_a, is_matrix, layer_of
+from lora.problems import changes_base
 
 
 def combine(adapters: Mapping[str, Adapter], weights: Mapping[str, float], ignore_base: bool = False) -> Adapter:
@@ -26,17 +27,19 @@ def combine(adapters: Mapping[str, Adapter], weights: Mapping[str, float], ignor
     """
     _check(adapters, weights, ignore_base)
     parts = [(adapters[name], weight) for name, weight in weights.items()]
-    rank = sum(adapter.config.r for adapter, _ in parts)
+    ranks = [max(adapter.config.for_path(path).rank for path in paths(adapter)) for adapter, _ in parts]
+    rank = sum(ranks)
     tensors: dict[str, np.ndarray] = {}
     start = 0
-    for adapter, weight in parts:
-        end = start + adapter.config.r
+    for (adapter, weight), rows in zip(parts, ranks, strict=True):
         for key, values in adapter.tensors.items():
             if not is_matrix(key) or values.ndim != 2:
                 raise UserError(f"{key} {list(values.shape)} is no matrix of LoRA's: this adapter cannot be combined")
-            if key.endswith(A):
+            given = adapter.config.for_path(layer_of(key))
+            end = start + given.rank
+            if is_a(key):
                 whole = tensors.setdefault(key, np.zeros((rank, values.shape[1]), np.float32))
-                place, scale = whole[start:end], weight * adapter.config.for_path(layer_of(key)).scaling
+                place, scale = whole[start:end], weight * given.scaling
             else:
                 whole = tensors.setdefault(key, np.zeros((values.shape[0], rank), np.float32))
                 place, scale = whole[:, start:end], 1.0
@@ -46,7 +49,7 @@ def combine(adapters: Mapping[str, Adapter], weights: Mapping[str, float], ignor
                 place[:] = values * np.float32(scale)
             if not np.isfinite(place).all():
                 raise UserError(f"{key} times {weight:g} is beyond float32: give smaller weights")
-        start = end
+        start += rows
     # α = r: the scaling of B A is 1, since each adapter's own is in its A
     bases = {adapter.config.base_model_name_or_path for adapter, _ in parts}
     config = dataclasses.replace(
@@ -56,6 +59,9 @@ def combine(adapters: Mapping[str, Adapter], weights: Mapping[str, float], ignor
         use_rslora=False,
         modules_to_save=None,
         target_modules=_targets(parts),
+        **dict.fromkeys(("exclude_modules", "layers_to_transform", "layers_pattern")),
+        rank_pattern={},
+        alpha_pattern={},
         base_model_name_or_path=bases.pop() if len(bases) == 1 else None,
     )
     return Adapter(config, tensors, base=next((adapter.base for adapter, _ in parts if adapter.base), None))
@@ -95,17 +101,23 @@ def _more(adapter: Adapter):
     yield "whole layers (modules_to_save)", config.task_type == "SEQ_CLS" or any(map(config.saves, layers))
     yield "tokens (trainable_token_indices)", config.trainable_token_indices
     yield f"biases ({config.bias})", config.bias != "none"
+    yield "magnitudes (use_dora)", config.use_dora
+    yield "B's biases (lora_bias)", config.lora_bias
+    start = config.init_lora_weights
+    yield f"the base's weights ({start}; `python -m lora convert` makes a plain adapter of it)", changes_base(start)
     yield "embeddings (a resized vocabulary)", adapter.embeddings
 
 
 def _targets(parts: list[tuple[Adapter, float]]) -> list[str]:
-    """Names that match what any part targets: all names of all of them, or whole paths where one has an expression."""
-    named = [adapter.config.target_modules for adapter, _ in parts]
-    if any(isinstance(names, str) for names in named):
+    """Names that match what any part targets: all names of all of them, or whole paths where one is more choosy."""
+    configs = [adapter.config for adapter, _ in parts]
+    named = [config.target_modules for config in configs]
+    chosen = any(config.exclude_modules or config.layers_to_transform is not None for config in configs)
+    if chosen or any(isinstance(names, str) for names in named):
         return sorted({path for adapter, _ in parts for path in paths(adapter)})
     return sorted({name for names in named for name in names})
 
 
 def paths(adapter: Adapter) -> list[str]:
-    """The projections that the adapter's matrices stand beside, by their dotted paths."""
-    return [layer_of(key) for key in adapter.tensors if key.endswith(A)]
+    """The layers that the adapter's matrices stand beside, by their dotted paths."""
+    return [layer_of(key) for key in adapter.tensors if is_a(key)]

@@ -8,28 +8,28 @@ import numpy as np
 from common.errors import ParameterError, UserError
 from common.files import write_json
 from gpt2_jittor.checkpoint.fingerprint import Base
-from gpt2_jittor.checkpoint.stored import EMBEDDING, SCORE, StoredModel
+from gpt2_jittor.checkpoint.stored import EMBEDDING, HEAD, SCORE, StoredModel
 from gpt2_jittor.checkpoint.weights import in_float32, open_file
 from gpt2_jittor.checkpoint.write import write_safetensors
-from lora.config import LARGEST_FLOAT, LoraConfig
+from lora.config import LoraConfig
 from lora.keys import (
     PREFIX,
     REPLACED,
     ROWS,
     TIED_ROWS,
     TRAINED,
-    A,
-    B,
     embedding_of,
+    is_a,
     is_matrix,
     layer_of,
+    other_of,
     todays_keys,
 )
+from lora.problems import LARGEST_FLOAT
 
 WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
 ARCHIVE = "adapter_model.bin"  # what PEFT wrote by default until 0.6, and still reads where there is no other
 BASE = "base_fingerprint"  # in the weights' metadata, which PEFT leaves alone
-BESIDE_PROJECTIONS = ("lm_head", "score", "transformer.wte", "transformer.wpe")  # where PEFT has LoRA as well
 
 
 @dataclass
@@ -54,9 +54,9 @@ class Adapter:
     def rows_needed(self) -> int:
         """The vocabulary's entries that this adapter speaks of: those of its embedding, or up to its last token."""
         # of a resized vocabulary, or named in modules_to_save
-        whole = self.embeddings.get(EMBEDDING, self.tensors.get(PREFIX + EMBEDDING))
-        if whole is not None:
-            return len(whole)
+        for whole in (self.embeddings.get(EMBEDDING), self.tensors.get(PREFIX + EMBEDDING), self.embeddings.get(HEAD)):
+            if whole is not None:
+                return len(whole)
         return max(self.config.trainable_token_indices or (-1,)) + 1
 
 
@@ -129,27 +129,23 @@ def write_adapter(
 def _check_matrices(views: dict[str, np.ndarray], config: LoraConfig, path: Path) -> None:
     """Raises UserError where the stored matrices are not those that `config` speaks of: before any is made of r."""
     for key, view in views.items():
-        layer = layer_of(key)
-        if layer in BESIDE_PROJECTIONS:
-            raise UserError(f"{path.parent}: LoRA on {layer} is not supported here yet; merge it in PEFT first")
         if not is_matrix(key):
             continue
-        other = key.removesuffix(A) + B if key.endswith(A) else key.removesuffix(B) + A
-        if view.ndim != 2 or other not in views:
+        if view.ndim != 2 or other_of(key) not in views:
             raise UserError(f"{path}: {key} {list(view.shape)} is not one of two matrices; get the adapter again")
-        rank, expected = view.shape[0 if key.endswith(A) else 1], config.for_path(layer).rank
+        rank, expected = view.shape[0 if is_a(key) else 1], config.for_path(layer_of(key)).rank
         if rank != expected:
             raise UserError(f"{path}: {key} has rank {rank}, {SETTINGS} says r {expected}; get the adapter again")
-    if not any(key.endswith(A) for key in views):
+    if not any(map(is_a, views)):
         raise UserError(f"{path} holds no matrices of LoRA; get the adapter again")
 
 
 def _check_range(adapter: Adapter, path: Path) -> None:
     """Raises UserError where α, A and B are so large that a change of the weights might not be a number."""
     for key, a in adapter.tensors.items():
-        if key.endswith(A) and a.size:
+        if is_a(key) and a.size:
             layer = layer_of(key)
-            b, given = adapter.tensors[key.removesuffix(A) + B], adapter.config.for_path(layer)
+            b, given = adapter.tensors[other_of(key)], adapter.config.for_path(layer)
             largest = given.scaling * given.rank * float(np.abs(a).max()) * float(np.abs(b).max())
             if largest > LARGEST_FLOAT:
                 alpha = f"{given.alpha:g}"

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from common.errors import UserError
+from gpt2_jittor.checkpoint.stored import EMBEDDING, HEAD
 from gpt2_jittor.checkpoint.weights import read_tensors
-from lora.combination import paths
 from lora.files import Adapter, read_adapter, weights_of
-from lora.keys import PREFIX, A, B, is_matrix
+from lora.keys import PREFIX, is_a, is_matrix, layer_of, other_of
+from lora.problems import changes_base
 
 
 def inspect(directory: Path, base: Path | None = None) -> dict[str, Any]:
@@ -32,9 +33,11 @@ def inspect(directory: Path, base: Path | None = None) -> dict[str, Any]:
         "r": config.r,
         "lora_alpha": config.lora_alpha,
         "scaling": config.scaling,
+        **{name: settings.get(name) for name in ("rank_pattern", "alpha_pattern", "use_dora", "lora_bias")},
+        "init_lora_weights": config.init_lora_weights if changes_base(config.init_lora_weights) else None,
         "lora_dropout": config.lora_dropout,
         "bias": config.bias,
-        "target_modules": settings["target_modules"],
+        **{name: settings.get(name) for name in ("target_modules", "exclude_modules", "layers_to_transform")},
         "modules_to_save": settings["modules_to_save"],
         "trained_tokens": settings.get("trainable_token_indices"),
         "whole_embeddings": sorted(adapter.embeddings),
@@ -52,7 +55,7 @@ def product_norm(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def describe(summary: dict[str, Any]) -> str:
-    """The summary for people: a line for each setting, then a table of the projections."""
+    """The summary for people: a line for each setting, then a table of the layers that have matrices."""
     lines = []
     for name, value in summary.items():
         if name in ("projections", "whole_tensors") or value in (None, []):
@@ -80,15 +83,15 @@ def describe(summary: dict[str, Any]) -> str:
 
 def _projections(adapter: Adapter, base: Path | None) -> list[dict[str, Any]]:
     rows = []
-    for path in sorted(paths(adapter), key=_by_layer):
-        a, b = (adapter.tensors.get(f"{PREFIX}{path}{kind}", np.zeros(0)) for kind in (A, B))
+    for key in sorted(filter(is_a, adapter.tensors), key=_by_layer):
+        path, a, b = layer_of(key), adapter.tensors[key], adapter.tensors.get(other_of(key), np.zeros(0))
         given = adapter.config.for_path(path)
         if a.ndim != 2 or b.ndim != 2 or not a.shape[0] == b.shape[1] == given.rank:
             raise UserError(f"{path}: the adapter's file does not hold two matrices of rank {given.rank}")
         change = given.scaling * product_norm(a, b)
         rows.append({"path": path, "A": _norm(a), "B": _norm(b), "change": change})
     if base is not None:
-        shapes = {f"{path}.weight": _shape(adapter, path) for path in paths(adapter)}
+        shapes = {f"{layer_of(key)}.weight": _shape(adapter, key) for key in adapter.tensors if is_a(key)}
         norms = _weights(base, shapes)
         for row in rows:
             row["weight"] = norms[f"{row['path']}.weight"]
@@ -105,9 +108,10 @@ def _whole(adapter: Adapter) -> list[dict[str, Any]]:
     ]
 
 
-def _shape(adapter: Adapter, path: str) -> tuple[int, int]:
-    """[in, out] of the projection that the matrices stand beside."""
-    return adapter.tensors[f"{PREFIX}{path}{A}"].shape[1], adapter.tensors[f"{PREFIX}{path}{B}"].shape[0]
+def _shape(adapter: Adapter, key: str) -> tuple[int, int]:
+    """The shape of the weight that A, with this key, and its B stand beside: [in, out], a head's [out, in]."""
+    inputs, outputs = adapter.tensors[key].shape[1], adapter.tensors[other_of(key)].shape[0]
+    return (outputs, inputs) if layer_of(key) == "lm_head" else (inputs, outputs)
 
 
 def _weights(base: Path, shapes: dict[str, tuple[int, int]]) -> dict[str, float]:
@@ -115,6 +119,8 @@ def _weights(base: Path, shapes: dict[str, tuple[int, int]]) -> dict[str, float]
     for name, array in read_tensors(base):
         if name in shapes and array.shape == shapes[name]:
             norms[name] = _norm(array)
+        elif name == EMBEDDING and array.shape == shapes.get(HEAD):  # which may be tied to it
+            norms.setdefault(HEAD, _norm(array))
     if missing := [name for name in shapes if name not in norms]:
         raise UserError(f"{base} is not this adapter's base: it has no {missing[0]} {list(shapes[missing[0]])}")
     return norms

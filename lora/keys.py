@@ -11,7 +11,9 @@ from pathlib import Path
 from common.errors import UserError
 
 PREFIX = "base_model.model."
-A, B = ".lora_A.weight", ".lora_B.weight"
+A, B, B_BIAS = ".lora_A.weight", ".lora_B.weight", ".lora_B.bias"
+EMBEDDING_A, EMBEDDING_B = ".lora_embedding_A", ".lora_embedding_B"
+_PAIRS = ((A, B), (EMBEDDING_A, EMBEDDING_B))
 ROWS = "transformer.wte.token_adapter.trainable_tokens_delta"
 TIED_ROWS = f"{PREFIX}lm_head.token_adapter.trainable_tokens_delta"
 _EMBEDDING = re.compile(r"(transformer\.wte|lm_head)(\.token_adapter)?(\.base_layer)?\.weight")
@@ -20,12 +22,28 @@ _EMBEDDING = re.compile(r"(transformer\.wte|lm_head)(\.token_adapter)?(\.base_la
 # trained, and the one that stood there before and that nothing uses any more
 TRAINED, REPLACED = ".modules_to_save.", ".original_module."
 
-_WITH_NAME = re.compile(r"(.+\.lora_[AB])\.[^.]+(\.weight)")  # a matrix's key in a model's own state_dict
+# keys in a model's own state_dict: with the adapter's name, and DoRA's magnitude with its module's parameter
+_WITH_NAME = re.compile(r"(.+\.lora_[AB])\.[^.]+(\.weight|\.bias)")
+_WITH_NAME_LAST = re.compile(r"(.+\.(?:lora_embedding_[AB]|lora_magnitude_vector))\.[^.]+(?:\.weight)?")
 
 
 def is_matrix(key: str) -> bool:
     """Whether a key, or a parameter's name, is that of a LoRA matrix, A or B."""
-    return key.endswith((A, B))
+    return any(key.endswith(pair) for pair in _PAIRS)
+
+
+def is_a(key: str) -> bool:
+    """Whether it is that of an A."""
+    return key.endswith(tuple(a for a, _ in _PAIRS))
+
+
+def other_of(key: str) -> str:
+    """The key of the B that belongs to an A, or the other way round."""
+    for a, b in _PAIRS:
+        for this, other in ((a, b), (b, a)):
+            if key.endswith(this):
+                return key.removesuffix(this) + other
+    raise ValueError(f"{key} is no matrix's")
 
 
 def layer_of(key: str) -> str | None:
@@ -55,6 +73,7 @@ def todays_keys(keys: Iterable[str], path: Path) -> dict[str, str]:
     wrapper = wrappers.pop() if len(wrappers) == 1 else ""
     wrapper = wrapper if wrapper.endswith(".") else ""
     renamed = {key: _WITH_NAME.sub(r"\1\2", key.removeprefix(wrapper)) for key in keys}
+    renamed = {key: _WITH_NAME_LAST.sub(r"\1", name) for key, name in renamed.items()}
     matrices = set(renamed.values())
     for key, name in renamed.items():
         layer = name.removesuffix(".bias")

@@ -1,19 +1,18 @@
-"""A projection with LoRA beside it (Hu et al. 2021):
+"""What all layers of an adapter answer, and what all of LoRA's have (Hu et al. 2021):
 
-    x [.., in] ──┬── base_layer [in, out] (frozen) ─────────────────────── + ── y [.., out]
-                 └── dropout ── lora_A [r, in] ── lora_B [out, r] ── · α/r ─┘
+    x [.., in] ──┬── base_layer [in, out] (frozen) ─────────── + ── · g [out] ── y [.., out]
+                 └── dropout ── A [r, in] ── B [out, r] ── · s ─┘
 
-B starts at zero, so an adapter that was never trained changes nothing.
+s is α/r. g is DoRA's, and 1 without it: m / ‖W + s (B A)ᵀ‖ for each column, with a trained magnitude m [out]
+(Liu et al. 2024). As in PEFT no gradient goes through the norm, the paper's section 4.3.
 """
-
-import math
 
 import numpy as np
 
-from gpt2_jittor.model.layers import Conv1D, Layer
-from gpt2_jittor.ops.lora_linear import lora_linear, low_rank
+from gpt2_jittor.model.layers import Layer
 from gpt2_jittor.runtime.backend import jt
 from lora.config import LayerSettings
+from lora.starts import initial_matrices
 
 
 class AdapterLayer(Layer):
@@ -62,76 +61,123 @@ class AdapterLayer(Layer):
         raise NotImplementedError
 
 
-class LoraMatrix(jt.nn.Module):
-    """One of the two small matrices, oriented as torch's Linear: [out, in]."""
+class LoraLayer(AdapterLayer):
+    """A layer with A [r, in] and B [out, r] beside its weight; how both are called is the subclass's.
 
-    def __init__(self, values: np.ndarray):
-        self.weight = jt.array(values.astype(np.float32))
+    Its weight is [in, out], unless `transposed`.
+    """
 
-
-class LoraLinear(AdapterLayer):
-    """A projection with two trained matrices, `lora_A` [r, in] and `lora_B` [out, r], beside it."""
+    names: tuple[str, str]  # of A and B below this layer
+    plain: type  # the class of the layer that a merged one is
+    transposed = False
 
     @classmethod
-    def from_base(
-        cls, base: Layer, given: LayerSettings, generator: np.random.Generator, init: bool | str = True
-    ) -> "LoraLinear":
-        """Wraps `base`, a projection, in whatever precision it is, with freshly drawn matrices (`initial_matrices`)."""
+    def from_base(cls, base: Layer, settings: LayerSettings, generator: np.random.Generator) -> "LoraLayer":
+        """Wraps `base` with matrices that begin as `settings.start` says (`lora/starts.py`)."""
         layer = cls(base)
-        layer.scaling, layer.dropout = given.scaling, given.dropout
-        a, b = initial_matrices(*base.shape, given.rank, generator, init)
-        layer.lora_A, layer.lora_B = LoraMatrix(a), LoraMatrix(b)
+        layer.scaling, layer.dropout = settings.scaling, settings.dropout
+        layer.keep_matrices(*layer.begin(settings, generator))
+        if settings.magnitude:
+            weight = layer.weight.numpy().astype(np.float64)
+            layer._squares = jt.array(np.square(weight).sum(1 if cls.transposed else 0).astype(np.float32))  # [out]
+            layer.lora_magnitude_vector = jt.array(layer.norms().numpy())
         return layer
 
-    def execute(self, x, activation=None):
-        """With z = activation(x): base_layer(z) + scaling · dropout(z) @ Aᵀ @ Bᵀ, x float32 [..., in] → [..., out].
+    @classmethod
+    def shapes(cls, base: Layer, settings: LayerSettings) -> dict[str, tuple[int, ...]]:
+        """What `from_base` would make, as A [r, in] and B [out, r] by their names below this layer. Makes nothing."""
+        inputs, outputs = cls.sides(base)
+        return dict(zip(cls.names, ((settings.rows, inputs), (outputs, settings.rows)), strict=True))
 
-        Dropout is on in training only. A merged layer costs what its base does.
-        """
-        base = self.base_layer
-        if self.merged:
-            return base(x, activation)
-        p = self.dropout if self.is_training() else 0.0
-        a, b = self.lora_A.weight, self.lora_B.weight
-        if isinstance(base, Conv1D):  # one operator for both
-            return lora_linear(x, base.weight, base.bias, a, b, self.scaling, p, activation)
-        z = x if activation is None else activation(x)
-        return base(z) + low_rank(z, a, b, self.scaling, p)
+    @classmethod
+    def sides(cls, base: Layer) -> tuple[int, int]:
+        """How many numbers go in and come out."""
+        sides = tuple(base.weight.shape)
+        return sides[::-1] if cls.transposed else sides
+
+    def begin(self, settings: LayerSettings, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """A and B at the start."""
+        return initial_matrices(*self.sides(self.base_layer), settings.rank, generator, settings.start)
+
+    def keep_matrices(self, a: np.ndarray, b: np.ndarray) -> None:
+        """Makes parameters of A [r, in] and B [out, r], under PEFT's names."""
+        raise NotImplementedError
+
+    def matrices(self) -> tuple:
+        """A [r, in] and B [out, r], as this computes with them."""
+        raise NotImplementedError
+
+    @property
+    def has_magnitude(self) -> bool:
+        """Whether this is DoRA's."""
+        return hasattr(self, "lora_magnitude_vector")
 
     def adapter_parameters(self) -> dict:
-        """The two matrices."""
-        return {"lora_A.weight": self.lora_A.weight, "lora_B.weight": self.lora_B.weight}
+        """The two matrices, and DoRA's magnitude."""
+        more = {"lora_magnitude_vector": self.lora_magnitude_vector} if self.has_magnitude else {}
+        return {name: self._at(name) for name in self.names} | more
+
+    def norms(self):
+        """‖W + s (B A)ᵀ‖ of each column, [out]: ‖w‖² + 2s b·(A w) + s² b (A Aᵀ) bᵀ, so that no sum W + … is formed."""
+        with jt.no_grad():
+            a, b = self.matrices()
+            weight = self.weight.float32()
+            seen = jt.nn.matmul_transpose(weight, a) if self.transposed else jt.matmul(a, weight).transpose()
+            cross = (b * seen).sum(1)  # [out]
+            own = (jt.matmul(b, jt.nn.matmul_transpose(a, a)) * b).sum(1)
+            return jt.sqrt(self._squares + 2 * self.scaling * cross + self.scaling**2 * own)
+
+    def factor(self):
+        """DoRA's g [out], None without it."""
+        return self.lora_magnitude_vector / self.norms() if self.has_magnitude else None
 
     def delta(self):
-        """What merging adds to the weight: scaling · (B A)ᵀ, [in, out] in float32."""
-        return jt.matmul(self.lora_A.weight.transpose(), self.lora_B.weight.transpose()) * self.scaling
+        """s · B A as it stands in the weight: [in, out], or [out, in] where that is `transposed`; float32."""
+        a, b = self.matrices()
+        product = jt.matmul(b, a) if self.transposed else jt.matmul(a.transpose(), b.transpose())
+        return product * self.scaling
+
+    def merged_weight(self):
+        """g · (W + s (B A)ᵀ), what merging makes of the weight. Keeps g, which cannot be found from it again."""
+        with jt.no_grad():
+            self._merged_factor = self._row(self.factor())
+            merged = self.weight + self.delta()
+            return merged if self._merged_factor is None else merged * self._merged_factor
+
+    def unmerged_weight(self):
+        """The weight before `merged_weight`, to rounding."""
+        with jt.no_grad():
+            weight = self.weight if self._merged_factor is None else self.weight / self._merged_factor
+            return weight - self.delta()
 
     def merge(self) -> None:
-        """Adds `delta` to the base's weight, in place, float32. Does nothing where it is merged already."""
+        """Puts a layer with `merged_weight` in the base's place: the base may be a head's too, which is to stay."""
         if not self.merged:
-            self._add(self.delta())
+            merged = self.plain.sharing(self.merged_weight().detach())
+            self._original, self.base_layer, self.merged = (self.base_layer,), merged, True
 
     def unmerge(self) -> None:
-        """Takes `delta` out again: the old weight, to rounding. Does nothing where it is not merged."""
+        """Puts the base back, exactly."""
         if self.merged:
-            self._add(-self.delta())
+            (self.base_layer,), self.merged = self._original, False
 
-    def _add(self, delta) -> None:
-        self.weight.assign((self.weight + delta).detach())
-        self.weight.stop_grad()
-        self.merged = not self.merged
+    def _row(self, factor):
+        """g so that it multiplies the weight."""
+        if factor is None:
+            return None
+        return factor.unsqueeze(1) if self.transposed else factor.unsqueeze(0)
+
+    def _at(self, name: str):
+        value = self
+        for part in name.split("."):
+            value = getattr(value, part)
+        return value
 
 
-def initial_matrices(inputs: int, outputs: int, rank: int, generator: np.random.Generator, init: bool | str):
-    """A [rank, in] and B [out, rank] as PEFT draws them. `init` is the configuration's `init_lora_weights`.
+class LoraMatrix(jt.nn.Module):
+    """One of the two small matrices, oriented as torch's Linear: [out, in], with a bias [out] where it has one."""
 
-    True: A by torch's kaiming_uniform(a=√5), that is U(±1/√fan_in), and B zeros. "gaussian": A is normal with
-    deviation 1/rank. False: B is drawn like A, so that the adapter acts at once.
-    """
-    if init == "gaussian":
-        a = generator.standard_normal((rank, inputs)) / rank
-    else:
-        a = generator.uniform(-1, 1, (rank, inputs)) / math.sqrt(inputs)
-    if init is False:
-        return a, generator.uniform(-1, 1, (outputs, rank)) / math.sqrt(rank)
-    return a, np.zeros((outputs, rank))
+    def __init__(self, values: np.ndarray, bias: bool = False):
+        self.weight = jt.array(values.astype(np.float32))
+        if bias:
+            self.bias = jt.zeros((len(values),))

@@ -67,11 +67,22 @@ class TrainingArguments:
     lora_alpha: float = option(16.0, "the adapter's product is scaled by alpha / r", above=0)
     lora_dropout: float = option(0.05, "dropout before the adapter", at_least=0, below=1)
     lora_targets: list[str] | None = option(
-        None, "projections to adapt: names, or one regular expression; else c_attn c_proj c_fc"
+        None,
+        "layers to adapt: names, or one regular expression; q, k and v are c_attn's parts; else c_attn c_proj c_fc",
     )
+    lora_exclude: list[str] | None = option(None, "of these, names that are left out")
+    lora_layers: list[int] | None = option(None, "blocks to adapt, by number from 0; else all")
+    lora_rank_pattern: list[str] | None = option(None, "other ranks by name, such as c_attn=16", metavar="NAME=R")
+    lora_alpha_pattern: list[str] | None = option(None, "other alphas by name", metavar="NAME=ALPHA")
     lora_bias: str = option("none", "biases to train besides", choices=("none", "all", "lora_only"))
     lora_modules_to_save: list[str] | None = option(None, "modules to train whole, such as lm_head")
     lora_rslora: bool = option(False, "scale by alpha / sqrt(r) instead")
+    lora_dora: bool = option(False, "DoRA: train a magnitude for each output as well")
+    lora_b_bias: bool = option(False, "a trained bias behind B (PEFT's lora_bias)")
+    lora_init: str = option(
+        "default",
+        "how A and B begin: default (B zero), gaussian, random (neither is), orthogonal, pissa, pissa_niter_16, olora",
+    )
     lora_plus_ratio: float = option(1.0, "LoRA+: B and vectors learn so many times as fast as A", at_least=1)
     added_tokens: list[str] | None = option(
         None, "new tokens, whose rows are trained; <USER> and <BOT> open a dialogue's turns, <END> ends them"
@@ -86,7 +97,7 @@ class TrainingArguments:
     learning_rate: float | None = option(None, "peak; else 5e-4 for LoRA, 5e-5 for full tuning", above=0)
     schedule: str = option("linear", "of the learning rate after warm-up", choices=SCHEDULES)
     warmup_steps: int | None = count(None, "updates of warm-up; else 3 %% of the run", at_least=0)
-    weight_decay: float = option(0.01, "AdamW's, on matrices", at_least=0)
+    weight_decay: float = option(0.01, "AdamW's, on all but biases and norms", at_least=0)
     max_grad_norm: float = option(1.0, "gradients are clipped to this norm; 0: not at all", at_least=0)
     max_length: int | None = count(None, "longest example in tokens; else 512, or the model's positions", at_least=2)
     seed: int = option(0, "of data order, dropout and adapter", at_least=0)

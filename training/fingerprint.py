@@ -130,7 +130,7 @@ def instructions() -> str:
 
 
 def _shown(value: Any) -> str:
-    return "unset" if value is None else " ".join(value) if isinstance(value, list) else str(value)
+    return "unset" if value is None else " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _threads() -> int:

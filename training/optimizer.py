@@ -13,8 +13,9 @@ from gpt2_jittor.runtime.backend import jt
 class AdamW:
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019), on named parameters.
 
-    Matrices decay, vectors (biases and norms) do not. All state is float32. What an adapter starts at zero, its B, and
-    all vectors learn `lora_plus_ratio` times as fast as the rest: LoRA+ (Hayou, Ghosh and Yu 2024), in PEFT's groups.
+    Biases and norms do not decay; all else does, DoRA's magnitudes included, as in transformers' Trainer. All state is
+    float32. What an adapter starts at zero, its B, and all vectors learn `lora_plus_ratio` times as fast as the rest:
+    LoRA+ (Hayou, Ghosh and Yu 2024), in PEFT's groups.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class AdamW:
         self.steps += 1
         scale = jt.ones((1,)) if scale is None else scale
         tensors = list(zip(self.parameters, gradients, self.first, self.second, strict=True))
-        decays = [self.weight_decay if parameter.ndim >= 2 else 0.0 for parameter in self.parameters]
+        decays = [self.weight_decay if self._decays(*named) else 0.0 for named in self.named_parameters]
         factors = [self.lora_plus_ratio if self._is_fast(*named) else 1.0 for named in self.named_parameters]
         for factor in sorted(set(factors)):
             group = [number for number, of_number in enumerate(factors) if of_number == factor]
@@ -52,6 +53,10 @@ class AdamW:
             for values, updated in zip((old, first, second), new, strict=True):
                 for value, replacement in zip(values, updated, strict=True):
                     value.update(replacement)
+
+    @staticmethod
+    def _decays(name: str, parameter) -> bool:
+        return parameter.ndim >= 2 or name.endswith("lora_magnitude_vector")
 
     @staticmethod
     def _is_fast(name: str, parameter) -> bool:

@@ -145,4 +145,5 @@ def described(arguments: TrainingArguments, model: Any) -> TrainingArguments:
     if config is not None:
         values |= {"tuning": "lora", "lora_r": config.r, "lora_alpha": config.lora_alpha, "lora_bias": config.bias}
         values |= {"lora_dropout": config.lora_dropout, "lora_rslora": config.use_rslora}
+        values |= {"lora_dora": config.use_dora, "lora_b_bias": config.lora_bias}
     return dataclasses.replace(arguments, **values)

@@ -14,14 +14,13 @@ from gpt2_jittor.checkpoint.config import GPT2Config
 from gpt2_jittor.checkpoint.locate import is_local, locate
 from gpt2_jittor.checkpoint.stored import SCORE, open_model
 from gpt2_jittor.checkpoint.tokenizer import load_tokenizer
-from lora.config import LoraConfig, projections_of
 from lora.source import ModelSource, of_base
+from training.adapter import DEFAULT_TARGETS, adapter_config, check_adapter
 from training.arguments import TrainingArguments
 from training.plan import RunPlan, check_scored, settle
 from training.sample import SamplePrompt, sample_prompt
 
 DEFAULT_LENGTH = 512
-DEFAULT_TARGETS = ["c_attn", "c_proj", "c_fc"]
 
 
 @dataclass(frozen=True)
@@ -104,12 +103,8 @@ def read_base(arguments: TrainingArguments, task: Task) -> tuple[ModelSource, tu
     directory = locate(arguments.model)
     with errors.collect():
         base = open_model(directory)
-        if arguments.tuning == "lora" and arguments.lora_r > base.config.n_embd:
-            numbers = arguments.lora_r, base.config.n_embd
-            raise ParameterError("{lora_r} {0} is larger than the model's width, {1}: lower it", *numbers)
-        if arguments.tuning == "lora" and arguments.lora_targets:
-            targets = LoraConfig(target_modules=names_or_expression(arguments.lora_targets))
-            targets.check_targets(projections_of(base.config.n_layer))
+        if arguments.tuning == "lora":
+            check_adapter(arguments, not task.kind.generates, base.config)
     with errors.collect():
         tokenizer = load_tokenizer(directory)
     errors.raise_all()
@@ -151,12 +146,6 @@ def check_not_shorter(inputs: Inputs, before: TrainingArguments) -> None:
         )
 
 
-def names_or_expression(targets: list[str]) -> list[str] | str:
-    """A single target with characters that no module's name has is a regular expression."""
-    is_name = targets[0].replace(".", "_").isidentifier()
-    return targets if len(targets) > 1 or is_name else targets[0]
-
-
 def base_name(model: str, directory: Path) -> str:
     """What PEFT finds the base model by: a name on the hub, or a folder."""
     return str(directory.resolve()) if model == "nano" or Path(model).is_dir() else model
@@ -175,20 +164,8 @@ def build_model(inputs: Inputs):
     if given.head_dropout:
         model.head_dropout = given.head_dropout
     if given.tuning == "lora":
-        classify = not inputs.task.kind.generates
-        config = LoraConfig(
-            r=given.lora_r,
-            lora_alpha=given.lora_alpha,
-            lora_dropout=given.lora_dropout,
-            target_modules=names_or_expression(given.lora_targets),
-            bias=given.lora_bias,
-            modules_to_save=["score", *(given.lora_modules_to_save or ())] if classify else given.lora_modules_to_save,
-            use_rslora=given.lora_rslora,
-            trainable_token_indices=list(inputs.added) or None,
-            base_model_name_or_path=base_name(given.model, inputs.source.directory),
-            task_type="SEQ_CLS" if classify else "CAUSAL_LM",
-        )
-        inject(model, config, given.seed)
+        base = base_name(given.model, inputs.source.directory)
+        inject(model, adapter_config(given, not inputs.task.kind.generates, inputs.added, base), given.seed)
     return model.to_precision(given.precision).train()
 
 

@@ -42,6 +42,13 @@ class Conv1D(Layer):
         self.weight = jt.zeros((inputs, outputs))
         self.bias = jt.zeros((outputs,))
 
+    @classmethod
+    def sharing(cls, weight, bias) -> "Conv1D":
+        """A projection on an existing weight [in, out] and bias [out]."""
+        layer = cls.__new__(cls)
+        layer.weight, layer.bias = weight, bias
+        return layer
+
     @property
     def shape(self) -> tuple[int, int]:
         """How many numbers go in and come out."""
@@ -75,6 +82,13 @@ class Embedding(Layer):
 
     def __init__(self, rows: int, width: int):
         self.weight = jt.zeros((rows, width))
+
+    @classmethod
+    def sharing(cls, weight) -> "Embedding":
+        """A table on an existing weight [rows, width]."""
+        table = cls.__new__(cls)
+        table.weight = weight
+        return table
 
     @property
     def parts(self) -> tuple:
@@ -239,3 +253,8 @@ class Head(Layer):
     def losses(self, x, targets):
         """The cross-entropy of those logits in nats, [tokens]; targets int32 [tokens]."""
         return head_loss(x, self.weight, targets)
+
+
+def is_tied(head, embedding) -> bool:
+    """Whether `head` is this embedding, as it is now: an adapter that is merged into one of the two unties them."""
+    return isinstance(head, TiedHead) and head.embedding is embedding

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from gpt2_jittor.checkpoint.config import GPT2Config
-from gpt2_jittor.model.layers import Head, TiedHead
+from gpt2_jittor.model.layers import Head, TiedHead, is_tied
 from gpt2_jittor.model.pretrained import GPT2PreTrained, check_ids, in_own_precision, on_host
 from gpt2_jittor.ops.dropout import dropout
 from gpt2_jittor.runtime.backend import jt
@@ -26,7 +26,7 @@ class GPT2LMHeadModel(GPT2PreTrained):
 
     def _stored(self) -> tuple[GPT2Config, dict[str, np.ndarray]]:
         config, tensors = super()._stored()
-        tied = isinstance(self.lm_head, TiedHead) and self.lm_head.embedding is self.transformer.wte
+        tied = is_tied(self.lm_head, self.transformer.wte)
         if not tied:
             tensors["lm_head.weight"] = self.lm_head.weight.numpy()
         return dataclasses.replace(config, tie_word_embeddings=tied), tensors

@@ -5,7 +5,7 @@ Projections and token embedding, and with it the head, are quantised; norms, bia
 
 from common.errors import ParameterError, UserError
 from common.memory import give_back
-from gpt2_jittor.model.layers import Layer, TiedHead
+from gpt2_jittor.model.layers import Layer, TiedHead, is_tied
 from gpt2_jittor.model.pretrained import GPT2PreTrained
 from gpt2_jittor.ops.head_loss import head_loss
 from gpt2_jittor.ops.int8 import int8_linear, int8_transposed, quantize_rows, to_panels
@@ -93,9 +93,10 @@ def quantize(model: GPT2PreTrained) -> None:
             for name in names:
                 setattr(part, name, Int8Linear(getattr(part, name)))
         _free()  # one block's float32 numbers at a time
-    body.wte = Int8Embedding(body.wte)
-    if hasattr(model, "lm_head"):
-        model.lm_head = TiedHead(body.wte) if isinstance(model.lm_head, TiedHead) else Int8Head(model.lm_head)
+    head, embedding = getattr(model, "lm_head", None), body.wte
+    body.wte = Int8Embedding(embedding)
+    if head is not None:
+        model.lm_head = TiedHead(body.wte) if is_tied(head, embedding) else Int8Head(head)
     _free()
 
 

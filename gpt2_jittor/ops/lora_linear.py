@@ -18,9 +18,10 @@ _LORA = """
 def lora_linear(x, weight, bias, a, b, scaling: float, dropout: float = 0.0, activation=None):
     """z @ weight + bias + scaling · dropout(z) @ aᵀ @ bᵀ with z = activation(x).
 
-    x [..., in], weight [in, out], bias [out], a [r, in], b [out, r], all float32 → [..., out]. `activation` as of
-    `linear`. Neither dropout(z) nor z is kept for the backward pass.
+    x [..., in], weight [in, out], bias [out] or None, a [r, in], b [out, r], all float32 → [..., out]. `activation` as
+    of `linear`. Neither dropout(z) nor z is kept for the backward pass.
     """
+    bias = jt.zeros((weight.shape[1],)) if bias is None else bias
     seed = dropout_op.seeds.next() if dropout else 0
     flat = x.reshape(-1, x.shape[-1])  # [rows, in]
     if fused.products() or fused.products_on_cuda("lora"):

@@ -23,11 +23,21 @@ values = st.one_of(numbers, words, st.sampled_from(["nano", "sample", "lora", "f
 
 # mostly what an option's parser takes, so that what comes after it is reached
 what_follows = st.one_of(st.tuples(st.integers(-2, 300)), st.tuples(values), st.lists(values, max_size=2))
-SWITCHES = ("--lora-rslora", "--skip-nonfinite", "--resume", "--greedy", "--json", "--loss-only")
+SWITCHES = (
+    "--lora-rslora",
+    "--lora-dora",
+    "--lora-b-bias",
+    "--skip-nonfinite",
+    "--resume",
+    "--greedy",
+    "--json",
+    "--loss-only",
+)
 
 # what is typed behind a sound command line; options that name a file to be written are left out
 OPTIONS = {
     "train": """--task --model --data-dir --tuning --lora-r --lora-alpha --lora-dropout --lora-targets --lora-bias
+        --lora-exclude --lora-layers --lora-rank-pattern --lora-alpha-pattern --lora-dora --lora-b-bias --lora-init
         --lora-modules-to-save --lora-rslora --lora-plus-ratio --added-tokens --head-dropout --epochs --max-steps
         --batch-size --gradient-accumulation --learning-rate --schedule --warmup-steps --weight-decay --max-grad-norm
         --max-length --seed --eval-every --eval-limit --save-every --patience --skip-nonfinite --device --config

@@ -23,19 +23,13 @@ DEFAULTS = peft.LoraConfig(task_type="CAUSAL_LM").to_dict() | {"target_modules":
 # a value of each of PEFT's fields that asks for another computation than plain LoRA's
 CHANGING = {
     "alora_invocation_tokens": [5, 6],
-    "alpha_pattern": {"c_attn": 4},
     "arrow_config": {"top_k": 3},
-    "exclude_modules": ["h.0.attn.c_attn"],
     "kasa_config": {"beta": 0.1},
     "layer_replication": [[0, 1]],
-    "layers_to_transform": [1],
-    "lora_bias": True,
     "megatron_config": {"hidden_size": 8},
     "monteclora_config": {"num_samples": 8},
-    "rank_pattern": {"c_attn": 2},
     "target_parameters": ["c_attn.weight"],
     "use_bdlora": {"nblocks": 2},
-    "use_dora": True,
     "use_qalora": True,
     "velora_config": {"rank": 1},
 }
@@ -47,10 +41,9 @@ HARMLESS = {
     "eva_config": {"rho": 2.0},
     "fan_in_fan_out": True,
     "inference_mode": True,
-    "init_lora_weights": "orthogonal",
-    "layers_pattern": "h",
     "loftq_config": {"loftq_bits": 4},
     "lora_ga_config": {"scale": "unit"},
+    "layers_pattern": "h",
     "megatron_core": "megatron.other",
     "peft_version": "0.99.0",
     "qalora_group_size": 32,
@@ -58,8 +51,11 @@ HARMLESS = {
 }
 OURS = {
     *("base_model_name_or_path", "bias", "lora_alpha", "lora_dropout", "modules_to_save", "r", "target_modules"),
-    *("task_type", "trainable_token_indices", "use_rslora", "peft_type"),
+    *("task_type", "trainable_token_indices", "use_rslora", "peft_type", "init_lora_weights"),
+    *("rank_pattern", "alpha_pattern", "exclude_modules", "layers_to_transform"),
+    *("use_dora", "lora_bias"),
 }
+NEWER = ("rank_pattern", "alpha_pattern", "exclude_modules", "layers_to_transform", "use_dora", "lora_bias")
 NOTHING = (None, False, {}, [], "")
 
 
@@ -94,7 +90,7 @@ def test_what_changes_the_result_is_refused_by_name(tmp_path, name):
     assert name in message and "may change the result" in message
 
 
-@pytest.mark.parametrize("name", CHANGING)
+@pytest.mark.parametrize("name", [*CHANGING, *NEWER])
 @pytest.mark.parametrize("value", NOTHING, ids=repr)
 def test_a_field_that_says_nothing_changes_nothing(tmp_path, name, value):
     assert read(tmp_path, **{name: value}) == read(tmp_path)
@@ -126,7 +122,15 @@ def test_empty_values_of_fields_that_are_used_are_pefts_defaults(tmp_path, name,
 
 HUGE = 10**4000  # JSON's longest numbers have 4,300 digits
 LONG = ["x" * 10_000] * 1000
+NUMBERS_BY_NAME = [5, True, "c_attn", ["c_attn"], {"c_attn": "8"}, {"c_attn": 0}, {"c_attn": True}, {"(": 4}]
 WRONG = {
+    "rank_pattern": [*NUMBERS_BY_NAME, {"c_attn": 2.5}, {"c_attn": 2**31}, {"c_attn": HUGE}],
+    "alpha_pattern": [*NUMBERS_BY_NAME, {"c_attn": -1.5}, {"c_attn": HUGE}],
+    "exclude_modules": [5, True, {"c_attn": 1}, [5], "("],
+    "layers_to_transform": [1.5, True, "1", [-1], [0, 0], ["0"], {"a": 1}, 10**20, HUGE],
+    "use_dora": [5, 0, "no", {"a": 1}],
+    "lora_bias": [5, 0, "no", {"a": 1}],
+    "init_lora_weights": ["eva", "loftq", "corda", "lora_ga", "pissa_niter_x", "pissa_2", "olora2"],
     "r": [0, -1, 2.5, 1e9, True, "8", [5], {"a": 1}, None, 10**20, HUGE],
     "lora_alpha": [0, -1, True, "8", [5], {"a": 1}, None, 1e39, HUGE, -HUGE],
     "lora_dropout": [1, -1, True, "0", [0], None, HUGE],

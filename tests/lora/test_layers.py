@@ -11,10 +11,11 @@ from gpt2_jittor.model.layers import Conv1D
 from gpt2_jittor.model.quantized import Int8Linear, quantize
 from gpt2_jittor.ops.activation import gelu_new
 from gpt2_jittor.runtime.backend import jt
-from lora.layers import LoraLinear
+from lora.linear import LoraLinear
 
 FLOAT32 = 1e-5  # relative to the largest: float32 sums of the same terms in another order
-GIVEN = lora.LoraConfig(r=3, lora_alpha=7, target_modules=["c_attn"]).for_path("transformer.h.0.attn.c_attn")
+CONFIG = lora.LoraConfig(r=3, lora_alpha=7, target_modules=["c_attn"], init_lora_weights=False)
+GIVEN = CONFIG.for_path("transformer.h.0.attn.c_attn")
 MATRICES = {"lora_A.weight", "lora_B.weight"}
 ROWS = "token_adapter.trainable_tokens_delta"
 
@@ -27,7 +28,7 @@ def projection(rng, inputs=36, outputs=24) -> Conv1D:
 
 
 def wrapped(base, rng) -> LoraLinear:
-    layer = LoraLinear.from_base(base, GIVEN, rng, init=False)
+    layer = LoraLinear.from_base(base, GIVEN, rng)
     layer.is_train = False
     return layer
 

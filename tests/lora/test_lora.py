@@ -28,7 +28,20 @@ SETTINGS = {
     "dotted names": {"target_modules": ["mlp.c_proj", "attn.c_proj"]},
     "whole path": {"target_modules": ["transformer.h.1.attn.c_attn", "h.0.mlp.c_fc"]},
     "regular expression": {"target_modules": r"transformer\.h\.1\.(attn\.c_attn|mlp\.c_fc)"},
+    "without some": {"target_modules": ["c_attn", "c_proj"], "exclude_modules": ["h.0.attn.c_proj", "h.1.mlp.c_proj"]},
+    "some blocks": {"target_modules": ["c_attn", "c_fc"], "layers_to_transform": [1], "layers_pattern": "h"},
+    "head": {"target_modules": ["c_attn", "lm_head"]},
+    "embeddings": {"target_modules": ["c_fc", "wte", "wpe"]},
     "rslora": {"use_rslora": True},
+    "patterns": {
+        "target_modules": ["c_attn", "c_proj", "c_fc"],
+        "rank_pattern": {"c_attn": 5, r"h\.1\.mlp\.c_proj": 2},
+        "alpha_pattern": {"h.0.mlp.c_fc": 3, "c_proj": 9},
+        "use_rslora": True,
+    },
+    "dora": {"use_dora": True, "target_modules": ["c_attn", "c_proj", "c_fc"]},
+    "dora everywhere": {"use_dora": True, "target_modules": ["c_attn", "lm_head", "wte"]},
+    "bias of B": {"lora_bias": True, "target_modules": ["c_attn", "c_fc"]},
     "bias all": {"bias": "all"},
     "bias lora_only": {"bias": "lora_only", "target_modules": ["c_proj"]},
     "lm_head": {"modules_to_save": ["lm_head"]},
@@ -39,7 +52,7 @@ SETTINGS = {
     "bias all and ln_f": {"bias": "all", "modules_to_save": ["ln_f"]},
 }
 every_setting = pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS.keys())
-every_target = pytest.mark.parametrize("settings", list(SETTINGS.values())[:5], ids=list(SETTINGS)[:5])
+every_target = pytest.mark.parametrize("settings", list(SETTINGS.values())[:9], ids=list(SETTINGS)[:9])
 
 
 @pytest.fixture(scope="module")
@@ -139,11 +152,14 @@ def test_our_adapters_files_have_pefts_keys_shapes_and_metadata(base, settings, 
         with safetensors.safe_open(tmp_path / folder / "adapter_model.safetensors", "np") as file:
             assert file.metadata()["format"] == "pt"
             shapes |= {key: file.get_tensor(key).shape for key in file.keys()}  # noqa: SIM118 (no mapping)
-    # with bias "all", PEFT also writes what it keeps beside a module that is saved whole; it reads neither back
-    expected = {key: s for key, s in expected.items() if not re.search(r"\.(original_module|modules_to_save)\.", key)}
+    # with bias "all", PEFT also writes what it keeps beside a module that is saved whole; it reads neither back;
+    # and the weights of a head and an embedding that have LoRA, which are the base's
+    besides = r"\.(original_module|modules_to_save)\.|(lm_head|wte)\.base_layer"
+    expected = {key: s for key, s in expected.items() if not re.search(besides, key)}
     assert found == expected
     ours, theirs = (json.loads((tmp_path / f / "adapter_config.json").read_text()) for f in ("ours", "peft"))
-    for name in set(ours) - {"base_model_name_or_path"}:
+    # PEFT looks at each layer's orientation itself, and writes that of the last one
+    for name in set(ours) - {"base_model_name_or_path", "fan_in_fan_out"}:
         entries = [sorted(v) if isinstance(v, list) else v for v in (ours[name], theirs[name])]  # PEFT's are sets
         assert entries[0] == entries[1], name
 
@@ -226,10 +242,15 @@ def test_training_leaves_the_base_bit_identical(tmp_path):
         assert np.array_equal(value, fresh[name]) == (name in base), name
 
 
-def test_merging_keeps_the_logits(base):
-    model = our_model(base, {"target_modules": ["c_attn", "c_proj", "c_fc"]})
+@every_setting
+def test_merging_keeps_the_logits_and_unmerging_brings_them_back(base, settings):
+    model = our_model(base, settings)
     before = our_logits(model, IDS)
     lora.merge(model)
+    assert model.is_plain
+    assert_close(our_logits(model, IDS), before, LOGITS)
+    lora.unmerge(model)
+    assert not model.is_plain
     assert_close(our_logits(model, IDS), before, LOGITS)
 
 
@@ -263,13 +284,19 @@ def test_unmerging_restores_the_weights_to_rounding(base):
         assert_close(value, before[name], ROUNDING, name)
 
 
-@pytest.mark.parametrize("settings", [{}, {"modules_to_save": ["lm_head"]}, {"modules_to_save": ["wte"]}], ids=str)
+UNTIED = [
+    *({"modules_to_save": ["lm_head"]}, {"modules_to_save": ["wte"]}, {"target_modules": ["lm_head"]}),
+    *({"target_modules": ["wte"]}, {"target_modules": ["wte", "lm_head"], "use_dora": True}),
+]
+
+
+@pytest.mark.parametrize("settings", [{}, *UNTIED], ids=str)
 def test_a_merged_model_is_saved_for_transformers_with_its_logits(base, settings, tmp_path):
     model = our_model(base, settings)
     expected = our_logits(model, IDS)
     lora.merge(model)
     model.save_pretrained(tmp_path)
     reference = transformers.GPT2LMHeadModel.from_pretrained(tmp_path).eval()
-    assert reference.config.tie_word_embeddings == ("modules_to_save" not in settings)
+    assert reference.config.tie_word_embeddings == (settings not in UNTIED)
     assert_close(torch_logits(reference, IDS), expected, LOGITS)
     assert_close(our_logits(GPT2LMHeadModel.from_pretrained(tmp_path), IDS), expected, LOGITS)

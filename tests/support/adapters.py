@@ -48,7 +48,8 @@ def run_lora(monkeypatch, *arguments) -> None:
 
 def our_name(name: str) -> str:
     """PEFT's name of a parameter without its wrappers, which is ours."""
-    return re.sub(r"base_model\.model\.|\.default|\.base_layer|\.modules_to_save", "", name)
+    name = re.sub(r"base_model\.model\.|\.default|\.base_layer|\.modules_to_save", "", name)
+    return name.removesuffix(".weight") if name.endswith("magnitude_vector.weight") else name
 
 
 def values_of(model) -> dict[str, np.ndarray]:
