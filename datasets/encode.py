@@ -1,9 +1,10 @@
 """Examples become token ids and labels.
 
 Labels are not shifted: where a token is scored, labels[i] == input_ids[i], elsewhere -100; the model shifts
-them itself. There are three encoders: `dialogue` keeps every example apart and forgets its oldest segments
-where it is too long, `packed` joins everything and cuts it into full windows, and `fitted`
-(`truncation.py`) keeps examples apart and shortens those of their segments that may be cut.
+them itself. There are four encoders: `dialogue` keeps every example apart and forgets its oldest segments
+where it is too long, `packed` joins everything and cuts it into full windows, `fitted` (`truncation.py`) keeps
+examples apart and shortens those of their segments that may be cut, and `conversations` (`turns.py`) parts them
+between turns.
 """
 
 import re

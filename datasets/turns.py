@@ -31,6 +31,7 @@ OPENING = "{% if add_generation_prompt %}<BOT>{% endif %}"
 _SHORTEST = Example((Segment("Hi.", scored=False, speaker=0), Segment("Hi.", scored=True, speaker=1)))
 
 Turn = tuple[Segment, ...]  # what a template makes of one segment
+Turns = list[list[Encoded]]  # a conversation's turns, each in one part or several
 
 
 def ours(tokenizer) -> str:
@@ -58,28 +59,24 @@ def teach(tokenizer, template: str | None = None) -> None:
 
 
 def conversations(examples: Sequence[Example], tokenizer, max_length: int) -> EncodedSet:
-    """Encodes each conversation by itself, at most `max_length` tokens long.
+    """Encodes each conversation by itself, in parts of at most `max_length` tokens where it is longer.
 
-    Where it is longer, its oldest turns are forgotten, up to one of the user's; what the system says stays. One whose
-    last question and answer do not fit is dropped. Raises UserError where nothing is left.
+    Each part begins with a turn of the user's, behind what the system says. A question that does not fit together with
+    its answer is left out. Raises UserError where nothing is left.
     """
-    result = EncodedSet(how="their oldest turns are left out")
+    result = EncodedSet(how="parted between turns")
     for index, (example, turns) in enumerate(zip(examples, _encoded(examples, tokenizer), strict=True)):
-        try:
-            if isinstance(turns, UserError):
-                raise turns
-            fit = _fit(example, turns, tokenizer, max_length)
-        except UserError as error:
-            result.dropped.append(f"{example.source}: {error}")
-            continue
-        item = join([part for turn in fit for part in turn])
-        if not count_scored(item.labels):
+        found = _parts(example, turns, tokenizer, max_length)
+        parts = [part for part in found if not isinstance(part, UserError)]
+        result.dropped += [f"{example.source}: {part}" for part in found if isinstance(part, UserError)]
+        items = [join([part for turn in part for part in turn]) for part in parts]
+        scored = [item for item in items if count_scored(item.labels)]
+        if parts and not scored:
             result.dropped.append(f"{example.source}: nothing in it is scored")
-            continue
-        result.items.append(item)
-        result.kept.append(index)
-        if len(fit) < len(turns):
+        elif scored and len(found) > 1:
             result.was_cut(example)
+        result.items += scored
+        result.kept += [index] * len(scored)
     return not_empty(result, len(examples))
 
 
@@ -98,8 +95,8 @@ def conversation_prompt(example: Example, tokenizer, max_length: int) -> list[np
     return [join([part for turn in fit for part in turn]).input_ids]
 
 
-def _encoded(examples: Sequence[Example], tokenizer) -> Iterator[list[list[Encoded]] | UserError]:
-    """Each example's turns, each in one part or several; the error where a template cannot render it."""
+def _encoded(examples: Sequence[Example], tokenizer) -> Iterator[Turns | UserError]:
+    """Each example's turns; the error where a template cannot render it."""
     rendered: list[list[Turn] | UserError] = []
     for example in examples:
         try:
@@ -116,24 +113,55 @@ def _encoded(examples: Sequence[Example], tokenizer) -> Iterator[list[list[Encod
             yield [[next(each) for _ in turn] for turn in turns]
 
 
-def _fit(example: Example, turns: list[list[Encoded]], tokenizer, max_length: int) -> list[list[Encoded]]:
-    """The turns that fit into `max_length` tokens. Raises UserError where not even the last ones do."""
+def _parts(example: Example, turns: Turns | UserError, tokenizer, max_length: int) -> list[Turns | UserError]:
+    """A conversation in as few parts as fit; an error in the stead of each that does not."""
+    if isinstance(turns, UserError) or _length(turns) <= max_length:
+        return [turns]
+    system = _system(example)
+    begins = [system, *_users(example)]
+    spans: list[tuple[int, int]] = []
+    for begin, end in zip(begins, [*begins[1:], len(turns)], strict=True):
+        if spans and _length([*turns[:system], *turns[spans[-1][0] : end]]) <= max_length:
+            spans[-1] = (spans[-1][0], end)
+        else:
+            spans.append((begin, end))
+    return [_part(example, turns, span, tokenizer, max_length) for span in spans]
+
+
+def _fit(example: Example, turns: Turns, tokenizer, max_length: int) -> Turns:
+    """As many of the last turns as fit. Raises UserError where not even the last question does."""
     if _length(turns) <= max_length:
         return turns
-    system = 1 if example.segments[0].speaker is None else 0
-    users = [index for index, segment in enumerate(example.segments) if segment.speaker == 0 and index > system]
-    for start in users:
-        kept = [*turns[:system], *turns[start:]]
-        if _length(kept) > max_length:
-            continue
-        shorter = dataclasses.replace(example, segments=(*example.segments[:system], *example.segments[start:]))
-        (kept,) = [kept] if _is_ours(tokenizer) else _encoded([shorter], tokenizer)  # it may open otherwise
-        if isinstance(kept, UserError):
-            raise kept
-        if _length(kept) <= max_length:
-            return kept
-    least = [*turns[:system], *turns[users[-1] if users else system :]]
-    raise UserError(f"what was said last takes {_length(least)} tokens, {max_length} fit")
+    last = UserError(f"the last turn takes {_length(turns)} tokens, {max_length} fit")
+    for start in _users(example):
+        last = _part(example, turns, (start, len(turns)), tokenizer, max_length)
+        if not isinstance(last, UserError):
+            return last
+    raise last
+
+
+def _part(example: Example, turns: Turns, span: tuple[int, int], tokenizer, max_length: int) -> Turns | UserError:
+    """What the system says and the turns of a span, [start, end), as they are by themselves; the error if too long."""
+    system, (start, end) = _system(example), span
+    part: Turns | UserError = [*turns[:system], *turns[start:end]]
+    if not _is_ours(tokenizer) and _length(part) <= max_length:  # it may open otherwise
+        segments = (*example.segments[:system], *example.segments[start:end])
+        (part,) = _encoded([dataclasses.replace(example, segments=segments)], tokenizer)
+    if isinstance(part, UserError) or _length(part) <= max_length:
+        return part
+    which = f"turns {start + 1} to {end} take" if end - start > 1 else f"turn {end} takes"
+    return UserError(f"{which} {_length(part)} tokens, {max_length} fit")
+
+
+def _system(example: Example) -> int:
+    """How many turns are a system's: the first, or none."""
+    return int(example.segments[0].speaker is None)
+
+
+def _users(example: Example) -> list[int]:
+    """Where a conversation can be parted: before each turn of the user's but the first turn of all."""
+    first = _system(example)
+    return [index for index, segment in enumerate(example.segments) if segment.speaker == 0 and index > first]
 
 
 def _is_ours(tokenizer) -> bool:

@@ -90,22 +90,50 @@ def test_a_special_token_that_is_spelled_out_is_text_in_every_template(tokenizer
     assert item.input_ids.tolist().count(tokenizer.eos_token_id) == ends
 
 
-def test_oldest_turns_are_forgotten_up_to_a_users_and_the_system_stays(tokenizer, rng):
+def test_a_prompt_forgets_its_oldest_turns_up_to_a_users_and_keeps_the_systems(tokenizer, rng):
     has_system = tokenizer.chat_template != ALPACA
-    said = turns(rng, system=has_system, count=8)
-    for kept in (2, 4, 6):
-        shorter = [*said[:has_system], *said[-kept:]]
-        length = len(rendered(tokenizer, shorter))
-        encoded = conversations([conversation(said)], tokenizer, length)
-        assert encoded[0].input_ids.tolist() == rendered(tokenizer, shorter) and encoded.shortened == 1
+    said = turns(rng, count=9)
+    system = "Be kind." if has_system else ""
+    for kept in (1, 3, 5, 7):
+        shorter = [("system", system)] * has_system + said[-kept:]
+        expected = rendered(tokenizer, shorter, add_generation_prompt=True)
+        example = prompt([text for _, text in said], system)
+        assert conversation_prompt(example, tokenizer, len(expected))[0].tolist() == expected
 
 
-def test_one_whose_last_turns_do_not_fit_is_dropped_with_its_place(tokenizer, rng):
-    said = [("user", "a"), ("assistant", "b")]
-    long, short = conversation([*turns(rng), ("user", "tea " * 9), ("assistant", "b")], "a:1"), conversation(said)
-    encoded = conversations([long, short], tokenizer, len(rendered(tokenizer, said)))
-    assert encoded.kept == [1] and encoded.dropped[0].startswith("a:1: what was said last takes ")
-    with pytest.raises(UserError, match="what was said last takes .* tokens, 3 fit: shorten it"):
+def test_a_long_conversation_is_parted_before_turns_of_the_users_and_each_answer_is_scored_once(tokenizer, rng):
+    has_system = tokenizer.chat_template != ALPACA
+    said = turns(rng, system=has_system, count=12)
+    system, rounds = said[:has_system], [said[begin : begin + 2] for begin in range(has_system, len(said), 2)]
+    most = max(len(rendered(tokenizer, [*system, *each])) for each in rounds)
+    for length in (most, most + 30, most + 100):
+        encoded = conversations([conversation(said, "a:1")], tokenizer, length)
+        assert max(encoded.lengths) <= length and encoded.kept == [0] * len(encoded) and not encoded.dropped
+        parts, begin = [], 0
+        while begin < len(rounds):  # as many rounds as fit, one at least
+            ids = [rendered(tokenizer, sum(rounds[begin:end], system)) for end in range(begin + 1, len(rounds) + 1)]
+            fitting = [each for each in ids if len(each) <= length]
+            parts.append(fitting[-1])
+            begin += len(fitting)
+        assert [item.input_ids.tolist() for item in encoded.items] == parts
+        assert encoded.cut == (["a:1"] if len(parts) > 1 else [])
+        alone = [conversations([conversation([*system, *each])], tokenizer, 500) for each in rounds]
+        assert encoded.scored == sum(each.scored for each in alone)
+
+
+def test_what_does_not_fit_is_left_out_with_its_place(tokenizer):
+    short, long = [("user", "a"), ("assistant", "b")], [("user", "tea" * 9), ("assistant", "b")]
+    length = len(rendered(tokenizer, short))
+    examples = [conversation([*short, *long, *short], "a:1"), conversation(long, "a:2"), conversation(short, "a:3")]
+    encoded = conversations(examples, tokenizer, length)
+    assert encoded.kept == [0, 0, 2] and encoded.cut == ["a:1"]
+    assert {tuple(item.input_ids.tolist()) for item in encoded.items} == {tuple(rendered(tokenizer, short))}
+    size = len(rendered(tokenizer, long))
+    assert encoded.dropped == [
+        f"a:1: turns 3 to 4 take {size} tokens, {length} fit",
+        f"a:2: turns 1 to 2 take {size} tokens, {length} fit",
+    ]
+    with pytest.raises(UserError, match="the last turn takes .* tokens, 3 fit: shorten it"):
         conversation_prompt(prompt(["tea " * 9]), tokenizer, 3)
 
 
