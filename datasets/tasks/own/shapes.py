@@ -5,7 +5,6 @@ A shape is data. The first one whose columns are all there is a file's shape; ot
 """
 
 import difflib
-import textwrap
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from datasets.example import Example, Segment
 from datasets.tasks import dolly, emotion
 from datasets.tasks.own import conversations
 from datasets.tasks.own.cells import Unusable, cell
+
+SHOWN = 40  # characters of a column's name in an error
 
 # an example out of a record's fields and its place; what is noted of several is counted
 Maker = Callable[[dict, str, Counter], Example]
@@ -155,4 +156,4 @@ def recognise(task: str, fields: Sequence[str], columns: Mapping[str, str], path
 
 def _some(fields: Sequence[str], most: int = 8) -> str:
     more = ", …" if len(fields) > most else ""
-    return ", ".join(textwrap.shorten(str(name), 40) for name in fields[:most]) + more
+    return ", ".join(name if len(name) <= SHOWN else f"{name[:SHOWN]}…" for name in fields[:most]) + more
