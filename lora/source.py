@@ -160,8 +160,11 @@ def run_arguments(folder: Path) -> dict[str, Any]:
         return {}
     values = read_yaml(path)
     for name, expected in ARGUMENT_TYPES.items():
-        if values.get(name) is not None and type(values[name]) is not expected:
-            raise UserError(f"{path}: {name} must be {expected.__name__}, not {values[name]!r:.80}")
+        value = values.get(name)
+        texts = value if isinstance(value, list) else ()
+        if value is not None and (type(value) is not expected or not all(isinstance(each, str) for each in texts)):
+            kind = "a list of texts" if expected is list else expected.__name__
+            raise UserError(f"{path}: {name} must be {kind}, not {value!r:.80}")
     return values
 
 
