@@ -7,10 +7,12 @@ python evaluate.py --task dailydialog --model nano --loss-only --json
 """
 
 import argparse
+import dataclasses
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from common.command import Parser, run_command
 from common.errors import ParameterError
@@ -32,7 +34,11 @@ class EvaluationOptions:
 
     task: str | None = option(None, "what to measure on; else what the run was trained on")
     data_dir: str | None = option(None, "local data, or `sample`; else the run's own, else the hub's copy")
-    split: str = option("test", "which split of the data", choices=SPLITS)
+    data: str | None = option(None, "a file of your own data, instead", metavar="FILE")
+    columns: list[str] | None = option(None, "what your data call a column; else as the run", metavar="NAME=COLUMN")
+    split: str | None = option(
+        None, "which split of the data; else test, or validation of your own data without one", choices=SPLITS
+    )
     max_length: int | None = option(None, "longest example in tokens; else the run's own, else 512")
     limit: int | None = option(None, "measure on this many examples; else on all", at_least=1)
     batch_size: int = option(16, "examples measured together", at_least=1)
@@ -67,13 +73,13 @@ def main() -> None:
     check_weights(how.int8, how.precision, how.device)
     source = find(how.model, how.adapter, how.ignore_base)
     run = source.arguments
-    task = tasks.find(given.task or source.task or "dailydialog")
+    task, path = task_and_data(given, run)
     check_task(source, task, bare=True)
     check_outputs(given, task)
     options = answer_options(given, task, source)
-    data_dir = given.data_dir or (run.get("data_dir") if task.name == source.task else None)
     length = longest(run.get("max_length") if given.max_length is None else given.max_length, source.config)
-    dataset = read_split(task, given.split, data_dir, given.limit)
+    given = dataclasses.replace(given, split=given.split or task.measured_on(path))
+    dataset = read_split(task, given.split, path, given.limit)
     data = task.encode(dataset.examples, source.tokenizer, length)
     check_forward(source.config, min(given.batch_size, len(data)), max(data.lengths), "{batch_size}")
     if options:
@@ -98,6 +104,22 @@ def main() -> None:
     write_files(given, source, task, measured)
     shown = Report(task, given.split, how.precision, dataset, data, rows, seconds, trivial_is, said)
     print(shown.json() if given.json else shown.table())  # last: nobody may be there to read it
+
+
+def task_and_data(given: EvaluationOptions, run: dict[str, Any]) -> tuple[Task, Path | None]:
+    """What is measured on: the task and the place of its data, else those of the run.
+
+    Raises UserError where there is no such place, or where a classifier's labels stand nowhere.
+    """
+    name = given.task or run.get("task") or "dailydialog"
+    said = run if name == run.get("task") else {"task": name}
+    folder, file = said.get("data_dir"), said.get("data")
+    if given.data or given.data_dir:
+        folder, file = given.data_dir, given.data
+        said = said | {"validation_share": None}  # which was the run's data's
+    task = tasks.find(name, said | {"columns": given.columns or said.get("columns")})
+    path = tasks.data_path(task, folder, file)
+    return (task.settle(path) if task.settle else task), path
 
 
 def contestants(source: ModelSource, int8: bool) -> dict[str, tuple[ModelSource, bool]]:

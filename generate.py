@@ -39,6 +39,7 @@ class Asked:
     """What is asked; else an interactive session."""
 
     prompt: str | None = option(None, type=typed_text)
+    system: str | None = option(None, "what an assistant is told before a chat", type=typed_text)
     context: str | None = option(None, type=typed_text)
     question: str | None = option(None, type=typed_text)
     instruction: str | None = option(None, type=typed_text)
@@ -89,9 +90,9 @@ def check_classifier(given: dict[str, Any], task: Task) -> None:
         raise ParameterError(f"{{0}} has classes and says nothing: leave out {listed(typed_anyway)}", task.name)
 
 
-def task_of(given: argparse.Namespace, trained: str) -> Task:
-    """The task whose prompts are used: what was typed, else the run's own."""
-    task = tasks.find(given.task or trained)
+def task_of(given: argparse.Namespace, run: dict[str, Any]) -> Task:
+    """The task whose prompts are used: what was typed, else the run's own, else text that is continued."""
+    task = tasks.find(given.task or run.get("task") or "text", run)
     if given.mode in (None, task.kind.name):
         return task
     if (example := KINDS[given.mode].example) is None:
@@ -111,7 +112,7 @@ def main() -> None:
 
     check_weights(how.int8, how.precision, how.device)
     source = find(how.model, how.adapter, how.ignore_base)
-    task = task_of(given, source.task or "text")
+    task = task_of(given, source.arguments)
     check_task(source, task)
     fields = typed_request(asked.fields(), task)
     check_classifier(chosen, task)
@@ -132,7 +133,7 @@ def main() -> None:
     elif fields and list(fields) != [task.kind.standing]:
         console.say(fields)
     else:
-        console.interact(**(fields or {}))
+        console.interact(*(fields or {}).values())
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 python train.py --task dailydialog                              # gpt2-nano, data from the hub
 python train.py --task dailydialog --model gpt2 --device cuda   # GPT-2 small on a GPU
 python train.py --task dailydialog --data-dir sample            # offline: the embedded sample
+python train.py --task chat --data chats.jsonl                  # your own data; or instruct, complete, classify
 python train.py --config runs/mine/arguments.yaml --output-dir runs/two   # a run again
 python train.py --output-dir runs/mine --resume                 # on from its newest checkpoint
 mpirun -np 2 python train.py --task dailydialog                 # two processes, each with half of every batch

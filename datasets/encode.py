@@ -1,9 +1,10 @@
 """Examples become token ids and labels.
 
 Labels are not shifted: where a token is scored, labels[i] == input_ids[i], elsewhere -100; the model shifts
-them itself. There are three encoders: `dialogue` keeps every example apart and forgets its oldest segments
-where it is too long, `packed` joins everything and cuts it into full windows, and `fitted`
-(`truncation.py`) keeps examples apart and shortens those of their segments that may be cut.
+them itself. There are four encoders: `dialogue` keeps every example apart and forgets its oldest segments
+where it is too long, `packed` joins everything and cuts it into full windows, `fitted` (`truncation.py`) keeps
+examples apart and shortens those of their segments that may be cut, and `conversations` (`turns.py`) parts them
+between turns.
 """
 
 import re
@@ -37,19 +38,25 @@ class Encoded:
 class EncodedSet:
     """Encoded examples, `dropped` ("file:line: reason"), and how many were `shortened` to fit, and `how`.
 
-    `kept`: the index of each item's example, where items are examples. `special`: how often which special token was
-    spelled out, where that means the token.
+    `cut`: where the shortened ones stand, "file:line". `kept`: the index of each item's example, where items are
+    examples. `special`: how often which special token was spelled out, where that means the token.
     """
 
     items: list[Encoded] = field(default_factory=list)
     kept: list[int] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
     shortened: int = 0
+    cut: list[str] = field(default_factory=list)
     how: str = "their beginnings are left out"
     special: Counter[str] = field(default_factory=Counter)
 
     def __len__(self) -> int:
         return len(self.items)
+
+    def was_cut(self, example: Example) -> None:
+        """Notes an example that was shortened to fit."""
+        self.shortened += 1
+        self.cut.append(example.source)
 
     def __getitem__(self, index: int) -> Encoded:
         return self.items[index]
@@ -91,7 +98,8 @@ def dialogue(examples: Sequence[Example], tokenizer, max_length: int) -> Encoded
             continue
         result.items.append(item)
         result.kept.append(index)
-        result.shortened += start > 0
+        if start > 0:
+            result.was_cut(example)
     return not_empty(result, len(examples))
 
 
@@ -129,8 +137,11 @@ def count_scored(labels: np.ndarray) -> int:
     return int((labels[..., 1:] != IGNORED).sum())
 
 
-def report(dataset: Dataset, encoded: EncodedSet) -> str:
-    """A few lines about the data, printed before training: what there is, what was dropped, where and why."""
+def report(dataset: Dataset, encoded: EncodedSet, named: int = REPORTED) -> str:
+    """A few lines about the data, printed before training: what there is, what was dropped, where and why.
+
+    So many of the dropped records are `named`.
+    """
     lines = [
         f"{dataset.task} {dataset.split}: {len(dataset):,} examples, {len(encoded):,} sequences, "
         f"{encoded.tokens:,} tokens, {encoded.scored:,} scored"
@@ -142,9 +153,9 @@ def report(dataset: Dataset, encoded: EncodedSet) -> str:
         lines.append(f"  special tokens in the text: {counts}")
     lines += [f"  {note}" for note in dataset.notes]
     dropped = dataset.dropped + encoded.dropped
-    lines += [f"  dropped {reason}" for reason in dropped[:REPORTED]]
-    if len(dropped) > REPORTED:
-        lines.append(f"  ... {len(dropped) - REPORTED:,} more dropped, {len(dropped):,} in all")
+    lines += [f"  dropped {reason}" for reason in dropped[:named]]
+    if len(dropped) > named:
+        lines.append(f"  ... {len(dropped) - named:,} more dropped, {len(dropped):,} in all")
     return "\n".join(lines)
 
 

@@ -46,6 +46,12 @@ class Example:
     references: tuple[str, ...] = ()
 
     @property
+    def opening(self) -> tuple[Segment, ...]:
+        """What stands before the first scored segment; everything where nothing is scored."""
+        first = next((index for index, segment in enumerate(self.segments) if segment.scored), None)
+        return self.segments[:first]
+
+    @property
     def given(self) -> Example:
         """What stands before the last scored segment: the prompt that its answer continues.
 

@@ -3,6 +3,7 @@
 import gzip
 import zipfile
 import zlib
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from pathlib import Path
 
 from common.errors import UserError
@@ -24,7 +25,7 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     if len(data) > LIMIT:
-        raise UserError(f"{path} holds more than {LIMIT:,} bytes: is it the publisher's file?")
+        raise UserError(f"{path} holds more than {LIMIT:,} bytes: is it the publisher's file? Of your own, give less")
     return decode(data, str(path))
 
 
@@ -57,5 +58,6 @@ def decode(data: bytes, where: str) -> str:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{where}:{line}: this is not UTF-8 text: convert the file to UTF-8") from None
+        found = ", but UTF-16" if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else ""
+        raise UserError(f"{where}:{line}: this is not UTF-8 text{found}: convert the file to UTF-8") from None
     return text.replace("\r\n", "\n")

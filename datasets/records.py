@@ -10,14 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
-from common.files import open_regular
+from datasets import parquet
 from datasets.read import LIMIT, read_text
 
 Record = tuple[str, dict]  # "file:line" and its fields
 PACKED = (".jsonl", ".json", ".csv", ".tsv")  # what may be packed, as .gz
 SURROGATE = re.compile(r"[\ud800-\udfff]")  # half of a character: JSON can spell it, UTF-8 and tokenizers cannot
-BATCH = 1024  # rows of Parquet that are objects at the same time
-ROWS = 1 << 24  # of a Parquet file: a few bytes can stand for any number of them
 
 
 def find(data_dir: Path, names: Sequence[str], what: str) -> Path:
@@ -39,7 +37,10 @@ class _Columns:
     aliases: Mapping[str, str]
 
     def check(self, fields: Iterable[str], where: str) -> None:
-        """Raises UserError where a record or a file with these fields lacks one."""
+        """Raises UserError where a record or a file with these fields lacks one, or has it twice."""
+        fields = list(fields)
+        if twice := [name for name in self.of(fields) if fields.count(name) > 1]:
+            raise UserError(f"{where}: there are two columns {twice[0]!r}: rename or remove one")
         present = {self.aliases.get(name, name) for name in fields}
         if missing := [name for name in self.needed if name not in present]:
             needed = ", ".join(self.needed)
@@ -83,18 +84,27 @@ def records(
     {"review": "text"}. Raises UserError, naming file and line, where a record is broken or lacks one of `columns`, and,
     saying what is `wanted`, where there is none.
     """
-    kind = Path(path.name.removesuffix(".gz")).suffix
-    readers: dict[str, Callable] = {".jsonl": _json, ".json": _json, ".csv": _csv, ".tsv": _tsv, ".parquet": _parquet}
-    if kind not in readers:
-        raise UserError(f"{path} is none of {', '.join(readers)}: convert it, or give the publisher's file")
-    known, empty = _Columns(columns, optional, aliases or {}), True
-    for where, record in readers[kind](path, known):
+    read, known, empty = _reader(path), _Columns(columns, optional, aliases or {}), True
+    for where, record in read(path, known):
         empty = False
         record = known.named(record)
         missing = {name: "" for name in optional if record.get(name) is None}
         yield where, record | missing if missing else record
     if empty:
         raise UserError(f"{path} is empty: give {wanted or 'a file with records of ' + ', '.join(columns)}")
+
+
+def fields(path: Path) -> list[str]:
+    """The names of a file's columns, or of its first record's fields, as they stand there.
+
+    Raises UserError where there is no record.
+    """
+    read = _reader(path)
+    if read is _parquet:
+        return parquet.column_names(path)
+    for _, record in read(path, _Columns((), (), {})):
+        return list(record)
+    raise UserError(f"{path} has no record: give another file")
 
 
 def text(record: dict, name: str, where: str, required: bool = True) -> str:
@@ -124,10 +134,19 @@ def label(value: object, labels: Sequence[str], where: str) -> int:
     raise UserError(f"{where}: there is no label {reprlib.repr(value)}: the labels are {', '.join(labels)}")
 
 
+def _reader(path: Path) -> Callable[[Path, _Columns], Iterator[Record]]:
+    kind = Path(path.name.removesuffix(".gz")).suffix.lower()
+    readers: dict[str, Callable] = {".jsonl": _json, ".json": _json, ".csv": _csv, ".tsv": _tsv, ".parquet": _parquet}
+    if kind not in readers:
+        raise UserError(f"{path} is none of {', '.join(readers)}: convert it, or give the publisher's file")
+    return readers[kind]
+
+
 def _json(path: Path, columns: _Columns) -> Iterator[Record]:
     """A JSON object a line, or one array of them, whatever the file's name is."""
     content = read_text(path)
-    for where, record in _of_array(path, content) if _is_array(content) else _of_lines(path, content):
+    in_one = _is_array(content) or _is_object(content)
+    for where, record in _of_whole(path, content) if in_one else _of_lines(path, content):
         if not isinstance(record, dict):
             raise UserError(f"{where}: a JSON object is needed, not {reprlib.repr(record)}")
         columns.check(record, where)
@@ -139,9 +158,20 @@ def _is_array(content: str) -> bool:
     return re.match(r"\s*\[\s*(\{|\]\s*$)", content) is not None
 
 
-def _of_array(path: Path, content: str) -> Iterator[tuple[str, object]]:
+def _is_object(content: str) -> bool:
+    """Whether it is one object over several lines."""
+    if not re.match(r"\s*\{\s*\n", content):
+        return False
+    try:
+        return isinstance(json.loads(content), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _of_whole(path: Path, content: str) -> Iterator[tuple[str, object]]:
     try:
         rows = json.loads(content)
+        rows = rows if isinstance(rows, list) else [rows]
     except (ValueError, RecursionError) as error:
         line = error.lineno if isinstance(error, json.JSONDecodeError) else 1
         raise UserError(f"{path}:{line}: this is not JSON ({_reason(error)}): mend the file") from None
@@ -165,9 +195,15 @@ def _reason(error: Exception) -> object:
 
 
 def _csv(path: Path, columns: _Columns) -> Iterator[Record]:
-    """Comma-separated values under a header line; what is in quotes may hold commas, quotes and lines."""
+    """Comma-separated values under a header line; what is in quotes may hold commas, quotes and lines.
+
+    Semicolons or tabs separate them where the header has no comma, as spreadsheets of some languages write it.
+    """
     csv.field_size_limit(LIMIT)
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    content = read_text(path)
+    first = content.partition("\n")[0]
+    separator = next((mark for mark in ",;\t" if mark in first), ",")
+    reader = csv.reader(io.StringIO(content, newline=""), delimiter=separator, strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
         if header:
@@ -202,67 +238,8 @@ def _tsv(path: Path, columns: _Columns) -> Iterator[Record]:
 
 
 def _parquet(path: Path, columns: _Columns) -> Iterator[Record]:
-    import pyarrow  # only here: it takes half a second to import
-    import pyarrow.parquet
+    def wanted(names: Sequence[str]) -> list[str]:
+        columns.check(names, str(path))
+        return columns.of(names)
 
-    try:
-        with open_regular(path) as opened, pyarrow.parquet.ParquetFile(opened) as file:
-            columns.check(file.schema_arrow.names, str(path))
-            names = columns.of(file.schema_arrow.names)
-            texts, rows = _check_sizes(file, names, path)
-        # a text that stands there many times is in memory once, until it is known how much all of them are
-        with open_regular(path) as opened, pyarrow.parquet.ParquetFile(opened, read_dictionary=texts) as file:
-            number = size = 0
-            for batch in file.iter_batches(rows, columns=names):
-                size += sum(map(_size, batch.columns))
-                if size > LIMIT:
-                    raise UserError(_too_large(path, f"more than {LIMIT:,} bytes"))
-                for record in batch.to_pylist():
-                    number += 1
-                    yield f"{path}:row {number}", record
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"{path} is not a sound Parquet file ({reason}): get it again") from error
-
-
-def _check_sizes(file, columns: Sequence[str], path: Path) -> tuple[list[str], int]:
-    """The texts among the columns that Arrow can read as dictionaries, and how many rows to read at once.
-
-    Raises UserError where the columns unpack to more than `LIMIT` bytes. Of a text that is stored as what differs
-    from the one before, a batch is no larger than `LIMIT` even where each row repeats all of it.
-    """
-    meta, wanted = file.metadata, []
-    if meta.num_rows > ROWS:
-        raise UserError(_too_large(path, f"{meta.num_rows:,} rows"))
-    for index in range(meta.num_columns):
-        column = file.schema.column(index)
-        if column.path.partition(".")[0] in columns:
-            wanted.append((index, column))
-    chunks = [meta.row_group(group).column(index) for group in range(meta.num_row_groups) for index, _ in wanted]
-    size = sum(max(0, chunk.total_uncompressed_size) for chunk in chunks)
-    if size > LIMIT:
-        raise UserError(_too_large(path, f"{size:,} bytes"))
-    differing = {chunk.path_in_schema for chunk in chunks if any("DELTA" in name for name in chunk.encodings)}
-    largest = max((chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in differing), default=0)
-    texts = [column.path for _, column in wanted if column.physical_type == "BYTE_ARRAY"]
-    rows = max(1, min(BATCH, LIMIT // max(largest, 1)))
-    return [text for text in texts if text not in differing], rows
-
-
-def _size(array) -> int:
-    """How many bytes an Arrow array's values take, each counted as often as it stands there."""
-    import pyarrow
-    import pyarrow.compute
-
-    if pyarrow.types.is_dictionary(array.type):
-        lengths = pyarrow.compute.binary_length(array.dictionary).cast("int64").take(array.indices)
-        return (pyarrow.compute.sum(lengths).as_py() or 0) + 8 * len(array)
-    if pyarrow.types.is_struct(array.type):
-        return sum(map(_size, array.flatten()))
-    if pyarrow.types.is_list(array.type) or pyarrow.types.is_large_list(array.type):
-        return _size(array.flatten()) + 8 * len(array)
-    return array.nbytes
-
-
-def _too_large(path: Path, what: str) -> str:
-    return f"{path} unpacks to {what}: is it the publisher's file?"
+    return parquet.rows(path, wanted)

@@ -1,4 +1,5 @@
-"""What a task is to the commands, and the five kinds of tasks: chat, questions, instructions, plain text, classes.
+"""What a task is to the commands, and the six kinds of tasks: chat, questions, instructions, completions, plain text,
+classes.
 
 A kind is data. What follows from it (which fields are asked for, whether turns are remembered, how answers are judged)
 stands here, and nobody asks which kind it is.
@@ -6,10 +7,11 @@ stands here, and nobody asks which kind it is.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from datasets.example import Dataset, Example
 
@@ -24,8 +26,9 @@ class Kind:
     """How tasks of one kind are asked and answered.
 
     `optional`: fields that an input may leave out. `standing`: a field that stands while several of the last one are
-    asked. `remembers`: what was said before belongs to the next prompt. `keeps_space`: a text is read, and shown, to
-    its last character. `refuses_long`: an input that would be cut is refused. `generates`: else it tells classes apart.
+    asked; a session asks for it first, unless it is optional. `remembers`: what was said before belongs to the next
+    prompt. `keeps_space`: a text is read, and shown, to its last character. `refuses_long`: an input that would be cut
+    is refused. `generates`: else it tells classes apart.
     `answer_tokens`: the longest answer that an evaluation lets a model give; None where there is none to judge.
     `has_references`: answers are judged by those that count as right; else replies by what was really said.
     `example`: the task whose prompts `--mode` means, where a model was trained for another kind.
@@ -44,11 +47,13 @@ class Kind:
 
 
 CHAT = Kind("chat", remembers=True, answer_tokens=40, example="dailydialog")
+ASSISTANT = dataclasses.replace(CHAT, optional=("system",), standing="system", example=None)  # a chat, told how to be
 QA = Kind("qa", standing="context", answer_tokens=32, has_references=True, example="squad")
+COMPLETE = Kind("complete", keeps_space=True, answer_tokens=128)
 INSTRUCT = Kind("instruct", optional=("context",), refuses_long=True, answer_tokens=128, example="dolly")
 TEXT = Kind("text", keeps_space=True, example="text")
 CLASSIFY = Kind("classify", refuses_long=True, generates=False)
-KINDS = {kind.name: kind for kind in (CHAT, QA, TEXT, INSTRUCT, CLASSIFY)}
+KINDS = {kind.name: kind for kind in (CHAT, QA, TEXT, INSTRUCT, COMPLETE, CLASSIFY)}
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,11 @@ class Task:
     the example that generation continues; `encode_prompt(example, tokenizer, max_length)` its ids, several
     where one text is read in several windows. `sample` is the folder of the embedded sample, where there is one;
     `labels` names the classes.
+
+    Of people's own data (`datasets/tasks/own`) more is known once they are there: `settle(data_dir)` makes the task
+    with the labels that they have, and `measured_on(data_dir)` names the split that a finished run is measured on.
+    `own`: it reads such data, of which more is told before training.
+    `teach(tokenizer, template)` makes a base's tokenizer one of a run, which is kept with it.
     """
 
     name: str
@@ -71,6 +81,10 @@ class Task:
     encode_prompt: Callable[[Example, object, int], list[np.ndarray]]
     sample: Path | None = None
     labels: tuple[str, ...] = ()
+    own: bool = False
+    settle: Callable[[Path | None], Task] | None = None
+    teach: Callable[[Any, str | None], None] | None = None
+    measured_on: Callable[[Path | None], str] = lambda data_dir: "test"
 
     @property
     def needed(self) -> list[str]:
@@ -80,5 +94,7 @@ class Task:
     def asked(self, fields: dict[str, str], history: Sequence[str] = ()) -> Example:
         """The example that an input's fields make; where the kind remembers, behind the turns before it."""
         if self.kind.remembers:
-            return self.prompt([*history, *fields.values()])
+            *others, last = self.fields
+            standing = {name: fields[name] for name in others if name in fields}
+            return self.prompt([*history, fields[last]], **standing)
         return self.prompt(**fields)

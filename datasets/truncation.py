@@ -34,7 +34,8 @@ def fitted(examples: Sequence[Example], tokenizer, max_length: int) -> EncodedSe
             continue
         result.items.append(dataclasses.replace(join(parts), label=example.label))
         result.kept.append(index)
-        result.shortened += excess > 0
+        if excess > 0:
+            result.was_cut(example)
     return not_empty(result, len(examples))
 
 

@@ -51,14 +51,14 @@ def measure(engine: Engine, dataset: Dataset, data: EncodedSet, batch_size: int,
         result.gold = [item.label for item in data.items]
         result.predictions = each.logits.argmax(axis=1).tolist()
         result.figures |= class_figures(result.gold, result.predictions, len(task.labels))
-    elif task.kind.answer_tokens and generates:
-        result.examples = dataset.examples
-        prompts = {index: prompt for index, e in enumerate(dataset.examples) if (prompt := _encoded(engine, e.given))}
-        result.unasked = len(dataset.examples) - len(prompts)
-        result.predictions = [""] * len(dataset.examples)
+    elif task.kind.answer_tokens and generates and (asked := [e for e in dataset.examples if e.opening]):
+        result.examples = asked
+        prompts = {index: prompt for index, e in enumerate(asked) if (prompt := _encoded(engine, e.given))}
+        result.unasked = len(asked) - len(prompts)
+        result.predictions = [""] * len(asked)
         for index, found in zip(prompts, engine.answers(list(prompts.values()), progress=True), strict=True):
             result.predictions[index] = found[0].text
-        result.figures |= text_figures(task, dataset.examples, result.predictions)
+        result.figures |= text_figures(task, asked, result.predictions)
     return result
 
 

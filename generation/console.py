@@ -61,11 +61,11 @@ class Console:
         """What comes of each input by itself, with the input's fields: `answer` (and `answers`), or `label`."""
         return self._results(inputs, [self.engine.encode(self.engine.example(fields)) for fields in inputs])
 
-    def interact(self, context: str | None = None) -> None:
+    def interact(self, given: str | None = None) -> None:
         """Asks for the task's fields and answers, until `exit` or the end of the input.
 
         A context for questions may have several lines, up to an empty one, and is asked for once: an empty question
-        asks for another. It can also be given.
+        asks for another. It can also be `given`, as can what an assistant is told, which is not asked for.
         """
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  (arrow keys at the prompt)
@@ -73,10 +73,11 @@ class Console:
             sys.stdin.reconfigure(errors="surrogateescape")  # bytes that the locale does not know are kept
         *first, last = self.task.fields
         standing = self.task.kind.standing
+        asked = [name for name in first if name not in self.task.kind.optional]
         with contextlib.suppress(EOFError):
             while True:
-                fields = {standing: context} if context else {name: self._ask(name) for name in first}
-                context = None
+                fields = {standing: given} if given else {name: self._ask(name) for name in asked}
+                given = None
                 while (text := self._ask(last)) or not standing:  # an instruction may have no context
                     try:
                         self.say({**fields, last: text})
@@ -136,13 +137,14 @@ class Console:
 
     def _remember(self, fields: dict[str, str], answer: str) -> None:
         if self.task.kind.remembers and answer.strip():  # an empty turn is none
-            self.history += [*fields.values(), answer]
+            self.history += [fields[self.task.fields[-1]], answer]
 
     def _ask(self, name: str) -> str:
         """What is typed for a field. Raises EOFError at `exit`, and UserError for what is no text."""
         kind, fields = self.task.kind, self.task.fields
-        sign = "> " if len(fields) == 1 else f"{name}> "
-        may_be_empty = name in kind.optional or (kind.standing and name == fields[-1])
+        sign = "> " if len(fields) == 1 or kind.remembers else f"{name}> "
+        stands = kind.standing and kind.standing not in kind.optional
+        may_be_empty = name in kind.optional or (stands and name == fields[-1])
         while True:
             if name == kind.standing:  # a pasted text has several lines
                 text = self._line(f"{name}, up to an empty line> ")

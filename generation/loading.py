@@ -54,7 +54,7 @@ def load(
     if model is not None and adapter is None:
         raise ParameterError("{model} is another base for an adapter, and {0} is none: leave it out", name)
     source = find(model if adapter else str(name), adapter, ignore_base)
-    chosen = tasks.find(task or source.task or "text")
+    chosen = tasks.find(task or source.task or "text", source.arguments)
     check_task(source, chosen)
     check_typed(options)
     given, _ = options_for(source, chosen, options)

@@ -19,7 +19,8 @@ def plan(
 ) -> ModelSource:
     """What is merged with what, without Jittor: `find`, and the names of a classifier's classes.
 
-    Those are `labels`, else what `trained_labels` has under the adapter's task, else the base's own, else LABEL_0 ….
+    Those are `labels`, else what its run's arguments say or `trained_labels` has under its task, else the base's own,
+    else LABEL_0 ….
     Raises UserError for what is missing or does not fit.
     """
     source = find(model, adapter, ignore_base)
@@ -30,7 +31,8 @@ def plan(
         if source.base.classifies:
             raise UserError(f"{source.folder} is a language model's adapter, and {source.directory} a classifier")
         return source
-    return source.with_labels(_labels(source, labels, (trained_labels or {}).get(source.task, ())))
+    trained = source.arguments.get("labels") or (trained_labels or {}).get(source.task, ())
+    return source.with_labels(_labels(source, labels, trained))
 
 
 def write(source: ModelSource, output: str | Path, dtype: str = "float32") -> None:

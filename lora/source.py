@@ -5,7 +5,7 @@ it. Needs no Jittor.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 ARGUMENTS = "arguments.yaml"
 # what is read of a run's arguments, and the type of each where it is there
 ARGUMENT_TYPES = {"task": str, "model": str, "data_dir": str, "max_length": int}
+ARGUMENT_TYPES |= {"data": str, "columns": list, "labels": list, "validation_share": float}
 
 
 @dataclass(frozen=True)
@@ -73,14 +74,18 @@ class ModelSource:
         """The base alone, with the same vocabulary."""
         return dataclasses.replace(self, adapter=None)
 
-    def for_training(self, added_tokens: Sequence[str] = ()) -> tuple["ModelSource", tuple[int, ...]]:
-        """The same with tokens that are added to its tokenizer, and their ids.
+    def for_training(
+        self, added_tokens: Sequence[str] = (), teach: Callable[[Any], None] | None = None
+    ) -> tuple["ModelSource", tuple[int, ...]]:
+        """The same with tokens that are added to its tokenizer, and their ids; `teach` changes the tokenizer further.
 
         Texts end with the tokenizer's end token from now on, beside those that end them already. Raises UserError for
         tokens that cannot be added, and for end tokens that are none.
         """
         before = self.tokenizer.eos_token_id
         added = tuple(add_tokens(self.tokenizer, added_tokens))
+        if teach:
+            teach(self.tokenizer)
         source = dataclasses.replace(
             self,
             config=_ending_with(self.config, self.tokenizer, before),
@@ -155,8 +160,11 @@ def run_arguments(folder: Path) -> dict[str, Any]:
         return {}
     values = read_yaml(path)
     for name, expected in ARGUMENT_TYPES.items():
-        if values.get(name) is not None and type(values[name]) is not expected:
-            raise UserError(f"{path}: {name} must be {expected.__name__}, not {values[name]!r:.80}")
+        value = values.get(name)
+        texts = value if isinstance(value, list) else ()
+        if value is not None and (type(value) is not expected or not all(isinstance(each, str) for each in texts)):
+            kind = "a list of texts" if expected is list else expected.__name__
+            raise UserError(f"{path}: {name} must be {kind}, not {value!r:.80}")
     return values
 
 

@@ -25,7 +25,17 @@ TUNINGS = ("lora", "full")
 MOST_EPOCHS = 1_000_000  # of any data: more is a slip, and beyond what steps can be counted in
 MOST = 10**15  # of anything that is counted: shares of it are exact in a float
 # what may differ when a run is taken up again: how long it is, how often it saves, and where things lie
-RESUMABLE = {"epochs", "max_steps", "patience", "save_every", "data_dir", "output_dir", "device"}
+RESUMABLE = {
+    "epochs",
+    "max_steps",
+    "patience",
+    "save_every",
+    "data",
+    "data_dir",
+    "chat_template",
+    "output_dir",
+    "device",
+}
 
 
 def count(default: int | None, help: str, at_least: int = 1) -> Any:
@@ -37,9 +47,20 @@ def count(default: int | None, help: str, at_least: int = 1) -> Any:
 class TrainingArguments:
     """A run. A value of None is settled once the data is read (`training/plan.py`), or means "not used"."""
 
-    task: str = option("dailydialog", "what to train on")
+    task: str = option("dailydialog", "what to train on; your own data are chat, instruct, complete or classify")
     model: str = option("nano", "nano, gpt2, gpt2-medium, …, or a folder in Hugging Face's layout")
     data_dir: str | None = option(None, "local data; `sample` is the embedded sample; else the hub's copy")
+    data: str | None = option(None, "a file of your own data: JSON lines, JSON, CSV, TSV, .gz, Parquet", metavar="FILE")
+    columns: list[str] | None = option(None, "what your data call a column: prompt=question", metavar="NAME=COLUMN")
+    labels: list[str] | None = option(None, "a classifier's classes, in order; else those of your data")
+    validation_share: float | None = option(
+        None, "set apart of your own data where they have no validation file; else 0.1", above=0, below=1
+    )
+    chat_template: str | None = option(
+        None,
+        "what opens and closes a chat's turns, in Jinja; else as the tokenizer says, else ours",
+        metavar="FILE",
+    )
     output_dir: str | None = option(None, "the run's folder; else runs/<task>-<model>-<tuning>")
     tuning: str = option("lora", "train an adapter, or every weight", choices=TUNINGS)
     lora_r: int = count(8, "rank of the adapter")
@@ -129,9 +150,10 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def over(recipe: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """A recipe's values with what was typed over them; one length of training replaces the other."""
-    if {"epochs", "max_steps"} & given.keys():
-        recipe = recipe | {"epochs": None, "max_steps": None}
+    """A recipe's values with what was typed over them; one length of training, one place of data replaces the other."""
+    for either in ({"epochs", "max_steps"}, {"data", "data_dir"}):
+        if either & given.keys():
+            recipe = recipe | dict.fromkeys(either)
     return recipe | given
 
 
@@ -180,6 +202,8 @@ def _contradictions(arguments: TrainingArguments) -> Iterator[UserError]:
             yield ParameterError(f"{{{name}}} holds NUL or half of a character, which no name can: give another")
     if arguments.epochs is not None and arguments.max_steps is not None:
         yield ParameterError("{epochs} and {max_steps} exclude each other: give one")
+    if arguments.data is not None and arguments.data_dir is not None:
+        yield ParameterError("{data} and {data_dir} exclude each other: give one")
     try:
         check_precision(arguments.precision, "cpu" if arguments.device == "cpu" else "auto")
     except UserError as error:

@@ -19,7 +19,7 @@ from training.plan import RunPlan
 
 # what differs -> what to do about it
 MENDED = {
-    "data": "the data are others: give those of the run with {data_dir}",
+    "data": "the data are others: give those of the run with {data_dir} or {data}",
     "base": "the base model's weights or its config.json are others: give those of the run",
     "device": "it ran on {before}, this is {now}: numbers would round otherwise; give {device} {before}",
     "precision": "it computed in {before}, this would in {now}: give {precision} {before}",

@@ -12,7 +12,7 @@ from pathlib import Path
 from common.errors import UserError
 
 # all that a run writes there or goes on from
-PARTS = (".lock", "*.json", "*.jsonl", "*.yaml", "*.safetensors", "*.txt", "*.md", "*.png", "checkpoint-*")
+PARTS = (".lock", "*.json", "*.jsonl", "*.yaml", "*.safetensors", "*.txt", "*.md", "*.png", "*.jinja", "checkpoint-*")
 
 
 def check_own(folder: Path, parts: Sequence[str] = PARTS) -> None:

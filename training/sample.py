@@ -28,11 +28,12 @@ class SamplePrompt:
 def sample_prompt(
     task: Task, example: Example, tokenizer, n_positions: int, end_ids: tuple[int, ...]
 ) -> SamplePrompt | None:
-    """A task's example as a prompt. None where a task has no answers, and for one that is too long."""
-    if task.kind.answer_tokens is None:
+    """A task's example as a prompt. None where nothing is asked or answered, and for one that is too long."""
+    if task.kind.answer_tokens is None or not example.opening:
         return None
-    length, chat = min(MOST_TOKENS, n_positions // 2), task.kind.remembers
-    given = task.prompt([example.segments[0].text]) if chat else example.given  # an opening says most about a chatbot
+    length = min(MOST_TOKENS, n_positions // 2)
+    # an opening says most about a chatbot
+    given = Example(example.segments[: len(example.opening) + 1]).given if task.kind.remembers else example.given
     try:
         input_ids = task.encode_prompt(given, tokenizer, n_positions - length)[0]
     except UserError:  # too long for this model: the loss alone, then

@@ -1,11 +1,12 @@
 """From arguments to what a run needs: data, tokenizer and configuration, checked before Jittor is imported."""
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import ErrorCollector, ParameterError, UserError
-from datasets import tasks
+from datasets import overview, tasks
 from datasets.encode import report
 from datasets.example import Dataset
 from datasets.task import Task
@@ -42,13 +43,17 @@ class Inputs:
 
 def is_here(arguments: TrainingArguments) -> bool:
     """Whether reading the model and the data takes no download."""
-    return arguments.data_dir is not None and is_local(arguments.model)
+    return (arguments.data_dir or arguments.data) is not None and is_local(arguments.model)
 
 
 def read_inputs(arguments: TrainingArguments, say=print) -> Inputs:
     """Finds the model, reads and encodes the data, settles the defaults. Raises UserError for what is wrong."""
-    task = tasks.find(arguments.task)
-    errors = ErrorCollector()
+    run = dataclasses.asdict(arguments)
+    task, errors = tasks.find(arguments.task, run), ErrorCollector()
+    with errors.collect():
+        settled = tasks.settled(task, run)
+        if settled is not task:
+            task, arguments = settled, dataclasses.replace(arguments, labels=list(settled.labels))
     with errors.collect():
         if not task.kind.generates and arguments.head_dropout:
             raise ParameterError(
@@ -63,18 +68,21 @@ def read_inputs(arguments: TrainingArguments, say=print) -> Inputs:
             max_length=longest(arguments.max_length, source.config),
             lora_targets=arguments.lora_targets or DEFAULT_TARGETS,
         )
-    encoded, sources, reports = {}, (), []
+    encoded, sources, reports, splits = {}, (), [], {}
     for split in ("train", "validation"):
         with errors.collect():
-            samples = read_split(task, split, arguments.data_dir)
+            samples = read_split(task, split, tasks.data_path(task, arguments.data_dir, arguments.data))
             if errors.errors:  # there may be nothing to encode with, and it would be in vain
                 continue
             encoded[split] = task.encode(samples.examples, source.tokenizer, arguments.max_length)
             check_scored(split, encoded[split])
+            splits[split] = samples, encoded[split]
             sources = sources or tuple(samples.examples[index].source for index in encoded[split].kept)
             reports.append(report(samples, encoded[split]))
             say(reports[-1])
     errors.raise_all()
+    if task.own:
+        say(overview.short(splits, source.tokenizer))  # not for the card: it quotes the data
     plan = settle(arguments, encoded["train"], encoded["validation"])
     plan.check_sizes(source.config)
     if len(plan.validation) < len(plan.whole_validation):
@@ -90,6 +98,8 @@ def read_base(arguments: TrainingArguments, task: Task) -> tuple[ModelSource, tu
     Raises UserError for what is missing or damaged, the weights' files included, whose tensors are not read yet.
     """
     errors = ErrorCollector()
+    with errors.collect():
+        template = tasks.chat_template(task, arguments.chat_template)
     directory = locate(arguments.model)
     with errors.collect():
         base = open_model(directory)
@@ -101,12 +111,13 @@ def read_base(arguments: TrainingArguments, task: Task) -> tuple[ModelSource, tu
     source = of_base(base, tokenizer)
     if task.kind.generates and SCORE in base.tensors:
         raise UserError(f"{directory} is a classifier: {task.name} needs a language model; give one")
-    return source.with_labels(task.labels).for_training(arguments.added_tokens or ())
+    teach = task.teach and functools.partial(task.teach, template=template)
+    return source.with_labels(task.labels).for_training(arguments.added_tokens or (), teach)
 
 
-def read_split(task: Task, split: str, data_dir: str | None, limit: int | None = None) -> Dataset:
-    """A split's examples, the first `limit` of them. `data_dir` is what the parameter of that name says."""
-    dataset = task.load(split, tasks.data_dir(task, data_dir))
+def read_split(task: Task, split: str, path: Path | None, limit: int | None = None) -> Dataset:
+    """A split's examples, the first `limit` of them, of a file or folder, or of the hub's copy."""
+    dataset = task.load(split, path)
     dataset.examples = dataset.examples[:limit]
     return dataset
 
@@ -172,4 +183,5 @@ def build_trainer(inputs: Inputs, resume: bool = False):
         resume=resume,
         sources=inputs.sources,
         sample=inputs.sample,
+        own_tokenizer=inputs.task.teach is not None,
     )

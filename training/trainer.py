@@ -50,6 +50,7 @@ class Trainer:
     else may write in it.
 
     `sources`: where each training item stands ("file:line"), for error messages. `sample`: what validations show.
+    `own_tokenizer`: the tokenizer is not the base's as it was, and is kept with the run.
     Raises UserError where nothing can be learnt, where the folder holds a run that is not to be resumed, and with
     `resume` where it holds another run than this one.
     """
@@ -65,12 +66,14 @@ class Trainer:
         resume: bool = False,
         sources: Sequence[str] = (),
         sample: SamplePrompt | None = None,
+        own_tokenizer: bool = False,
     ):
         if arguments.output_dir is None:
             raise UserError("output_dir is missing from the arguments: name the run's folder")
         for split, data in (("train", train), ("validation", validation)):
             check_scored(split, data)
         self.model, self.tokenizer, self.sample, self.run_dir = model.train(), tokenizer, sample, arguments.run_dir
+        self.own_tokenizer = own_tokenizer
         if not resume and checkpoint.checkpoints(self.run_dir):
             raise UserError(f"{self.run_dir} holds a run already: resume it, or choose another output_dir")
         self.resumed_from, self.damaged = checkpoint.newest(self.run_dir) if resume else (None, [])
@@ -275,7 +278,7 @@ class Trainer:
             return
         checkpoint.save_trained(self.model, self.run_dir)
         config = self.model.adapter_config
-        if config is None or config.trainable_token_indices:  # else it is the base's tokenizer
+        if config is None or config.trainable_token_indices or self.own_tokenizer:  # else it is the base's
             save_tokenizer(self.tokenizer, self.run_dir)
 
     def _out_of_patience(self) -> bool:

@@ -1,22 +1,71 @@
-"""The tasks by name."""
+"""The tasks by name: those of publishers' data, and those that read data of one's own."""
 
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from common.errors import ParameterError, UserError
+from datasets.read import read_text
 from datasets.task import Task
 from datasets.tasks import dailydialog, dolly, emotion, imdb, rte, squad, text
+from datasets.tasks.own import tasks as own
 
 TASKS = {module.TASK.name: module.TASK for module in (dailydialog, squad, imdb, dolly, emotion, rte, text)}
 
 
-def find(name: str) -> Task:
-    """The task called `name`. Raises UserError, with the nearest right name, where there is none."""
+def find(name: str, run: Mapping[str, Any] | None = None) -> Task:
+    """The task called `name`, where it is that of a `run` as the run's arguments have it.
+
+    Raises UserError, with the nearest right name, where there is none.
+    """
     if name in TASKS:
         return TASKS[name]
-    near = difflib.get_close_matches(name, TASKS, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(sorted(TASKS))}"
-    raise UserError(f"there is no task {name!r}: {hint}")
+    if name in own.TASKS:
+        return own.of_run(name, run if run and run.get("task") == name else {})
+    near = difflib.get_close_matches(name, [*TASKS, *own.TASKS], n=1)
+    all_names = f"{', '.join(sorted(TASKS))}; for data of your own {', '.join(own.TASKS)}"
+    raise UserError(
+        f"there is no task {name!r}: " + (f"did you mean {near[0]}?" if near else f"choose from {all_names}")
+    )
+
+
+def settled(task: Task, run: Mapping[str, Any]) -> Task:
+    """The task of a run that is to be trained, with the labels that its data have, where it has none yet.
+
+    Raises UserError where the run's arguments do not go together, or the labels cannot be had.
+    """
+    if task.name in TASKS and (said := [name for name in own.SETTINGS if run.get(name) is not None]):
+        template = f"{{{said[0]}}} says something of your own data, and {{task}} {{0}} is a publisher's: leave it out"
+        raise ParameterError(template, task.name)
+    if task.settle is None:
+        return task
+    return task.settle(data_path(task, run.get("data_dir"), run.get("data")))
+
+
+def data_path(task: Task, folder: str | None, file: str | None) -> Path | None:
+    """Where the data are, by the parameters `data_dir` and `data`; None is the hub's copy.
+
+    Raises UserError where both are given, or there is no such folder or file.
+    """
+    if file is None:
+        return data_dir(task, folder)
+    if folder is not None:
+        raise ParameterError("{data} and {data_dir} exclude each other: give one")
+    path = Path(file)
+    if not path.is_file():
+        wrong = "is a folder: give it with {data_dir}" if path.is_dir() else "is no file: give one of {task} data"
+        raise ParameterError("{data} {path} " + wrong, path=path, task=task.name)
+    return path
+
+
+def chat_template(task: Task, path: str | None) -> str | None:
+    """The template that a file holds, None where none is given. Raises UserError where the task has no use for one."""
+    if path is None:
+        return None
+    if task.teach is None:
+        raise ParameterError("{chat_template} is for conversations, {task} chat: leave it out of {0}", task.name)
+    return read_text(Path(path)).strip() or None
 
 
 def data_dir(task: Task, value: str | None) -> Path | None:

@@ -8,7 +8,7 @@ such a dialogue talk alike, and so the model learns from both.
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.errors import UserError
+from common.errors import ParameterError, UserError
 from common.hub import fetch
 from datasets.encode import dialogue as encode
 from datasets.encode import dialogue_prompt
@@ -88,6 +88,12 @@ def _read(split: str, data_dir: Path | None) -> tuple[str, str]:
     if data_dir is None:
         archive = fetch(REPOSITORY, f"{split}.zip", repo_type="dataset")
     else:
+        if Path(data_dir).is_file():
+            raise ParameterError(
+                "{0} is a file, and DailyDialog a folder; of your own data, name what they are: {task} chat, instruct, "
+                "complete or classify",
+                data_dir,
+            )
         folder, archive = Path(data_dir) / member, Path(data_dir) / f"{split}.zip"
         if folder.is_file():
             return str(folder), read_text(folder)

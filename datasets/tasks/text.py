@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 from common.errors import ParameterError, UserError
+from datasets import records
 from datasets.encode import dialogue_prompt, packed
 from datasets.example import Dataset, Example, Segment
 from datasets.read import read_text
@@ -54,7 +55,8 @@ def beginning(prompt: str) -> Example:
 def _files(data_dir: Path) -> tuple[list[Path], dict[str, list[Path]], list[str]]:
     """The files to learn from, those that are set apart, by name, and a note on those that are skipped, if any."""
     if data_dir.is_file():
-        return [data_dir], {}, []
+        is_table = data_dir.suffix.lower() in (*records.PACKED, ".parquet")
+        return [data_dir], {}, [f"{data_dir.name} is read as it stands; complete reads its column `text`"] * is_table
     files, held_out, skipped = [], {}, []
     for path in sorted(data_dir.iterdir()):
         name = path.name.lower()

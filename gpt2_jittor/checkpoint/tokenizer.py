@@ -27,6 +27,7 @@ FILES = (
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
+    "chat_template.jinja",
 )
 SURROGATE = re.compile(r"[\ud800-\udfff]")  # half of a character, which no tokenizer takes
 END_OF_TEXT = "<|endoftext|>"

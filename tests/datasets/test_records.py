@@ -6,8 +6,9 @@ import json
 import pytest
 
 from common.errors import UserError
+from datasets.parquet import BATCH
 from datasets.read import read_text
-from datasets.records import BATCH, find, label, records, text
+from datasets.records import find, label, records, text
 
 ROWS = [{"text": "one", "label": 0}, {"text": 'two; ünd "3"', "label": 1}]
 COLUMNS = ("text", "label")

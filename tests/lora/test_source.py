@@ -19,7 +19,7 @@ from common.errors import UserError
 from datasets import tasks
 from generation.loading import check_task
 from lora.load import load
-from lora.source import ModelSource, find
+from lora.source import ModelSource, find, run_arguments
 
 CHAT, EMOTION, RTE, TEXT = map(tasks.find, ("dailydialog", "emotion", "rte", "text"))
 ADDED = ("<USER>", "<BOT>", "<END>")
@@ -282,3 +282,18 @@ def test_what_was_trained_is_used_for_what_it_can_do(classifies, adapter, traine
 def test_a_head_with_another_number_of_classes_is_refused(world, adapter):
     with pytest.raises(UserError, match="does not fit this model.*score"):
         load(find(None, adapter(source="emotion", model=None)).with_labels(RTE.labels))
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("labels: [a, 3]", "labels must be a list of texts, not ['a', 3]"),
+        ("columns: prompt=a", "columns must be a list of texts, not 'prompt=a'"),
+        ("task: 3", "task must be str, not 3"),
+    ],
+)
+def test_arguments_of_another_type_are_the_users_error(tmp_path, line, words):
+    (tmp_path / "arguments.yaml").write_text(line + "\n")
+    with pytest.raises(UserError) as caught:
+        run_arguments(tmp_path)
+    assert str(caught.value) == f"{tmp_path}/arguments.yaml: {words}"

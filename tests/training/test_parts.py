@@ -210,3 +210,11 @@ def test_the_command_line_wins_over_the_recipe_and_the_recipe_over_defaults():
 @pytest.mark.parametrize("given, recipe", [({"max_steps": 5}, {"epochs": 3.0}), ({"epochs": 3.0}, {"max_steps": 5})])
 def test_a_typed_length_of_training_replaces_the_recipes_other_way_to_say_it(given, recipe):
     assert resolve(given, recipe) == TrainingArguments(**given)
+
+
+@pytest.mark.parametrize(("typed", "kept"), [("data", "data_dir"), ("data_dir", "data")])
+def test_one_place_of_data_takes_the_place_of_a_recipes_other(typed, kept):
+    arguments = resolve({typed: "mine"}, {kept: "theirs", "lora_r": 3})
+    assert (getattr(arguments, typed), getattr(arguments, kept), arguments.lora_r) == ("mine", None, 3)
+    with pytest.raises(UserError, match="data and data_dir exclude each other"):
+        resolve({typed: "mine", kept: "theirs"})

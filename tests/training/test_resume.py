@@ -19,6 +19,9 @@ from training.trainer import Trainer
 OTHER = {
     "task": ("squad", "data"),
     "model": ("nano", "the base model's weights or its config.json are others"),
+    "columns": (["prompt=a"], "columns says something of your own data"),
+    "labels": (["a", "b"], "labels says something of your own data"),
+    "validation_share": (0.5, "validation_share says something of your own data"),
     "tuning": ("full", "tuning was lora and is full now"),
     "lora_r": (3, "lora_r was 2 and is 3 now"),
     "lora_alpha": (8.0, "lora_alpha was 16.0 and is 8.0 now"),

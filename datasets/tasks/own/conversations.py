@@ -1,0 +1,105 @@
+"""Conversations as people keep them: `messages` of roles and contents, ShareGPT's `conversations`, or two columns."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+
+from common.errors import UserError
+from datasets.example import Example, Segment
+from datasets.tasks.own.cells import Unusable, cell, is_missing, shown
+
+SPEAKERS = {"system": None, "user": 0, "assistant": 1}  # the roles, and the speakers of their segments
+# what others call them
+ROLES = {name: name for name in SPEAKERS} | {"human": "user", "gpt": "assistant", "bot": "assistant"}
+KEYS = (("role", "content"), ("from", "value"))  # of a message, and of a ShareGPT turn
+UNANSWERED = "last turns that nobody answers, left out"
+
+Turn = tuple[str, str]  # a role and what is said
+
+
+def conversation(turns: Sequence[Turn], source: str = "") -> Example:
+    """The example for a conversation: for training, and for a chat's history alike.
+
+    Every turn of the assistant's is scored, its end included, unless nothing stands before it; all others are given.
+    A turn loses the space around it, nothing else.
+    """
+    return Example(
+        tuple(
+            Segment(text.strip(), scored=role == "assistant" and index > 0, speaker=SPEAKERS[role])
+            for index, (role, text) in enumerate(turns)
+        ),
+        source,
+    )
+
+
+def prompt(history: Sequence[str], system: str = "") -> Example:
+    """What the assistant's next turn continues; the user spoke first, and last, behind what the `system` says."""
+    first = [("system", system)] if system.strip() else []
+    turns = [(("user", "assistant")[index % 2], turn) for index, turn in enumerate(history)]
+    return conversation([*first, *turns, ("assistant", "")]).given
+
+
+def of_messages(column: str, record: dict, where: str, notes: Counter) -> Example:
+    """The example of a record whose `column` is a list of messages.
+
+    Raises UserError for what is no such list, and Unusable where nothing can be learnt from it.
+    """
+    return checked(list(_turns(record[column], column, where)), where, notes)
+
+
+def of_pair(record: dict, where: str, notes: Counter) -> Example:
+    """The example of a prompt and its completion: a conversation of two turns. Raises as `of_messages` does."""
+    texts = [cell(record, name, where) for name in ("prompt", "completion")]
+    return checked(list(zip(("user", "assistant"), texts, strict=True)), where, notes)
+
+
+def checked(turns: list[Turn], where: str, notes: Counter) -> Example:
+    """The conversation, without the last turns that nobody answers. Raises Unusable for an order without sense."""
+    for index, (role, text) in enumerate(turns):
+        if not text.strip():
+            raise Unusable(f"turn {index + 1}, the {role}'s, is empty")
+        if role == "system" and index:
+            raise Unusable(f"turn {index + 1} is a system's, which only the first can be")
+        if index and role == turns[index - 1][0]:
+            raise Unusable(f"turns {index} and {index + 1} are both the {role}'s")
+    answered = max((index for index, (role, _) in enumerate(turns) if role == "assistant"), default=0)
+    example = conversation(turns[: answered + 1], where)
+    if not any(segment.scored for segment in example.segments):
+        raise Unusable("the assistant answers nothing in it")
+    notes[UNANSWERED] += answered + 1 < len(turns)
+    return example
+
+
+def _turns(value: object, column: str, where: str):
+    """Each message's role and text. Raises UserError for what is no list of messages, and for an unknown role."""
+    if isinstance(value, str):  # of a .csv, where all is text
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise UserError(f"{where}: the field {column!r} must be a list of messages, as JSON: mend it") from None
+    if is_missing(value):
+        raise Unusable(f"the field {column!r} is empty")
+    if not isinstance(value, list):
+        raise UserError(f"{where}: the field {column!r} must be a list of messages, not {shown(value)}")
+    for number, message in enumerate(value, 1):
+        place = f"{where}: message {number}"
+        keys = next((keys for keys in KEYS if isinstance(message, dict) and keys[0] in message), None)
+        if keys is None:
+            raise UserError(f"{place} needs 'role' and 'content', or 'from' and 'value', not {shown(message)}")
+        name = message[keys[0]]
+        role = ROLES.get(name.strip().lower()) if isinstance(name, str) else None
+        if role is None:
+            raise UserError(f"{place} has the unknown role {shown(name)}: the roles are {', '.join(ROLES)}")
+        if keys[1] not in message:
+            raise UserError(f"{place} has no {keys[1]!r}")
+        yield role, cell({keys[1]: _joined(message[keys[1]], place)}, keys[1], place)
+
+
+def _joined(content: object, where: str) -> object:
+    """A content in parts, [{"type": "text", "text": …}, …], as one text. Raises UserError for parts of other types."""
+    if not isinstance(content, list):
+        return content
+    for part in content:
+        if not isinstance(part, dict) or part.get("type", "text") != "text" or not isinstance(part.get("text"), str):
+            raise UserError(f"{where} holds a part that is no text, {shown(part)}: only text can be learnt")
+    return "".join(part["text"] for part in content)

@@ -1,0 +1,179 @@
+"""Conversations as ids, beside transformers' apply_chat_template: our template and others."""
+
+import numpy as np
+import pytest
+from tiny import byte_tokenizer
+
+from common.errors import UserError
+from datasets.encode import IGNORED
+from datasets.tasks.own.conversations import conversation, prompt
+from datasets.turns import conversation_prompt, conversations, ours, teach
+from gpt2_jittor.checkpoint.locate import NANO
+from gpt2_jittor.checkpoint.tokenizer import add_tokens, load_tokenizer
+
+WORDS = ["tea", "sun?", "we", "I'm", "drink\nit", "Ünder", "日本", "<|endoftext"]
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+ALPACA = (
+    "{% for m in messages %}{% if m['role'] == 'user' %}### User: {{ m['content'] }}\n"
+    "{% elif m['role'] == 'assistant' %}### Bot: {{ m['content'] }}{{ eos_token }}\n"
+    "{% else %}{{ raise_exception('no system') }}{% endif %}{% endfor %}"
+)
+
+
+def turns(rng, system: bool = False, count: int = 4) -> list[tuple[str, str]]:
+    found = [
+        (("user", "assistant")[index % 2], " ".join(rng.choice(WORDS, rng.integers(1, 6)))) for index in range(count)
+    ]
+    return [("system", "Be kind."), *found] if system else found
+
+
+def rendered(tokenizer, said, **options) -> list[int]:
+    messages = [{"role": role, "content": text} for role, text in said]
+    return tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False, **options)
+
+
+def tokenizer_of(template: str | None, added=()):
+    tokenizer = load_tokenizer(NANO)
+    add_tokens(tokenizer, added)
+    tokenizer.chat_template = template or ours(tokenizer)
+    return tokenizer
+
+
+KINDS = {
+    "ours": (None, ()),
+    "ours with speakers": (None, ("<USER>", "<BOT>")),
+    "chatml": (CHATML, ("<|im_start|>", "<|im_end|>")),
+    "without an opening": (ALPACA, ()),
+}
+
+
+@pytest.fixture(params=KINDS.values(), ids=KINDS.keys())
+def tokenizer(request):
+    return tokenizer_of(*request.param)
+
+
+def test_the_ids_are_those_of_apply_chat_template(tokenizer, rng):
+    said = turns(rng, system=tokenizer.chat_template != ALPACA)
+    (item,) = conversations([conversation(said)], tokenizer, 500).items
+    assert item.input_ids.tolist() == rendered(tokenizer, said)
+
+
+def test_what_is_continued_is_what_apply_chat_template_opens_and_what_was_trained(tokenizer, rng):
+    said = turns(rng)
+    history = [text for _, text in said[:-1]]
+    (ids,) = conversation_prompt(prompt(history), tokenizer, 500)
+    assert ids.tolist() == rendered(tokenizer, said[:-1], add_generation_prompt=True)
+    (item,) = conversations([conversation(said)], tokenizer, 500).items
+    np.testing.assert_array_equal(item.input_ids[: len(ids)], ids)
+    assert (item.labels[len(ids) :] == item.input_ids[len(ids) :]).all(), "all of the last answer is scored"
+
+
+def test_every_answer_is_scored_with_its_end_and_nothing_else(tokenizer, rng):
+    said = turns(rng)
+    (item,) = conversations([conversation(said)], tokenizer, 500).items
+    expected = np.full_like(item.labels, IGNORED)
+    for index in (1, 3):
+        begin = len(rendered(tokenizer, said[:index], add_generation_prompt=True))
+        end = len(rendered(tokenizer, said[: index + 1]))
+        expected[begin:end] = item.input_ids[begin:end]
+    np.testing.assert_array_equal(item.labels, expected)
+
+
+def test_a_special_token_that_is_spelled_out_is_text_in_every_template(tokenizer):
+    said = [("user", "a<|endoftext|>b"), ("assistant", "no<|endoftext|>")]
+    (item,) = conversations([conversation(said)], tokenizer, 500).items
+    plain = [("user", "a"), ("assistant", "no")]
+    ends = (rendered(tokenizer, plain)).count(tokenizer.eos_token_id)
+    assert item.input_ids.tolist().count(tokenizer.eos_token_id) == ends
+
+
+def test_a_prompt_forgets_its_oldest_turns_up_to_a_users_and_keeps_the_systems(tokenizer, rng):
+    has_system = tokenizer.chat_template != ALPACA
+    said = turns(rng, count=9)
+    system = "Be kind." if has_system else ""
+    for kept in (1, 3, 5, 7):
+        shorter = [("system", system)] * has_system + said[-kept:]
+        expected = rendered(tokenizer, shorter, add_generation_prompt=True)
+        example = prompt([text for _, text in said], system)
+        assert conversation_prompt(example, tokenizer, len(expected))[0].tolist() == expected
+
+
+def test_a_long_conversation_is_parted_before_turns_of_the_users_and_each_answer_is_scored_once(tokenizer, rng):
+    has_system = tokenizer.chat_template != ALPACA
+    said = turns(rng, system=has_system, count=12)
+    system, rounds = said[:has_system], [said[begin : begin + 2] for begin in range(has_system, len(said), 2)]
+    most = max(len(rendered(tokenizer, [*system, *each])) for each in rounds)
+    for length in (most, most + 30, most + 100):
+        encoded = conversations([conversation(said, "a:1")], tokenizer, length)
+        assert max(encoded.lengths) <= length and encoded.kept == [0] * len(encoded) and not encoded.dropped
+        parts, begin = [], 0
+        while begin < len(rounds):  # as many rounds as fit, one at least
+            ids = [rendered(tokenizer, sum(rounds[begin:end], system)) for end in range(begin + 1, len(rounds) + 1)]
+            fitting = [each for each in ids if len(each) <= length]
+            parts.append(fitting[-1])
+            begin += len(fitting)
+        assert [item.input_ids.tolist() for item in encoded.items] == parts
+        assert encoded.cut == (["a:1"] if len(parts) > 1 else [])
+        alone = [conversations([conversation([*system, *each])], tokenizer, 500) for each in rounds]
+        assert encoded.scored == sum(each.scored for each in alone)
+
+
+def test_what_does_not_fit_is_left_out_with_its_place(tokenizer):
+    short, long = [("user", "a"), ("assistant", "b")], [("user", "tea" * 9), ("assistant", "b")]
+    length = len(rendered(tokenizer, short))
+    examples = [conversation([*short, *long, *short], "a:1"), conversation(long, "a:2"), conversation(short, "a:3")]
+    encoded = conversations(examples, tokenizer, length)
+    assert encoded.kept == [0, 0, 2] and encoded.cut == ["a:1"]
+    assert {tuple(item.input_ids.tolist()) for item in encoded.items} == {tuple(rendered(tokenizer, short))}
+    size = len(rendered(tokenizer, long))
+    assert encoded.dropped == [
+        f"a:1: turns 3 to 4 take {size} tokens, {length} fit",
+        f"a:2: turns 1 to 2 take {size} tokens, {length} fit",
+    ]
+    with pytest.raises(UserError, match="the last turn takes .* tokens, 3 fit: shorten it"):
+        conversation_prompt(prompt(["tea " * 9]), tokenizer, 3)
+
+
+def test_a_conversation_that_a_template_refuses_is_dropped_with_the_templates_words(rng):
+    tokenizer = tokenizer_of(ALPACA)
+    said = [conversation(turns(rng, system=True), "a:1"), conversation(turns(rng), "a:2")]
+    encoded = conversations(said, tokenizer, 500)
+    assert encoded.kept == [1]
+    assert encoded.dropped == ["a:1: the chat template cannot render it: no system"]
+
+
+def test_a_template_that_changes_earlier_turns_is_refused(rng):
+    tokenizer = tokenizer_of("{{ messages | length }}: {% for m in messages %}{{ m['content'] }} {% endfor %}")
+    with pytest.raises(UserError, match="chat template changes what was said before turn 2"):
+        conversations([conversation(turns(rng), "a:1")], tokenizer, 500)
+
+
+def test_what_closes_an_answer_becomes_the_end_token_which_must_be_a_special_one():
+    tokenizer = tokenizer_of(CHATML, ("<|im_start|>", "<|im_end|>"))
+    teach(tokenizer)
+    assert (tokenizer.eos_token, tokenizer.chat_template) == ("<|im_end|>", CHATML)
+    tokenizer = tokenizer_of(ALPACA)
+    teach(tokenizer)
+    assert (tokenizer.eos_token, tokenizer.chat_template) == ("<|endoftext|>", ALPACA)
+    with pytest.raises(UserError, match="ends no answer with a special token"):
+        teach(tokenizer_of(ALPACA.replace("{{ eos_token }}", "")))
+
+
+def test_a_tokenizer_is_taught_the_template_that_is_given_else_its_own_else_ours(tmp_path):
+    tokenizer = byte_tokenizer(tmp_path)
+    teach(tokenizer)
+    assert (tokenizer.chat_template, tokenizer.eos_token) == (ours(tokenizer), "<|endoftext|>")
+    teach(tokenizer, ALPACA)
+    assert tokenizer.chat_template == ALPACA
+    teach(tokenizer)
+    assert tokenizer.chat_template == ALPACA
+
+
+def test_without_a_template_it_is_ours(tmp_path, rng):
+    tokenizer, said = byte_tokenizer(tmp_path), turns(rng)
+    (bare,) = conversations([conversation(said)], tokenizer, 500).items
+    tokenizer.chat_template = ours(tokenizer)
+    assert bare.input_ids.tolist() == rendered(tokenizer, said)
