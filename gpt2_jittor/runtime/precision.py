@@ -25,7 +25,7 @@ def check_precision(precision: str, device: str) -> None:
     release = found.toolkit.release
     if release < OLDEST_TOOLKIT:
         raise ParameterError(
-            "{precision} {value} needs CUDA 11 or 12, not {release}: see docs/cuda.md",
+            "{precision} {value} needs CUDA 11 to 13, not {release}: see docs/cuda.md",
             value=precision,
             release=dotted(release),
         )

@@ -37,7 +37,7 @@ def test_the_cpu_computes_in_float32_alone(precision):
         ("fp32", (10, 2), (5, 0), None),
         ("fp16", (12, 4), (7, 0), None),
         ("bf16", (11, 8), (8, 0), None),
-        ("fp16", (10, 2), (7, 0), "needs CUDA 11 or 12, not 10.2"),
+        ("fp16", (10, 2), (7, 0), "needs CUDA 11 to 13, not 10.2"),
         ("bf16", (12, 4), (7, 5), "capability 8.0: use fp16 on this A GPU, 8.0 GB, compute capability 7.5"),
     ],
 )
