@@ -1,6 +1,6 @@
 """What a model would be trained on, without training one.
 
-python -m datasets report --task chat --data chats.jsonl                # lengths, duplicates, what is dropped and why
+python -m datasets report --data chats.jsonl                            # lengths, duplicates, what is dropped and why
 python -m datasets report --task complete --data qa.csv --columns prompt=question completion=answer --model gpt2
 """
 
@@ -20,7 +20,9 @@ from datasets.example import SPLITS
 class ReportOptions:
     """Which data, and what reads them: names and meanings are those of `train.py`."""
 
-    task: str = option(help="what they are: chat, instruct, complete or classify; or a publisher's task")
+    task: str | None = option(
+        None, "what they are: chat, instruct, complete or classify, else as they look; or a publisher's task"
+    )
     data: str | None = option(None, "a file of your own data", metavar="FILE")
     data_dir: str | None = option(None, "a folder of data, or `sample`")
     columns: list[str] | None = option(None, "what your data call a column", metavar="NAME=COLUMN")
@@ -51,7 +53,8 @@ def main() -> None:
 
     given = parse()
     run: dict[str, Any] = dataclasses.asdict(given)
-    task = tasks.settled(tasks.find(given.task, run), run)
+    run["task"] = given.task or tasks.guessed(given.data_dir, given.data, given.columns or ())
+    task = tasks.settled(tasks.find(run["task"], run), run)
     path = tasks.data_path(task, given.data_dir, given.data)
     tokenizer = load_tokenizer(locate(given.model))
     added = add_tokens(tokenizer, given.added_tokens or ())

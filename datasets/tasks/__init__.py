@@ -1,7 +1,7 @@
 """The tasks by name: those of publishers' data, and those that read data of one's own."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from datasets.read import read_text
 from datasets.task import Task
 from datasets.tasks import dailydialog, dolly, emotion, imdb, rte, squad, text
 from datasets.tasks.own import tasks as own
+from datasets.tasks.own.files import guessed_task
 
 TASKS = {module.TASK.name: module.TASK for module in (dailydialog, squad, imdb, dolly, emotion, rte, text)}
 
@@ -28,6 +29,13 @@ def find(name: str, run: Mapping[str, Any] | None = None) -> Task:
     raise UserError(
         f"there is no task {name!r}: " + (f"did you mean {near[0]}?" if near else f"choose from {all_names}")
     )
+
+
+def guessed(folder: str | None, file: str | None, columns: Sequence[str]) -> str:
+    """The name of the task that data of one's own look like. Raises UserError where there are none, or none it is."""
+    if folder is None and file is None:
+        raise ParameterError("nothing to report on: give a file with {data}, a folder with {data_dir}, or {task}")
+    return guessed_task(data_path(own.TASKS["complete"], folder, file), columns)
 
 
 def settled(task: Task, run: Mapping[str, Any]) -> Task:

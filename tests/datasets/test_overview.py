@@ -5,7 +5,7 @@ from commands import assert_one_line_error, command
 from places import ROOT
 from tiny import byte_tokenizer
 
-from datasets import overview
+from datasets import overview, tasks
 from datasets.encode import IGNORED
 from datasets.example import Dataset, Example, Segment
 from datasets.truncation import fitted
@@ -108,3 +108,34 @@ def test_a_file_of_a_publishers_records_is_given_as_ones_own(tmp_path):
     result = command("-m", "datasets", "report", "--task", "emotion", "--data", path)
     assert result.returncode == 0, result.stderr
     assert all(f"emotion {split}: " in result.stdout for split in ("train", "validation", "test"))
+
+
+@pytest.mark.parametrize(
+    ("header", "columns", "task"),
+    [
+        ("text,label", [], "classify"),
+        ("Text,Label", [], "classify"),
+        ("text", [], "complete"),
+        ("prompt,completion", [], "complete"),
+        ("question,answer", ["prompt=question", "completion=answer"], "complete"),
+        ("instruction,output", [], "instruct"),
+        ("instruction,context,response", [], "instruct"),
+        ("messages,text", [], "chat"),
+        ("conversations", [], "chat"),
+    ],
+)
+def test_what_data_are_is_seen_from_their_columns(tmp_path, header, columns, task):
+    file = tmp_path / "data.csv"
+    file.write_text(f"{header}\n" + ",".join("x" for _ in header.split(",")) + "\n")
+    assert tasks.guessed(None, str(file), columns) == task
+    file.rename(tmp_path / "train.csv")
+    assert tasks.guessed(str(tmp_path), None, columns) == task
+
+
+def test_columns_that_say_nothing_are_asked_about(tmp_path):
+    (tmp_path / "a.csv").write_text("one,two\n1,2\n")
+    for arguments, words in (
+        (["--data", tmp_path / "a.csv"], ["a.csv", "one, two", "--task", "--columns"]),
+        ([], ["nothing to report on", "--data", "--data-dir", "--task"]),
+    ):
+        assert_one_line_error(command("-m", "datasets", "report", *arguments), *words)

@@ -10,7 +10,7 @@ from common.errors import ParameterError, UserError
 from datasets import records
 from datasets.example import Example
 from datasets.tasks.own.cells import Unusable
-from datasets.tasks.own.shapes import recognise
+from datasets.tasks.own.shapes import recognise, task_of
 
 NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}  # of each split
 NAMED = 8  # columns that are not used, in a note
@@ -45,6 +45,13 @@ def split_files(path: Path) -> dict[str, Path]:
             "{0} has no train.jsonl, .json, .csv, .tsv or .parquet: name its file so, or give it with {data}", path
         )
     return found
+
+
+def guessed_task(path: Path, columns: Sequence[str]) -> str:
+    """The task that a file, or the files of a folder, look like (`shapes.task_of`). Raises UserError for no such."""
+    files = split_files(path)
+    file = files.get("train") or files["test"]
+    return task_of(records.fields(file), columns, file)
 
 
 def read_rows(path: Path, task: str, columns: Mapping[str, str]) -> Rows:

@@ -154,6 +154,18 @@ def recognise(task: str, fields: Sequence[str], columns: Mapping[str, str], path
     )
 
 
+def task_of(fields: Sequence[str], columns: Sequence[str], path: object) -> str:
+    """The task whose records have these `fields`, where nobody said it; `columns` as they were typed.
+
+    A prompt and a completion alone are taken for a text and its continuation. Raises UserError where no shape fits.
+    """
+    there = {name.strip().lower() for name in fields} | {text.partition("=")[0].strip() for text in columns}
+    for task in ("chat", "instruct", "classify", "complete"):
+        if any(there.issuperset(shape.needed) for shape in SHAPES[task] if shape.needed != PAIR or task == "complete"):
+            return task
+    raise ParameterError("{0} has the columns {1}: say what they are with {task}, and {columns}", path, _some(fields))
+
+
 def _some(fields: Sequence[str], most: int = 8) -> str:
     more = ", …" if len(fields) > most else ""
     return ", ".join(name if len(name) <= SHOWN else f"{name[:SHOWN]}…" for name in fields[:most]) + more
