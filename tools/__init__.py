@@ -1,1 +1,1 @@
-"""What only maintainers run: `tools/cuda` checks CUDA, with a GPU and without one."""
+"""What only maintainers run: `tools/cuda` checks CUDA, with a GPU and without one; `variants` compares LoRA's."""

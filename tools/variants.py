@@ -1,0 +1,92 @@
+"""Trains a model with each variant of LoRA at the same settings, and prints one table: what is it worth?
+
+python -m tools.variants --data-dir data/dailydialog --output-dir runs/variants          # 3 epochs each: hours on a CPU
+python -m tools.variants --data-dir data/dailydialog --output-dir runs/variants --max-steps 400
+
+Runs that are there already are not made again, so that it can be stopped and started.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from common.command import Parser, run_command
+from common.errors import UserError
+
+RATE = "3e-3"  # of nano on DailyDialog, chosen for LoRA of rank 8
+VARIANTS = {
+    "LoRA, r 8": [],
+    "rsLoRA": ["--lora-rslora"],
+    "LoRA+, ratio 4": ["--lora-plus-ratio", "4"],
+    "DoRA": ["--lora-dora"],
+    "PiSSA": ["--lora-init", "pissa"],
+    "OLoRA": ["--lora-init", "olora"],
+    "orthogonal": ["--lora-init", "orthogonal"],
+    "q and v alone": ["--lora-targets", "q", "v"],
+    "c_attn alone": ["--lora-targets", "c_attn"],
+    "with the head": ["--lora-targets", "c_attn", "c_proj", "c_fc", "lm_head"],
+    **{f"LoRA, r {r}": ["--lora-r", str(r), "--lora-alpha", str(2 * r)] for r in (1, 2, 4, 16, 32, 64)},
+}
+
+
+def folder_name(variant: str) -> str:
+    """The run's folder for a variant."""
+    return variant.lower().replace(",", "").replace(" ", "-").replace("+", "-plus")
+
+
+def train(run: Path, options: list[str], given) -> None:
+    """Trains one variant, unless its curves are drawn already. Raises UserError where that fails."""
+    if (run / "loss.png").is_file():
+        return
+    length = ["--max-steps", str(given.max_steps)] if given.max_steps else ["--epochs", "3"]
+    command = ["train.py", "--task", given.task, "--data-dir", given.data_dir, "--model", given.model]
+    command += ["--learning-rate", given.learning_rate, "--output-dir", str(run), *length, *options]
+    command += ["--resume"] if (run / "arguments.yaml").is_file() else []
+    if subprocess.run([sys.executable, *command], check=False).returncode:
+        raise UserError(f"{run}: the training failed; what stands above says why")
+
+
+def measured(run: Path, given) -> dict:
+    """What became of a run: parameters, seconds, and the test split's loss and perplexity."""
+    command = ["evaluate.py", "--adapter", str(run), "--loss-only", "--json", "--data-dir", given.data_dir]
+    told = subprocess.run([sys.executable, *command], check=False, stdout=subprocess.PIPE, text=True)
+    if told.returncode:
+        raise UserError(f"{run}: evaluate.py failed; what stands above says why")
+    inspected = subprocess.run(
+        [sys.executable, "-m", "lora", "inspect", "--json", "--adapter", str(run)], check=True, stdout=subprocess.PIPE
+    )
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    adapter = json.loads(told.stdout)["adapter"]
+    return {
+        "loss": adapter["loss"],
+        "perplexity": adapter["perplexity"],
+        "parameters": json.loads(inspected.stdout)["parameters"],
+        "seconds": records[-1]["seconds"],
+    }
+
+
+def main() -> None:
+    """Trains what is missing, measures all, prints a line for each as soon as it is known."""
+    parser = Parser(prog="python -m tools.variants", description=__doc__)
+    parser.add_argument("--task", default="dailydialog")
+    parser.add_argument("--data-dir", required=True)
+    parser.add_argument("--model", default="nano")
+    parser.add_argument("--learning-rate", default=RATE)
+    parser.add_argument("--max-steps", type=int, help="instead of 3 epochs")
+    parser.add_argument("--output-dir", type=Path, required=True)
+    parser.add_argument("--only", nargs="+", metavar="TEXT", help="variants whose names hold one of these")
+    given = parser.parse_args()
+    print("| variant | trained parameters | test loss | test perplexity | seconds |\n|---|---|---|---|---|", flush=True)
+    for name, options in VARIANTS.items():
+        if given.only and not any(text in name for text in given.only):
+            continue
+        run = given.output_dir / folder_name(name)
+        train(run, options, given)
+        found = measured(run, given)
+        figures = f"{found['loss']:.3f} | {found['perplexity']:.1f} | {found['seconds']:.0f}"
+        print(f"| {name} | {found['parameters']:,} | {figures} |", flush=True)
+
+
+if __name__ == "__main__":
+    run_command(main)
