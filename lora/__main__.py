@@ -95,9 +95,11 @@ def inspect(arguments: argparse.Namespace) -> None:
 
 def combine(arguments: argparse.Namespace) -> None:
     """Writes the weighted sum of adapters. Raises UserError where they do not go together."""
+    from gpt2_jittor.checkpoint.tokenizer import load_tokenizer, save_tokenizer
     from lora import combination
     from lora.files import read_adapter, write_adapter
     from lora.merging import check_empty
+    from lora.source import has_tokenizer
 
     names = [str(folder) for folder in arguments.adapter]
     if len(set(names)) < len(names):
@@ -111,6 +113,8 @@ def combine(arguments: argparse.Namespace) -> None:
     if together.config.base_model_name_or_path is None:
         print("note: the adapters name no common base model; give it with --model", file=sys.stderr)
     write_adapter(arguments.output, together.config, together.tensors, together.base)
+    if has_tokenizer(arguments.adapter[0]):
+        save_tokenizer(load_tokenizer(arguments.adapter[0]), arguments.output)
     write_arguments(arguments.output, common)
     print(f"{arguments.output}: {len(names)} adapters as one of rank {together.config.r}")
 
@@ -120,14 +124,16 @@ def convert(arguments: argparse.Namespace) -> None:
     from gpt2_jittor.checkpoint.tokenizer import save_tokenizer
     from lora.convert import to_plain
     from lora.files import write_adapter
+    from lora.keys import PREFIX
     from lora.merging import check_empty
-    from lora.source import find
+    from lora.source import find, has_tokenizer
 
     check_empty(arguments.output)
     source = find(arguments.model, arguments.adapter, arguments.ignore_base)
     plain = to_plain(source.adapter, source.directory)
-    write_adapter(arguments.output, plain.config, plain.tensors, plain.base)
-    if plain.config.trainable_token_indices:
+    whole = {PREFIX + name: tensor for name, tensor in plain.embeddings.items()}
+    write_adapter(arguments.output, plain.config, plain.tensors | whole, plain.base)
+    if has_tokenizer(arguments.adapter):
         save_tokenizer(source.tokenizer, arguments.output)
     write_arguments(arguments.output, common_arguments([arguments.adapter]))
     print(f"{arguments.output}: {arguments.adapter} as a plain adapter of rank {plain.config.r}")

@@ -12,19 +12,22 @@ from gpt2_jittor.model.pretrained import GPT2PreTrained
 from lora.attach import adapter_names, attach, detach, is_merged, mark_trainable, matrix_shapes
 from lora.config import LoraConfig
 from lora.files import Adapter, check_base, read_adapter, write_adapter
-from lora.keys import B_BIAS, PREFIX, is_matrix
+from lora.keys import B_BIAS, PREFIX, B, is_matrix
+from lora.linear import LoraLinear
 
 
 def save_adapter(model: GPT2PreTrained, directory: str | Path) -> None:
     """Writes adapter_model.safetensors (float32) and adapter_config.json.
 
-    Raises UserError where the model has no LoRA, where a layer of it that is saved whole has 16 bits, or where the
-    folder cannot be written.
+    Raises UserError where the model has no LoRA, where a layer of it that is saved whole has 16 bits, where a bias of B
+    is merged, or where the folder cannot be written.
     """
     config = model.adapter_config
     if config is None:
         raise UserError("this model has no LoRA to save; inject it first")
     model.check_full("save the adapter", adapter_names(model))
+    if config.lora_bias and is_merged(model):
+        raise UserError("the base's biases hold the adapter's now: unmerge it before it is saved")
     write_adapter(directory, config, adapter_tensors(model), model.base and model.base.fingerprint)
 
 
@@ -52,10 +55,13 @@ def put_adapter(
     model: GPT2PreTrained, adapter: Adapter, source: str | Path, trained: bool = False, ignore_base: bool = False
 ) -> None:
     """What `load_adapter` does with an adapter that was read from `source`."""
+    if any(layer.quantized for layer in model.layers().values()):
+        raise UserError("the weights have become int8, which is for use only: load the adapter before that")
     check_vocabulary(model, adapter, source)
     originals = _attach_unless_there(model, adapter, source)
     try:
         check_tensors(model, adapter, source)
+        _check_parts(model, adapter, source)
         check_base(source, adapter, model.base, ignore_base)
     except UserError:
         if originals is not None:
@@ -83,14 +89,8 @@ def check_vocabulary(model: GPT2PreTrained, adapter: Adapter, source: str | Path
     # where the embedding itself was trained, PEFT has taken it apart from the head
     tied = isinstance(head, TiedHead) and not adapter.config.saves("transformer.wte")
     stored = adapter.embeddings.get("lm_head.weight")
-    if tied and stored is not None and not np.array_equal(stored, _embedding(model, adapter)):
+    if tied and stored is not None and not np.array_equal(stored, adapter.embeddings.get(EMBEDDING)):
         raise UserError(f"{source}: the adapter's model has a head of its own, this one's is its token embedding")
-
-
-def _embedding(model: GPT2PreTrained, adapter: Adapter) -> np.ndarray:
-    """The token embedding that the adapter was trained with: its file's, else the model's."""
-    stored = adapter.embeddings.get(EMBEDDING)
-    return model.parameter(EMBEDDING).numpy() if stored is None else stored
 
 
 def check_matrices(model: GPT2PreTrained, adapter: Adapter, source: str | Path) -> None:
@@ -109,6 +109,13 @@ def check_tensors(model: GPT2PreTrained, adapter: Adapter, source: str | Path) -
     found = {key: tensor.shape for key, tensor in adapter.tensors.items()}
     found |= {f"{PREFIX}{name}": tensor.shape for name, tensor in embeddings_of(model, adapter).items()}
     _refuse(source, differences(expected, found))
+
+
+def _check_parts(model: GPT2PreTrained, adapter: Adapter, source: str | Path) -> None:
+    """Raises UserError where the model trains parts of c_attn, and the adapter is of others, too."""
+    for path, layer in model.layers().items():
+        if isinstance(layer, LoraLinear) and not layer.has_place_for(adapter.tensors[f"{PREFIX}{path}{B}"]):
+            raise UserError(f"{source}: the adapter changes more of {path} than the parts that this model trains")
 
 
 def assign(model: GPT2PreTrained, adapter: Adapter) -> None:
@@ -143,8 +150,11 @@ def _attach_unless_there(model: GPT2PreTrained, adapter: Adapter, source: str | 
     """
     present = model.adapter_config
     if present is None:
-        check_matrices(model, adapter, source)
-        return attach(model, adapter.config)
+        try:
+            check_matrices(model, adapter, source)
+            return attach(model, adapter.config)
+        except UserError as error:
+            raise error if str(source) in str(error) else UserError(f"{source}: {error}") from None
     if is_merged(model) or present.shape() != adapter.config.shape():
         raise UserError("this model has another adapter, or a merged one; load the base model again")
     return None

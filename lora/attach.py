@@ -142,6 +142,9 @@ def merge(model: GPT2PreTrained) -> None:
     model.check_full("merge the adapter")
     for layer in _adapter_layers(model):
         layer.merge()
+    head = getattr(model, HEAD, None)
+    if isinstance(head, TiedHead) and isinstance(model.transformer.wte, LoraEmbedding):
+        model.lm_head = Head.sharing(head.weight)  # what it was tied to is no layer of the model any more
 
 
 def unmerge(model: GPT2PreTrained) -> None:
@@ -149,6 +152,9 @@ def unmerge(model: GPT2PreTrained) -> None:
     model.check_full("unmerge the adapter")
     for layer in _adapter_layers(model):
         layer.unmerge()
+    wte, head = model.transformer.wte, getattr(model, HEAD, None)
+    if isinstance(wte, LoraEmbedding) and type(head) is Head and head.weight is wte.weight:
+        model.lm_head = TiedHead(wte.base_layer)
 
 
 def replace(model: GPT2PreTrained, path: str, module) -> None:
@@ -214,7 +220,7 @@ def _check_target(path: str, module, config: LoraConfig) -> None:
         others = f"{', '.join((*PROJECTIONS, *EMBEDDINGS))} or {HEAD}"
         raise UserError(f"target_modules matches {path}, which is no projection; use {others}")
     config.check_layer(path)
-    if config.trainable_token_indices and (path == EMBEDDING or isinstance(module, TiedHead)):
+    if config.trainable_token_indices and isinstance(module, TiedHead):
         raise UserError(f"trainable_token_indices trains rows of what has LoRA, {path}: use one of the two")
 
 

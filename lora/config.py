@@ -9,12 +9,14 @@ from common.errors import UserError
 from common.files import read_json
 from lora.matching import (
     ALL_LINEAR,
+    EMBEDDINGS,
     PROJECTIONS,
     is_called,
     is_named,
     is_within,
     layer_number,
     listed,
+    short,
     value_for,
 )
 from lora.problems import changes_base, problems
@@ -60,7 +62,7 @@ class LoraConfig:
     modules_to_save: layers that are trained whole. With task_type SEQ_CLS the classifier's head always is.
     trainable_token_indices: the rows of the token embedding that are trained, by their ids.
     init_lora_weights: how A and B begin (`lora/starts.py`).
-    use_dora: DoRA, a trained magnitude for each output (`lora/dora.py`). lora_bias: B has a bias.
+    use_dora: DoRA, a trained magnitude for each output (`lora/layers.py`). lora_bias: B has a bias.
     qkv: the parts of c_attn that get matrices, `q`, `k`, `v`, each of rank r; None: one pair for all of c_attn. PEFT
     has no such field: it reads the adapter as one of c_attn, whose B is zero elsewhere.
     """
@@ -163,22 +165,44 @@ class LoraConfig:
             unmatched = [name for name in names if not any(is_called(path, [name]) for path in paths)]
         if unmatched:
             raise UserError(
-                f"target_modules: nothing in the model is called {listed(unmatched)}; use {', '.join(PROJECTIONS)}"
+                f"target_modules: nothing in the model is called {listed(unmatched)}; use {', '.join(PROJECTIONS)}, "
+                f"{', '.join(EMBEDDINGS)} or lm_head"
             )
+        targets = list(filter(self.targets, paths))
         if not any(map(self.names_target, paths)):
             raise UserError("exclude_modules and layers_to_transform leave none of the target_modules: change them")
-        if self.qkv and not any(self.names_target(path) for path in paths if is_called(path, [C_ATTN])):
+        if self.qkv and not any(is_called(path, [C_ATTN]) for path in targets):
             raise UserError("qkv names parts of c_attn, which is no target: add it to target_modules")
+        self._check_names(paths, targets)
         for path in filter(self.targets, paths):
             self.check_layer(path)
+
+    def _check_names(self, paths: list[str], targets: list[str]) -> None:
+        """Raises UserError where a name that chooses among targets means none of them: it is a slip."""
+        for field in ("rank_pattern", "alpha_pattern"):
+            for key, value in getattr(self, field).items():
+                if not any(value_for(path, field, {key: value}, None) is not None for path in targets):
+                    raise UserError(f"{field}: no target is called {short(key)}")
+        excluded = self.exclude_modules or []
+        for name in [excluded] if isinstance(excluded, str) else excluded:
+            given = name if isinstance(excluded, str) else [name]
+            if not any(is_named(path, "exclude_modules", given) for path in paths):
+                raise UserError(f"exclude_modules: nothing in the model is called {short(name)}")
+        layers = self.layers_to_transform
+        if layers is not None:
+            numbers = {layer_number(path, []) for path in paths}
+            if missing := [n for n in ([layers] if isinstance(layers, int) else layers) if n not in numbers]:
+                raise UserError(f"layers_to_transform: the model has no block {missing[0]}")
 
     def check_layer(self, path: str) -> None:
         """Raises UserError where the target at this path is no projection and cannot have what the settings ask for."""
         if is_called(path, PROJECTIONS):
             return
+        if self.trainable_token_indices and is_called(path, ["wte"]):
+            raise UserError(f"trainable_token_indices trains rows of what has LoRA, {path}: use one of the two")
         if self.lora_bias:
             raise UserError(f"lora_bias: {path} has no bias that it could be merged into; leave one of the two out")
-        if changes_base(self.init_lora_weights):
+        if changes_base(self.init_lora_weights) and not is_called(path, EMBEDDINGS):  # which begin as ever, in PEFT too
             raise UserError(f"init_lora_weights {self.init_lora_weights} is for projections: {path} is a target, too")
 
     @property

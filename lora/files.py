@@ -19,6 +19,7 @@ from lora.keys import (
     ROWS,
     TIED_ROWS,
     TRAINED,
+    A,
     embedding_of,
     is_a,
     is_matrix,
@@ -55,7 +56,7 @@ class Adapter:
     def rows_needed(self) -> int:
         """The vocabulary's entries that this adapter speaks of: those of its embedding, or up to its last token."""
         # of a resized vocabulary, or named in modules_to_save
-        for whole in (self.embeddings.get(EMBEDDING), self.tensors.get(PREFIX + EMBEDDING), self.embeddings.get(HEAD)):
+        for whole in (self.embeddings.get(EMBEDDING), self.tensors.get(PREFIX + EMBEDDING)):
             if whole is not None:
                 return len(whole)
         return max(self.config.trainable_token_indices or (-1,)) + 1
@@ -85,6 +86,9 @@ def read_adapter(directory: str | Path) -> Adapter:
             continue
         elif REPLACED not in key:
             adapter.tensors[key] = tensor
+    if EMBEDDING not in adapter.embeddings and f"{PREFIX}lm_head{A}" in adapter.tensors:
+        adapter.embeddings.pop(HEAD, None)  # PEFT writes the base's own head beside LoRA's matrices
+    _check_start(adapter, path)
     tied = adapter.tensors.get(TIED_ROWS)
     if tied is not None and np.array_equal(tied, adapter.tensors.get(PREFIX + ROWS)):
         del adapter.tensors[TIED_ROWS]  # PEFT writes a tied head's rows again
@@ -142,6 +146,14 @@ def _check_matrices(views: dict[str, np.ndarray], config: LoraConfig, path: Path
             raise UserError(f"{path}: {key} has rank {rank}, {SETTINGS} says r {expected}; get the adapter again")
     if not any(map(is_a, views)):
         raise UserError(f"{path} holds no matrices of LoRA; get the adapter again")
+
+
+def _check_start(adapter: Adapter, path: Path) -> None:
+    """Raises UserError for OLoRA of PEFT's own, which takes GPT-2's weights for their transposes (0.21)."""
+    if adapter.config.init_lora_weights == "olora" and adapter.base is None:
+        raise UserError(
+            f"{path.parent}: PEFT's olora takes another part of GPT-2's weights than ours: merge it in PEFT"
+        )
 
 
 def _check_range(adapter: Adapter, path: Path) -> None:

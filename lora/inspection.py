@@ -13,6 +13,7 @@ import numpy as np
 from common.errors import UserError
 from gpt2_jittor.checkpoint.stored import EMBEDDING, HEAD
 from gpt2_jittor.checkpoint.weights import read_tensors
+from lora.convert import to_plain
 from lora.files import Adapter, read_adapter, weights_of
 from lora.keys import PREFIX, is_a, is_matrix, layer_of, other_of
 from lora.problems import changes_base
@@ -70,6 +71,8 @@ def describe(summary: dict[str, Any]) -> str:
     for whole in summary["whole_tensors"]:
         lines.append(f"{'whole tensor':<17} {whole['path']} {whole['shape']}, norm {whole['norm']:.4g}")
     rows = summary["projections"]
+    if summary["use_dora"]:
+        lines.append("‖ΔW‖ is that of the matrices, before DoRA's magnitudes")
     if not rows:
         return "\n".join(lines)
     columns = [("A", "‖A‖"), ("B", "‖B‖"), ("change", "‖ΔW‖"), ("weight", "‖W‖"), ("relative", "‖ΔW‖/‖W‖")]
@@ -82,14 +85,16 @@ def describe(summary: dict[str, Any]) -> str:
 
 
 def _projections(adapter: Adapter, base: Path | None) -> list[dict[str, Any]]:
-    rows = []
+    rows, moves_base = [], changes_base(adapter.config.init_lora_weights)
+    learnt = to_plain(adapter, base) if moves_base and base is not None else adapter
     for key in sorted(filter(is_a, adapter.tensors), key=_by_layer):
         path, a, b = layer_of(key), adapter.tensors[key], adapter.tensors.get(other_of(key), np.zeros(0))
         given = adapter.config.for_path(path)
         if a.ndim != 2 or b.ndim != 2 or not a.shape[0] == b.shape[1] == given.rank:
             raise UserError(f"{path}: the adapter's file does not hold two matrices of rank {given.rank}")
-        change = given.scaling * product_norm(a, b)
-        rows.append({"path": path, "A": _norm(a), "B": _norm(b), "change": change})
+        rows.append({"path": path, "A": _norm(a), "B": _norm(b)})
+        if base is not None or not moves_base:  # else it is not known what the matrices began with
+            rows[-1]["change"] = given.scaling * product_norm(learnt.tensors[key], learnt.tensors[other_of(key)])
     if base is not None:
         shapes = {f"{layer_of(key)}.weight": _shape(adapter, key) for key in adapter.tensors if is_a(key)}
         norms = _weights(base, shapes)
@@ -119,7 +124,7 @@ def _weights(base: Path, shapes: dict[str, tuple[int, int]]) -> dict[str, float]
     for name, array in read_tensors(base):
         if name in shapes and array.shape == shapes[name]:
             norms[name] = _norm(array)
-        elif name == EMBEDDING and array.shape == shapes.get(HEAD):  # which may be tied to it
+        if name == EMBEDDING and array.shape == shapes.get(HEAD):  # which may be tied to it
             norms.setdefault(HEAD, _norm(array))
     if missing := [name for name in shapes if name not in norms]:
         raise UserError(f"{base} is not this adapter's base: it has no {missing[0]} {list(shapes[missing[0]])}")

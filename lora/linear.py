@@ -4,6 +4,7 @@ import numpy as np
 
 from gpt2_jittor.model.layers import Conv1D
 from gpt2_jittor.ops.lora_linear import lora_linear, low_rank
+from gpt2_jittor.ops.matmul import in_type_of
 from gpt2_jittor.runtime.backend import jt
 from lora.config import LayerSettings
 from lora.keys import B_BIAS, A, B
@@ -41,9 +42,10 @@ class LoraLinear(LoraLayer):
     def begin(self, settings: LayerSettings, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """A and B at the start: each part's A below the other's, its B in columns and rows of its own."""
         if changes_base(settings.start):
-            weight = self.weight.numpy()
+            weight = self.weight.float32().numpy()
             a, b = taken_from(weight, settings)
-            self.base_layer = Conv1D.sharing(jt.array(weight - (settings.scaling * (b @ a)).T), self.bias)
+            left = weight - (settings.scaling * (b @ a)).T
+            self.base_layer = Conv1D.sharing(in_type_of(self.weight, left), self.bias)
             return a, b
         inputs, outputs = self.base_layer.shape
         a, b = np.zeros((settings.rows, inputs)), np.zeros((outputs, settings.rows))
@@ -66,6 +68,10 @@ class LoraLinear(LoraLayer):
         b = self.lora_B.weight
         return self.lora_A.weight, b if self._part is None else b * self._part
 
+    def has_place_for(self, b: np.ndarray) -> bool:
+        """Whether this B [out, r] is zero where this layer's has to be."""
+        return self._part is None or not b[self._part.numpy() == 0].any()
+
     @property
     def has_bias(self) -> bool:
         """Whether B has one."""
@@ -75,13 +81,6 @@ class LoraLinear(LoraLayer):
         """The matrices, B's bias and DoRA's magnitude."""
         bias = {B_BIAS.removeprefix("."): self.lora_B.bias} if self.has_bias else {}
         return super().adapter_parameters() | bias
-
-    def factor(self):
-        """DoRA's g [out]; of columns without matrices it is not trained."""
-        factor = super().factor()
-        if factor is None or self._part is None:
-            return factor
-        return jt.ternary(self._part.max(1) > 0, factor, factor.detach())
 
     def execute(self, x, activation=None):
         """With z = activation(x), x float32 [..., in] → [..., out]: g · (z W + s · dropout(z) Aᵀ Bᵀ) + bias.

@@ -14,6 +14,13 @@ TASK_TYPES = ("CAUSAL_LM", "SEQ_CLS", "SEQ_2_SEQ_LM", "TOKEN_CLS", "QUESTION_ANS
 PARTS = ("q", "k", "v")  # of c_attn's columns
 LARGEST_SIZE, LARGEST_FLOAT = 2**31 - 1, 3.4e38  # what a tensor's dimension and a float32 can hold
 
+# starts of PEFT's whose data is not at hand here
+NEED_MORE = {
+    "loftq": "a quantised base",
+    "eva": "activations on data",
+    "corda": "activations on data",
+    "lora_ga": "gradients on data",
+}
 STARTS = (True, False, "gaussian", "orthogonal", "pissa", "olora")  # and pissa_niter_N
 PISSA_NITER = re.compile(r"pissa_niter_(\d{1,4})")
 
@@ -52,8 +59,8 @@ def _numbers(config: "LoraConfig") -> Iterator[str]:
         for key, value in patterns.items():
             yield from check(f"{field} {short(key)}", value)
     layers = config.layers_to_transform
-    if layers is not None and not _is_ids([layers] if isinstance(layers, int) else layers):
-        yield f"layers_to_transform must be numbers of blocks, each of them once, not {short(layers)}"
+    if layers is not None and not _is_numbers([layers] if isinstance(layers, int) else layers):
+        yield f"layers_to_transform must be numbers of blocks, not {short(layers)}"
     tokens = config.trainable_token_indices
     if tokens is not None and not _is_ids(tokens):
         yield f"trainable_token_indices must be a list of token ids, each of them once, not {short(tokens)}"
@@ -62,7 +69,10 @@ def _numbers(config: "LoraConfig") -> Iterator[str]:
 def _choices(config: "LoraConfig") -> Iterator[str]:
     if config.bias not in BIASES:
         yield f"bias must be one of {', '.join(BIASES)}, not {short(config.bias)}"
-    if not is_start(config.init_lora_weights):
+    if isinstance(config.init_lora_weights, str) and config.init_lora_weights in NEED_MORE:
+        start = config.init_lora_weights
+        yield f"init_lora_weights {start} needs {NEED_MORE[start]}: begin in PEFT, and train its adapter on here"
+    elif not is_start(config.init_lora_weights):
         named = ", ".join(start for start in STARTS if isinstance(start, str))
         yield f"init_lora_weights must be true, false, {named} or pissa_niter_16, not {short(config.init_lora_weights)}"
     for field in ("use_rslora", "use_dora", "lora_bias"):
@@ -107,6 +117,8 @@ def _together(config: "LoraConfig") -> Iterator[str]:
             yield f"init_lora_weights orthogonal needs even ranks; {short(odd[0])} is {ranks[odd[0]]}"
     if config.qkv is not None and (config.rank_pattern or config.alpha_pattern):
         yield "qkv gives each part rank r: leave rank_pattern and alpha_pattern out"
+    if config.qkv is not None and config.use_dora is True:
+        yield "qkv and use_dora exclude each other: a magnitude is trained of each of c_attn's outputs"
     if config.qkv is not None and changes_base(config.init_lora_weights):
         yield (
             f"qkv cannot begin with a part of the base, as init_lora_weights {config.init_lora_weights} does: "
@@ -162,7 +174,11 @@ def _is_names(value: object) -> bool:
 
 
 def _is_ids(value: object) -> bool:
+    return _is_numbers(value) and len(set(value)) == len(value)
+
+
+def _is_numbers(value: object) -> bool:
     if not isinstance(value, list | tuple) or not value:
         return False
-    whole = all(isinstance(token, int) and not isinstance(token, bool) for token in value)
-    return whole and all(0 <= token <= LARGEST_SIZE for token in value) and len(set(value)) == len(value)
+    whole = all(isinstance(number, int) and not isinstance(number, bool) for number in value)
+    return whole and all(0 <= number <= LARGEST_SIZE for number in value)

@@ -11,13 +11,8 @@ from common.errors import UserError
 from lora.matching import EMBEDDINGS, listed, short
 from lora.problems import is_start
 
-# initialisations whose data is not at hand when an adapter is read, and with which PEFT rewrites the base's weights
-NEED_MORE = {
-    "loftq": "it quantises the base",
-    "eva": "it needs activations on data",
-    "corda": "it needs activations on data",
-    "lora_ga": "it needs gradients on data",
-}
+# initialisations with which PEFT rewrites the base's weights by what is not at hand when an adapter is read
+REWRITES = ("loftq", "corda", "lora_ga")
 # what PEFT's file says besides, and what the numbers of an adapter that was stored do not depend on
 HARMLESS = (
     *("auto_mapping", "inference_mode", "merge_weights", "peft_type", "peft_version", "revision", "runtime_config"),
@@ -68,11 +63,8 @@ def says_nothing(value: object) -> bool:
 def _check_start(settings: dict[str, Any]) -> None:
     """Leaves out how the matrices were drawn, where those who read them need not know it."""
     start = settings.get("init_lora_weights")
-    for name, why in NEED_MORE.items():
-        if isinstance(start, str) and start.lower().startswith(name):
-            raise UserError(
-                f"init_lora_weights {short(start)} changes the base model's weights, and {why}: merge it in PEFT first"
-            )
+    if isinstance(start, str) and start.lower().startswith(REWRITES):
+        raise UserError(f"init_lora_weights {short(start)} changes the base model's weights: merge it in PEFT first")
     if isinstance(start, str) and re.match("pissa|olora", start.lower()):
         settings["init_lora_weights"] = start.lower()  # PEFT takes either for olora; what is no such name is refused
     elif not is_start(start) or start == "orthogonal":

@@ -18,6 +18,7 @@ from gpt2_jittor.checkpoint.locate import is_local, locate
 from gpt2_jittor.checkpoint.stored import StoredModel, open_model
 from gpt2_jittor.checkpoint.tokenizer import add_tokens, check_sizes, load_tokenizer
 from lora.files import Adapter, check_base, read_adapter
+from lora.matching import targets_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -109,7 +110,8 @@ def find(model: str | None = None, adapter: str | Path | None = None, ignore_bas
     found, arguments = read_adapter(folder), run_arguments(folder)
     base = open_model(base_of(folder, found, arguments, model))
     check_base(folder, found, base, ignore_base)
-    own = any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json"))
+    _check_layers(folder, found, base)
+    own = has_tokenizer(folder)
     tokenizer = load_tokenizer(folder if own else base.directory)
     config = _vocabulary(folder, found, base.config, tokenizer, own)
     before = _own_end(base.directory) if own else tokenizer.eos_token_id
@@ -120,6 +122,20 @@ def find(model: str | None = None, adapter: str | Path | None = None, ignore_bas
     if found.is_classifier and config.pad_token_id is None:  # with which transformers finds a row's last token
         config = dataclasses.replace(config, pad_token_id=tokenizer.pad_token_id)
     return ModelSource(base, config, tokenizer, generation, folder, found, arguments)
+
+
+def _check_layers(folder: Path, adapter: Adapter, base: StoredModel) -> None:
+    """Raises UserError for LoRA of a kind that is not for the layer that has it."""
+    try:
+        for path in filter(adapter.config.targets, targets_of(base.config.n_layer, head=not base.classifies)):
+            adapter.config.check_layer(path)
+    except UserError as error:
+        raise UserError(f"{folder}: {error}; a finished adapter can be merged in PEFT") from None
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether an adapter's folder has a tokenizer of its own, to which tokens or a chat template were added."""
+    return any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json"))
 
 
 def of_base(base: StoredModel, tokenizer: Any, name: str | None = None) -> ModelSource:

@@ -5,9 +5,9 @@ from typing import Any
 
 from common.errors import ErrorCollector, ParameterError
 from gpt2_jittor.checkpoint.config import GPT2Config
-from lora.config import C_ATTN, LoraConfig
+from lora.config import LoraConfig
 from lora.matching import targets_of
-from lora.problems import PARTS
+from lora.problems import NEED_MORE, PARTS, STARTS, is_start
 from training.arguments import TrainingArguments
 
 DEFAULT_TARGETS = ["c_attn", "c_proj", "c_fc"]
@@ -24,12 +24,15 @@ def adapter_config(
     names, parts = _targets(arguments.lora_targets or DEFAULT_TARGETS)
     whole = ["score"] if classifies else []
     start = {"default": True, "random": False}.get(arguments.lora_init, arguments.lora_init)
+    if not is_start(start) and start not in NEED_MORE:
+        ways = ", ".join(["default", "random", *(way for way in STARTS if isinstance(way, str)), "pissa_niter_16"])
+        raise ParameterError("{lora_init} must be one of {0}, not {1!r}", ways, arguments.lora_init)
     return LoraConfig(
         r=arguments.lora_r,
         lora_alpha=arguments.lora_alpha,
         lora_dropout=arguments.lora_dropout,
         target_modules=names,
-        exclude_modules=arguments.lora_exclude,
+        exclude_modules=names_or_expression(arguments.lora_exclude),
         layers_to_transform=arguments.lora_layers,
         rank_pattern=_numbers("lora_rank_pattern", arguments.lora_rank_pattern, int),
         alpha_pattern=_numbers("lora_alpha_pattern", arguments.lora_alpha_pattern, float),
@@ -57,27 +60,29 @@ def check_adapter(arguments: TrainingArguments, classifies: bool, model: GPT2Con
                     f"{{{name}}} {{0}} is larger than the model's width, {{1}}: lower it", rank, model.n_embd
                 )
     with errors.collect():
-        adapter_config(arguments, classifies).check_targets(targets_of(model.n_layer, head=not classifies))
+        added = [model.vocab_size] if arguments.added_tokens else []
+        adapter_config(arguments, classifies, added).check_targets(targets_of(model.n_layer, head=not classifies))
     errors.raise_all()
 
 
 def _targets(given: list[str]) -> tuple[list[str] | str, tuple[str, ...] | None]:
-    """`target_modules`, and the parts of c_attn that `q`, `k` and `v` name.
-
-    A single target with characters that no module's name has is a regular expression.
-    """
-    is_name = given[0].replace(".", "_").isidentifier()
-    if len(given) == 1 and not is_name:
-        return given[0], None
+    """`target_modules`, and the parts of c_attn that `q`, `k` and `v` name."""
     parts = tuple(part for part in PARTS if part in given)
     if not parts:
-        return given, None
+        return names_or_expression(given), None
     names = [name for name in given if name not in PARTS]
-    if "c_attn" in names or C_ATTN in names:
+    if any(name.endswith("c_attn") for name in names):
         raise ParameterError(
             "{lora_targets}: {0} are parts of c_attn; name them, or all of it, not both", ", ".join(parts)
         )
     return ["c_attn", *names], parts
+
+
+def names_or_expression(given: list[str] | None) -> list[str] | str | None:
+    """A single name with characters that no module's name has is a regular expression."""
+    if given and len(given) == 1 and not given[0].replace(".", "_").isidentifier():
+        return given[0]
+    return given
 
 
 def _numbers(parameter: str, given: list[str] | None, kind: type) -> dict[str, Any]:
@@ -88,6 +93,8 @@ def _numbers(parameter: str, given: list[str] | None, kind: type) -> dict[str, A
         try:
             if not name:
                 raise ValueError("nothing stands before the number")
+            if name in numbers:
+                raise ParameterError(f"{{{parameter}}} names {{0}} twice", name)
             numbers[name] = kind(value)
         except ValueError:
             raise ParameterError(f"{{{parameter}}} takes name=number, such as c_attn=16, not {{0!r}}", text) from None

@@ -76,6 +76,12 @@ def to_half(array: np.ndarray, precision: str):
     return jt.array(rounded.view(np.float32)).bfloat16()
 
 
+def in_type_of(var, array: np.ndarray):
+    """A Var of float32 numbers in the type of another, rounded to the nearest."""
+    precision = next((name for name, dtype in _DTYPES.items() if dtype == var.dtype), "fp32")
+    return jt.array(array) if precision == "fp32" else to_half(array, precision)
+
+
 class _Matmul(jt.Function):
     def execute(self, a, b, transposed, dtype):
         """a @ b, or a @ bᵀ, float32. Both are kept in the half type, in half the memory."""

@@ -11,7 +11,7 @@ import safetensors
 import tiny
 import torch
 import transformers
-from adapters import our_name, train_at_random, values_of
+from adapters import assert_refused, our_name, train_at_random, values_of
 from references import GRADIENT, LOGITS, our_logits, torch_logits
 
 import lora
@@ -282,6 +282,24 @@ def test_unmerging_restores_the_weights_to_rounding(base):
     lora.unmerge(model)  # of which the second does nothing
     for name, value in values_of(model).items():
         assert_close(value, before[name], ROUNDING, name)
+
+
+def test_a_merged_bias_is_not_saved_twice(base, tmp_path):
+    model = our_model(base, {"lora_bias": True, "bias": "all"})
+    lora.merge(model)
+    assert_refused(lambda: lora.save_adapter(model, tmp_path / "a"), "unmerge it before it is saved")
+    lora.unmerge(model)
+    lora.save_adapter(model, tmp_path / "a")
+
+
+def test_a_head_and_an_embedding_that_merging_took_apart_are_in_16_bits_too(base):
+    model = our_model(base, {"target_modules": ["wte"]})
+    expected = our_logits(model, IDS)
+    lora.merge(model)
+    assert {"lm_head.weight", "transformer.wte.weight"} <= {name for name, _ in model.named_parameters()}
+    model.freeze().to_precision("fp16")
+    assert str(model.parameter("lm_head.weight").dtype) == "float16"
+    assert np.abs(our_logits(model, IDS) - expected).max() <= 0.02 * np.abs(expected).max()
 
 
 UNTIED = [
