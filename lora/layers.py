@@ -79,7 +79,7 @@ class LoraLayer(AdapterLayer):
         layer.keep_matrices(*layer.begin(settings, generator))
         if settings.magnitude:
             axes = "oi,oi->o" if cls.transposed else "io,io->o"
-            weight = layer.weight.numpy()
+            weight = layer.weight.float32().numpy()
             layer._squares = jt.array(np.einsum(axes, weight, weight, dtype=np.float64).astype(np.float32))  # [out]
             layer.lora_magnitude_vector = jt.array(layer.norms().numpy())
         return layer
@@ -176,9 +176,7 @@ class LoraLayer(AdapterLayer):
 
 
 class LoraMatrix(jt.nn.Module):
-    """One of the two small matrices, oriented as torch's Linear: [out, in], with a bias [out] where it has one."""
+    """One of the two small matrices, oriented as torch's Linear: [out, in]."""
 
-    def __init__(self, values: np.ndarray, bias: bool = False):
+    def __init__(self, values: np.ndarray):
         self.weight = jt.array(values.astype(np.float32))
-        if bias:
-            self.bias = jt.zeros((len(values),))
