@@ -12,7 +12,6 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from common.command import Parser, run_command
 from common.errors import ParameterError
@@ -21,7 +20,7 @@ from datasets import tasks
 from datasets.encode import report
 from datasets.example import SPLITS
 from datasets.task import Task
-from generation.loading import ModelOptions, check_task, check_weights, engine_for
+from generation.loading import ModelOptions, check_task, check_weights, engine_for, find_task
 from generation.options import GenerationOptions
 from gpt2_jittor.checkpoint.stored import SCORE
 from gpt2_jittor.runtime.demand import check_forward
@@ -73,7 +72,7 @@ def main() -> None:
     check_weights(how.int8, how.precision, how.device)
     source = find(how.model, how.adapter, how.ignore_base)
     run = source.arguments
-    task, path = task_and_data(given, run)
+    task, path = task_and_data(given, source)
     check_task(source, task, bare=True)
     check_outputs(given, task)
     options = answer_options(given, task, source)
@@ -106,18 +105,23 @@ def main() -> None:
     print(shown.json() if given.json else shown.table())  # last: nobody may be there to read it
 
 
-def task_and_data(given: EvaluationOptions, run: dict[str, Any]) -> tuple[Task, Path | None]:
+def task_and_data(given: EvaluationOptions, source: ModelSource) -> tuple[Task, Path | None]:
     """What is measured on: the task and the place of its data, else those of the run.
 
     Raises UserError where there is no such place, or where a classifier's labels stand nowhere.
     """
+    run = source.arguments
     name = given.task or run.get("task") or "dailydialog"
     said = run if name == run.get("task") else {"task": name}
     folder, file = said.get("data_dir"), said.get("data")
+    own = file or folder
     if given.data or given.data_dir:
         folder, file = given.data_dir, given.data
-        said = said | {"validation_share": None}  # which was the run's data's
-    task = tasks.find(name, said | {"columns": given.columns or said.get("columns")})
+        if not own or Path(own).resolve() != Path(file or folder).resolve():
+            said = said | {"validation_share": None}  # which was the run's data's
+    said = said | {"columns": given.columns or said.get("columns")}
+    task = find_task(source, name, said)
+    tasks.check_settings(task, {"columns": given.columns})
     path = tasks.data_path(task, folder, file)
     return (task.settle(path) if task.settle else task), path
 

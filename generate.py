@@ -19,10 +19,10 @@ from common.errors import ParameterError, listed
 from common.options import add_options, option, typed
 from datasets import tasks
 from datasets.task import KINDS, Task
-from generation.loading import ModelOptions, check_task, check_weights, engine_for, options_for
+from generation.loading import ModelOptions, check_task, check_weights, engine_for, find_task, options_for
 from generation.options import DRAWING, GenerationOptions, check_typed
 from generation.requests import read_requests, typed_request, typed_text
-from lora.source import find
+from lora.source import ModelSource, find
 
 TRIMMED = """A text to be continued is read, and its continuation shown, to the last character of either. In every other
  mode what is asked, typed or in a file, loses the space around it, and so does the answer; a chat's turns are else kept
@@ -90,9 +90,10 @@ def check_classifier(given: dict[str, Any], task: Task) -> None:
         raise ParameterError(f"{{0}} has classes and says nothing: leave out {listed(typed_anyway)}", task.name)
 
 
-def task_of(given: argparse.Namespace, run: dict[str, Any]) -> Task:
+def task_of(given: argparse.Namespace, source: ModelSource) -> Task:
     """The task whose prompts are used: what was typed, else the run's own, else text that is continued."""
-    task = tasks.find(given.task or run.get("task") or "text", run)
+    run = source.arguments
+    task = find_task(source, given.task or run.get("task") or "text", run)
     if given.mode in (None, task.kind.name):
         return task
     if (example := KINDS[given.mode].example) is None:
@@ -112,7 +113,7 @@ def main() -> None:
 
     check_weights(how.int8, how.precision, how.device)
     source = find(how.model, how.adapter, how.ignore_base)
-    task = task_of(given, source.arguments)
+    task = task_of(given, source)
     check_task(source, task)
     fields = typed_request(asked.fields(), task)
     check_classifier(chosen, task)

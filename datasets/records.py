@@ -77,14 +77,16 @@ def records(
     wanted: str = "",
     optional: Sequence[str] = (),
     aliases: Mapping[str, str] | None = None,
+    quoted: bool = False,
 ) -> Iterator[Record]:
     """The records of a file, read as its name says (.jsonl, .json, .csv, .tsv, each also .gz, or .parquet), one by one.
 
     `optional` are columns that may be missing or null, and are an empty text then; `aliases` other names of columns,
-    {"review": "text"}. Raises UserError, naming file and line, where a record is broken or lacks one of `columns`, and,
-    saying what is `wanted`, where there is none.
+    {"review": "text"}. `quoted`: quotes of a .tsv are those of CSV, where they fit. Raises UserError,
+    naming file and line, where a record is broken or lacks one of `columns`, and, saying what is `wanted`, where there
+    is none.
     """
-    read, known, empty = _reader(path), _Columns(columns, optional, aliases or {}), True
+    read, known, empty = _reader(path, quoted), _Columns(columns, optional, aliases or {}), True
     for where, record in read(path, known):
         empty = False
         record = known.named(record)
@@ -94,17 +96,18 @@ def records(
         raise UserError(f"{path} is empty: give {wanted or 'a file with records of ' + ', '.join(columns)}")
 
 
-def fields(path: Path) -> list[str]:
-    """The names of a file's columns, or of its first record's fields, as they stand there.
+def fields(path: Path, quoted: bool = False) -> list[str]:
+    """The names of a file's columns, or of its records' fields, in the order in which they come.
 
-    Raises UserError where there is no record.
+    `quoted` as of `records`. Raises UserError where there is no record.
     """
-    read = _reader(path)
+    read = _reader(path, quoted)
     if read is _parquet:
         return parquet.column_names(path)
-    for _, record in read(path, _Columns((), (), {})):
-        return list(record)
-    raise UserError(f"{path} has no record: give another file")
+    found = dict.fromkeys(name for _, record in read(path, _Columns((), (), {})) for name in record)
+    if not found:
+        raise UserError(f"{path} has no record: give another file")
+    return list(found)
 
 
 def text(record: dict, name: str, where: str, required: bool = True) -> str:
@@ -134,12 +137,12 @@ def label(value: object, labels: Sequence[str], where: str) -> int:
     raise UserError(f"{where}: there is no label {reprlib.repr(value)}: the labels are {', '.join(labels)}")
 
 
-def _reader(path: Path) -> Callable[[Path, _Columns], Iterator[Record]]:
+def _reader(path: Path, quoted: bool = False) -> Callable[[Path, _Columns], Iterator[Record]]:
     kind = Path(path.name.removesuffix(".gz")).suffix.lower()
     readers: dict[str, Callable] = {".jsonl": _json, ".json": _json, ".csv": _csv, ".tsv": _tsv, ".parquet": _parquet}
     if kind not in readers:
         raise UserError(f"{path} is none of {', '.join(readers)}: convert it, or give the publisher's file")
-    return readers[kind]
+    return _quoted_tsv if quoted and kind == ".tsv" else readers[kind]
 
 
 def _json(path: Path, columns: _Columns) -> Iterator[Record]:
@@ -194,7 +197,7 @@ def _reason(error: Exception) -> object:
     return f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
 
 
-def _csv(path: Path, columns: _Columns) -> Iterator[Record]:
+def _csv(path: Path, columns: _Columns, separator: str | None = None) -> Iterator[Record]:
     """Comma-separated values under a header line; what is in quotes may hold commas, quotes and lines.
 
     Semicolons or tabs separate them where the header has no comma, as spreadsheets of some languages write it.
@@ -202,7 +205,7 @@ def _csv(path: Path, columns: _Columns) -> Iterator[Record]:
     csv.field_size_limit(LIMIT)
     content = read_text(path)
     first = content.partition("\n")[0]
-    separator = next((mark for mark in ",;\t" if mark in first), ",")
+    separator = separator or next((mark for mark in ",;\t" if mark in first), ",")
     reader = csv.reader(io.StringIO(content, newline=""), delimiter=separator, strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
@@ -235,6 +238,15 @@ def _tsv(path: Path, columns: _Columns) -> Iterator[Record]:
                 f"{path}:{number}: {len(values)} fields where the header names {len(header)}: mend the line"
             )
         yield f"{path}:{number}", dict(zip(header, values, strict=True))
+
+
+def _quoted_tsv(path: Path, columns: _Columns) -> Iterator[Record]:
+    """Tab-separated values as spreadsheets write them, with CSV's quotes; plain ones where the quotes do not fit."""
+    try:
+        rows = list(_csv(path, columns, "\t"))
+    except UserError:
+        rows = _tsv(path, columns)
+    yield from rows
 
 
 def _parquet(path: Path, columns: _Columns) -> Iterator[Record]:

@@ -1,5 +1,6 @@
 """From a run, an adapter or a model to an engine; and whether what was trained can do what a task asks."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from generation.engine import Engine
 from generation.options import GenerationOptions, check_typed, choose
 from gpt2_jittor.runtime.precision import PRECISIONS, check_precision
 from lora.files import SETTINGS
-from lora.source import ModelSource, find
+from lora.source import ARGUMENTS, ModelSource, find
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,30 @@ def load(
     if model is not None and adapter is None:
         raise ParameterError("{model} is another base for an adapter, and {0} is none: leave it out", name)
     source = find(model if adapter else str(name), adapter, ignore_base)
-    chosen = tasks.find(task or source.task or "text", source.arguments)
+    chosen = find_task(source, task or source.task or "text", source.arguments)
     check_task(source, chosen)
     check_typed(options)
     given, _ = options_for(source, chosen, options)
     check_weights(int8, precision, device)
     check_weights(int8, precision, runtime.prepare(device))
     return engine_for(source, chosen, given, int8, precision)
+
+
+def find_task(source: ModelSource, name: str, run: Mapping[str, Any]) -> Task:
+    """The task called `name`, as the arguments of a `run` have it. What they do not say of a classifier's labels, the
+    model's folder does.
+
+    Raises UserError where there is no such task, and for a classifier whose labels stand nowhere.
+    """
+    task = tasks.find(name, run)
+    if task.settle is None or not source.classifies:
+        return task
+    if not source.base.classifies:
+        raise UserError(
+            f"{source.folder} does not say what its classes are called: give its run's folder, with {ARGUMENTS}, "
+            "or a model that was merged with `python -m lora merge --labels`"
+        )
+    return tasks.find(name, {**run, "task": name, "labels": list(source.base.config.labels)})
 
 
 def options_for(source: ModelSource, task: Task, given: dict[str, Any]) -> tuple[GenerationOptions, str]:

@@ -10,6 +10,7 @@ s is α/r. g is DoRA's, and 1 without it: m / ‖W + s (B A)ᵀ‖ for each colu
 import numpy as np
 
 from gpt2_jittor.model.layers import Layer
+from gpt2_jittor.ops.lora_norms import lora_norms
 from gpt2_jittor.runtime.backend import jt
 from lora.config import LayerSettings
 from lora.starts import initial_matrices
@@ -119,14 +120,8 @@ class LoraLayer(AdapterLayer):
         return {name: self._at(name) for name in self.names} | more
 
     def norms(self):
-        """‖W + s (B A)ᵀ‖ of each column, [out]: ‖w‖² + 2s b·(A w) + s² b (A Aᵀ) bᵀ, so that no sum W + … is formed."""
-        with jt.no_grad():
-            a, b = self.matrices()
-            weight = self.weight if self.weight.dtype == "float32" else self.weight.float32()  # no copy for nothing
-            seen = jt.nn.matmul_transpose(weight, a) if self.transposed else jt.matmul(a, weight).transpose()
-            cross = (b * seen).sum(1)  # [out]
-            own = (jt.matmul(b, jt.nn.matmul_transpose(a, a)) * b).sum(1)
-            return jt.sqrt(self._squares + 2 * self.scaling * cross + self.scaling**2 * own)
+        """‖W + s (B A)ᵀ‖ of each column, [out]."""
+        return lora_norms(self.weight, *self.matrices(), self._squares, self.scaling, self.transposed)
 
     def factor(self):
         """DoRA's g [out], None without it."""

@@ -48,6 +48,12 @@ def is_here(arguments: TrainingArguments) -> bool:
 
 def read_inputs(arguments: TrainingArguments, say=print) -> Inputs:
     """Finds the model, reads and encodes the data, settles the defaults. Raises UserError for what is wrong."""
+    if tasks.find(arguments.task).own:  # so that the run can be measured from any folder
+        places = {name: getattr(arguments, name) for name in ("data", "data_dir")}
+        absolute = {
+            name: str(Path(place).absolute()) for name, place in places.items() if place not in (None, "sample")
+        }
+        arguments = dataclasses.replace(arguments, **absolute)
     run = dataclasses.asdict(arguments)
     task, errors = tasks.find(arguments.task, run), ErrorCollector()
     with errors.collect():

@@ -43,12 +43,17 @@ def settled(task: Task, run: Mapping[str, Any]) -> Task:
 
     Raises UserError where the run's arguments do not go together, or the labels cannot be had.
     """
-    if task.name in TASKS and (said := [name for name in own.SETTINGS if run.get(name) is not None]):
-        template = f"{{{said[0]}}} says something of your own data, and {{task}} {{0}} is a publisher's: leave it out"
-        raise ParameterError(template, task.name)
+    check_settings(task, run)
     if task.settle is None:
         return task
     return task.settle(data_path(task, run.get("data_dir"), run.get("data")))
+
+
+def check_settings(task: Task, run: Mapping[str, Any]) -> None:
+    """Raises UserError where a run's arguments say something of data of one's own, and the task is a publisher's."""
+    if task.name in TASKS and (said := [name for name in own.SETTINGS if run.get(name) is not None]):
+        template = f"{{{said[0]}}} says something of your own data, and {{task}} {{0}} is a publisher's: leave it out"
+        raise ParameterError(template, task.name)
 
 
 def data_path(task: Task, folder: str | None, file: str | None) -> Path | None:

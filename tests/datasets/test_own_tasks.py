@@ -217,3 +217,47 @@ def test_texts_without_a_prompt_are_packed_into_windows(tmp_path, tokenizer, rng
     encoded = tasks.find("complete").encode(task_of("complete").load("test", path).examples, tokenizer, 16)
     whole = np.concatenate([item.input_ids for item in encoded.items])
     assert len(whole) == sum(len(row["text"]) + 1 for row in rows) and max(encoded.lengths) == 16
+
+
+def test_what_a_run_was_trained_on_is_never_its_test_data(tmp_path):
+    """By whichever name it is called: the file, the folder that it is in, or the training file of that folder."""
+    file = write(tmp_path / "d" / "train.jsonl", pairs(range(40)))
+    other = write(tmp_path / "other.jsonl", pairs([50]))
+    for run in ({"data": str(file)}, {"data_dir": str(file)}, {"data_dir": str(tmp_path / "d")}):
+        task = tasks.find("complete", {"task": "complete"} | run)
+        assert task.measured_on(file) == "validation"
+        trained = {*texts(task.load("train", file))}
+        assert trained.isdisjoint(texts(task.load("validation", file)))
+        assert task.measured_on(other) == "test" and len(task.load("test", other)) == 1
+    write(tmp_path / "d" / "valid.jsonl", pairs([41]))
+    task = tasks.find("complete", {"task": "complete", "data_dir": str(tmp_path / "d")})
+    assert texts(task.load("validation", file)) == texts(task.load("validation", tmp_path / "d"))
+
+
+def test_columns_may_be_called_as_the_other_shape_of_instructions_calls_them(tmp_path):
+    rows = [{"question": "why?", "passage": "tea is warm", "answer": "so"}]
+    file = write(tmp_path / "a.jsonl", rows)
+    for named in ("context", "input"):
+        columns = ["instruction=question", "output=answer", f"{named}=passage"]
+        task = tasks.find("instruct", {"task": "instruct", "columns": columns})
+        assert "tea is warm" in texts(task.load("test", file))[0]
+    task = tasks.find("chat", {"task": "chat", "columns": ["completion=answer"]})
+    write(file, [{"messages": [], "answer": "x"}])
+    with pytest.raises(UserError, match="there is no 'completion' in messages"):
+        task.load("test", file)
+
+
+def test_a_field_that_only_later_records_have_is_a_column(tmp_path):
+    rows = [{"instruction": "a", "output": "b"}, {"instruction": "c", "output": "d", "ctx": "tea", "More": "1"}]
+    task = tasks.find("instruct", {"task": "instruct", "columns": ["input=ctx"]})
+    dataset = task.load("test", write(tmp_path / "a.jsonl", rows))
+    assert "tea" in texts(dataset)[1] and "not used: More" in dataset.notes[0]
+
+
+def test_quotes_in_tab_separated_values_are_csvs_where_they_fit(tmp_path):
+    file = tmp_path / "a.tsv"
+    task = tasks.find("complete", {"task": "complete"})
+    file.write_text('prompt\tcompletion\nq\t"He said ""yes"" and\nleft"\n')
+    assert texts(task.load("test", file)) == ['q| He said "yes" and\nleft']
+    file.write_text('prompt\tcompletion\nq\t"Yes" he said\n')
+    assert texts(task.load("test", file)) == ['q| "Yes" he said']

@@ -11,6 +11,7 @@ from gpt2_jittor.ops.activation import ACTIVATIONS
 from gpt2_jittor.ops.dropout import scaled_mask, seeds
 from gpt2_jittor.ops.linear import linear
 from gpt2_jittor.ops.lora_linear import lora_linear
+from gpt2_jittor.ops.lora_norms import lora_norms
 from gpt2_jittor.runtime.backend import jt
 
 # (batch, time, in, out, r); LoRA's kernel takes 64 rows and 64 columns at a time, a width of 1,024 goes through a copy
@@ -88,3 +89,15 @@ def test_fused_and_composed_dropout_of_lora_agree(rng):
     seeds.restart(7, 0)
     with fused.composed_only():
         assert_close([lora_linear(*arrays, SCALING, P).numpy()], [fast])
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("inputs, outputs, r", [(1, 1, 1), (37, 5, 3), (64, 130, 8)])
+def test_doras_norms_are_those_of_the_whole_weight(way, rng, inputs, outputs, r, transposed):
+    weight, a, b = normal(rng, inputs, outputs), normal(rng, r, inputs), normal(rng, outputs, r)
+    expected = np.linalg.norm(weight.astype(np.float64) + SCALING * (b.astype(np.float64) @ a).T, axis=0)
+    squares = jt.array(np.square(weight).sum(0))
+    stored = jt.array(np.ascontiguousarray(weight.T) if transposed else weight)
+    norms = lora_norms(stored, jt.array(a), jt.array(b), squares, SCALING, transposed)
+    assert norms.is_stop_grad()
+    assert_close([norms.numpy()], [expected], 2e-5)

@@ -51,7 +51,7 @@ def guessed_task(path: Path, columns: Sequence[str]) -> str:
     """The task that a file, or the files of a folder, look like (`shapes.task_of`). Raises UserError for no such."""
     files = split_files(path)
     file = files.get("train") or files["test"]
-    return task_of(records.fields(file), columns, file)
+    return task_of(records.fields(file, quoted=True), columns, file)
 
 
 def read_rows(path: Path, task: str, columns: Mapping[str, str]) -> Rows:
@@ -60,13 +60,13 @@ def read_rows(path: Path, task: str, columns: Mapping[str, str]) -> Rows:
     Raises UserError, with file and line, for what is no record of a shape that the task has, and where nothing in the
     file can be learnt from.
     """
-    fields = records.fields(path)
+    fields = records.fields(path, quoted=True)
     shape, named = recognise(task, fields, columns, path)
     rows, counts = Rows(), Counter()
     # a later record may have what the first one lacks
     named |= {name: name for name in shape.optional if name not in {*named, *named.values()}}
     needed, optional = ([named[name] for name in names if name in named] for names in (shape.needed, shape.optional))
-    for where, record in records.records(path, needed, optional=optional):
+    for where, record in records.records(path, needed, optional=optional, quoted=True):
         try:
             ours = {name: record[theirs] for name, theirs in named.items()}
             rows.examples.append(shape.make(ours, where, counts))

@@ -94,6 +94,7 @@ def label_name(record: dict, where: str) -> str:
 
 
 PAIR = ("prompt", "completion")
+SYNONYMS = {"input": "context", "context": "input"}  # what instructions are about, in the two shapes that they have
 # each task's shapes, the first that fits is taken
 SHAPES = {
     "chat": (
@@ -145,13 +146,26 @@ def recognise(task: str, fields: Sequence[str], columns: Mapping[str, str], path
     named = lowered | {name: name for name in free if name in lowered} | columns
     for shape in sorted(SHAPES[task], key=lambda shape: -len(columns.keys() & {*shape.columns})):
         if all(name in named for name in shape.needed):
-            return shape, {name: named[name] for name in shape.columns if name in named}
+            return shape, {name: named[name] for name in shape.columns if name in named} | _others(shape, columns)
     wanted = " or ".join(shape.name for shape in SHAPES[task])
     example = next((name for shape in SHAPES[task] for name in shape.needed if name not in named), "text")
     raise ParameterError(
         "{0} has the columns {1}, {2} needs {3}: name yours with {columns} {4}=NAME …, or choose another {task}",
         *(path, _some(fields), task, wanted, example),
     )
+
+
+def _others(shape: Shape, columns: Mapping[str, str]) -> dict[str, str]:
+    """Columns that were named as a sibling shape calls them, by this one's names. Raises UserError for others."""
+    found = {}
+    for ours, theirs in columns.items():
+        if ours not in shape.columns:
+            other = SYNONYMS.get(ours)
+            if other not in shape.columns or other in columns:
+                template = "{columns}: there is no {0!r} in {1}, which has {2}"
+                raise ParameterError(template, ours, shape.name, ", ".join(shape.columns))
+            found[other] = theirs
+    return found
 
 
 def task_of(fields: Sequence[str], columns: Sequence[str], path: object) -> str:

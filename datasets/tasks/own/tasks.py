@@ -33,7 +33,7 @@ class OwnData:
     """How a task's data are read: its name, names of columns, {ours: theirs}, and of a classifier its `labels`.
 
     `validation_share`: how much is set apart where there is no validation file; VALIDATION_SHARE if that was not said.
-    `trained_on`: the file that is the training data of a run; any other file is test data, all of it.
+    `trained_on`: the file, or the folder, that a run was trained on; any other file is test data, all of it.
     """
 
     task: str
@@ -99,13 +99,20 @@ class OwnData:
     def _files(self, path: Path | None) -> dict[str, Path]:
         if path is None:
             raise ParameterError("{task} {0} reads your own data: give a file with {data}, or {data_dir}", self.task)
+        trained_on = self.trained_on and Path(self.trained_on)
+        if trained_on and trained_on.is_dir() and path.is_file():
+            splits = split_files(trained_on)  # of a run's folder, its training file is what is in the folder
+            path = trained_on if _is_same(path, splits.get("train")) else path
         files = split_files(path)
-        if path.is_file():
-            known = self.trained_on is not None and path.resolve() == Path(self.trained_on).resolve()
-            files = {"train": path} if known else {"train": path, "test": path}
+        if path.is_file() and not _is_same(path, trained_on):
+            files |= {"test": path}
         if self.validation_share and "validation" in files:
             raise ParameterError("{validation_share}: {0} is there already: leave it out", files["validation"])
         return files
+
+
+def _is_same(path: Path, other: Path | None) -> bool:
+    return other is not None and path.resolve() == Path(other).resolve()
 
 
 def of_run(name: str, run: Mapping[str, Any]) -> Task:
@@ -119,7 +126,7 @@ def of_run(name: str, run: Mapping[str, Any]) -> Task:
     if labels and (len({*labels}) < max(2, len(labels)) or not all(isinstance(each, str) and each for each in labels)):
         raise ParameterError("{labels} must be two or more, each named once: mend them")
     columns = parse_columns(name, run.get("columns") or ())
-    return OwnData(name, columns, run.get("validation_share"), labels, run.get("data")).as_task()
+    return OwnData(name, columns, run.get("validation_share"), labels, run.get("data") or run.get("data_dir")).as_task()
 
 
 def keys(examples: Sequence[Example]) -> list[str]:

@@ -2,6 +2,7 @@
 // Dropped inputs exist for some rows at a time, in a thread's own buffer. Needs shapes.h,
 // random.h, sgemm.h and projection.h.
 #include <algorithm>
+#include <cmath>
 #include <memory>
 
 static const long LORA_ROWS = 64, LORA_COLUMNS = 64;
@@ -102,5 +103,24 @@ static void lora_scaled_backward(const float* dy, const float* y, const float* f
             }
         }
         for (long j = 0; j < n; j++) dfactor[first + j] = (float)(sums[j] / factor[first + j]);
+    }
+}
+
+// norms [out] = |W + scaling (B A)^T| of each column, whose squares without LoRA are at hand; W [in, out], or [out, in]
+// where it is transposed.
+static void lora_norms(const Lora& s, const float* weight, bool transposed, const float* squares, float* norms) {
+    const std::unique_ptr<float[]> seen(new float[s.r * s.out]), gram(new float[s.r * s.r]);
+    dnnl_sgemm('N', transposed ? 'T' : 'N', s.r, s.out, s.in, 1.0f, s.a, s.in, weight, transposed ? s.in : s.out, 0.0f,
+               seen.get(), s.out);
+    dnnl_sgemm('N', 'T', s.r, s.r, s.in, 1.0f, s.a, s.in, s.a, s.in, 0.0f, gram.get(), s.r);
+    #pragma omp parallel for
+    for (long j = 0; j < s.out; j++) {
+        double cross = 0, own = 0;
+        for (long k = 0; k < s.r; k++) {
+            const double b = s.b[j * s.r + k];
+            cross += b * seen[k * s.out + j];
+            for (long l = 0; l < s.r; l++) own += b * gram[k * s.r + l] * s.b[j * s.r + l];
+        }
+        norms[j] = (float)std::sqrt(squares[j] + 2 * s.scaling * cross + (double)s.scaling * s.scaling * own);
     }
 }
