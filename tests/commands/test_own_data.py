@@ -150,3 +150,35 @@ def test_a_template_of_ones_own_is_the_runs_and_its_end_ends_an_answer(tmp_path)
     messages = [{"role": "user", "content": "Hi"}]
     opened = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     assert opened == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_a_classifiers_labels_come_from_its_run_or_its_merged_model_and_from_nowhere_else(runs, tmp_path):
+    run = runs / "classify"
+    told = command("generate.py", "--adapter", run, "--text", "what a day", "--json")
+    result = command("-m", "lora", "merge", "--adapter", run, "--output", tmp_path / "merged")
+    assert result.returncode == 0, result.stderr
+    merged = command(
+        "generate.py", "--model", tmp_path / "merged", "--task", "classify", "--text", "what a day", "--json"
+    )
+    assert json.loads(merged.stdout)["label"] == json.loads(told.stdout)["label"], merged.stderr
+    data = ("--task", "classify", "--data", FEELINGS, "--limit", 4, "--json")
+    result = command("evaluate.py", "--model", tmp_path / "merged", *data)
+    assert result.returncode == 0 and json.loads(result.stdout)["task"] == "classify", result.stderr
+    (tmp_path / "bare").mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (tmp_path / "bare" / name).write_bytes((run / name).read_bytes())
+    for line in (("evaluate.py", *data), ("generate.py", "--task", "classify", "--text", "x")):
+        result = command(line[0], "--adapter", tmp_path / "bare", *line[1:])
+        assert_one_line_error(result, "bare", "does not say what its classes are called", "arguments.yaml")
+
+
+def test_a_run_is_measured_from_any_folder(runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    values = yaml.safe_load((runs / "chat" / "arguments.yaml").read_text(encoding="utf-8"))
+    assert values["data"] == str(SAMPLES / "chats.jsonl")
+    assert read_inputs(resolve({}, values | {"data": values["data"]}), say=lambda text: None).plan.total_steps == 3
+
+
+def test_columns_of_ones_own_say_nothing_to_a_publishers_task(runs):
+    result = command("evaluate.py", "--task", "emotion", "--data-dir", "sample", "--columns", "text=foo")
+    assert_one_line_error(result, "--columns", "emotion", "leave it out")
