@@ -51,7 +51,7 @@ def read_inputs(arguments: TrainingArguments, say=print) -> Inputs:
     if tasks.find(arguments.task).own:  # so that the run can be measured from any folder
         places = {name: getattr(arguments, name) for name in ("data", "data_dir")}
         absolute = {
-            name: str(Path(place).absolute()) for name, place in places.items() if place not in (None, "sample")
+            name: str(Path(place).absolute()) for name, place in places.items() if place and Path(place).exists()
         }
         arguments = dataclasses.replace(arguments, **absolute)
     run = dataclasses.asdict(arguments)
