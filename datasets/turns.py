@@ -2,11 +2,17 @@
 
 Ours is a turn's text with the end token behind it and, where the tokenizer has SPEAKERS, its speaker's token before
 it. `ours` spells it for transformers, whose `apply_chat_template` then makes the same ids. Any other template is
-rendered by transformers, turn by turn: what it writes of an answer, behind what opens one, is scored.
+rendered by transformers. Of an answer, what stands behind its generation prompt is scored, up to its end token; all
+that is given between two answers is tokenised as one text, as transformers does. The border before an answer is one
+of tokens, always: where a generation prompt ends in a space, that space is a token of its own, in training and in
+use alike, while transformers joins it to the answer's first word when it tokenises the whole conversation.
 """
 
 import dataclasses
+import re
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 import numpy as np
 
@@ -28,10 +34,12 @@ TURNS = "{% for message in messages %}SPEAKER{{ message['content'] | trim }}{{ e
 SPEAKER = "{{ {'user': '<USER>', 'assistant': '<BOT>'}.get(message['role'], '') }}"
 OPENING = "{% if add_generation_prompt %}<BOT>{% endif %}"
 
+HIDDEN = "\ue000{}\ue000"  # stands for a turn's text while a template is rendered: no letters, so that none is changed
+
 _SHORTEST = Example((Segment("Hi.", scored=False, speaker=0), Segment("Hi.", scored=True, speaker=1)))
 
-Turn = tuple[Segment, ...]  # what a template makes of one segment
-Turns = list[list[Encoded]]  # a conversation's turns, each in one part or several
+Message = dict[str, str]  # "role" and "content", as templates read them
+Pieces = list[Encoded]  # a conversation in order: by our template a piece a segment, by others what is given and scored
 
 
 def ours(tokenizer) -> str:
@@ -44,18 +52,20 @@ def ours(tokenizer) -> str:
 def teach(tokenizer, template: str | None = None) -> None:
     """Gives a tokenizer a chat template: the one given, else its own, else ours.
 
-    What closes an answer in another than ours becomes its end token. Raises UserError where a template closes it with
-    no special token: an answer would not end.
+    The first special token behind an answer's text in another than ours becomes its end token. Raises UserError where
+    there is none, since an answer would not end, and where a template cannot be used.
     """
     tokenizer.chat_template = template or tokenizer.chat_template or ours(tokenizer)
-    *_, answer = _rendered(_SHORTEST, tokenizer)
     if _is_ours(tokenizer):
         return
-    closing = special_tokens(tokenizer).search(answer[-1].text)
+    _, behind = _around_answer(_messages(_SHORTEST.segments[:1]), tokenizer, "")
+    spelled = special_tokens(tokenizer)
+    closing = spelled.search(behind) if spelled else None
     if closing is None:
         raise UserError("the chat template ends no answer with a special token: give another, or add such a token")
     if closing[0] != tokenizer.eos_token:
         tokenizer.eos_token = closing[0]
+    _rendered(_SHORTEST, tokenizer)
 
 
 def conversations(examples: Sequence[Example], tokenizer, max_length: int) -> EncodedSet:
@@ -65,11 +75,11 @@ def conversations(examples: Sequence[Example], tokenizer, max_length: int) -> En
     its answer is left out. Raises UserError where nothing is left.
     """
     result = EncodedSet(how="parted between turns")
-    for index, (example, turns) in enumerate(zip(examples, _encoded(examples, tokenizer), strict=True)):
-        found = _parts(example, turns, tokenizer, max_length)
+    for index, (example, pieces) in enumerate(zip(examples, _encoded(examples, tokenizer), strict=True)):
+        found = _parts(example, pieces, tokenizer, max_length)
         parts = [part for part in found if not isinstance(part, UserError)]
         result.dropped += [f"{example.source}: {part}" for part in found if isinstance(part, UserError)]
-        items = [join([part for turn in part for part in turn]) for part in parts]
+        items = [join(part) for part in parts]
         scored = [item for item in items if count_scored(item.labels)]
         if parts and not scored:
             result.dropped.append(f"{example.source}: nothing in it is scored")
@@ -85,66 +95,72 @@ def conversation_prompt(example: Example, tokenizer, max_length: int) -> list[np
 
     Oldest turns are forgotten as in training. Raises UserError where the last one alone is too long.
     """
-    (turns,) = _encoded([example], tokenizer)
-    if isinstance(turns, UserError):
-        raise turns
+    (pieces,) = _encoded([example], tokenizer)
+    if isinstance(pieces, UserError):
+        raise pieces
     try:
-        fit = _fit(example, turns, tokenizer, max_length)
+        return [join(_fit(example, pieces, tokenizer, max_length)).input_ids]
     except UserError as error:
         raise UserError(f"{error}: shorten it") from None
-    return [join([part for turn in fit for part in turn]).input_ids]
 
 
-def _encoded(examples: Sequence[Example], tokenizer) -> Iterator[Turns | UserError]:
-    """Each example's turns; the error where a template cannot render it."""
-    rendered: list[list[Turn] | UserError] = []
+def _encoded(examples: Sequence[Example], tokenizer) -> Iterator[Pieces | UserError]:
+    """Each example's pieces; the error where a template cannot render it."""
+    rendered: list[list[Segment] | UserError] = []
     for example in examples:
         try:
             rendered.append(_rendered(example, tokenizer))
         except UserError as error:
             rendered.append(error)
-    sound = [Example(tuple(s for turn in turns for s in turn)) for turns in rendered if isinstance(turns, list)]
-    parts = encode_segments(sound, tokenizer)
-    for turns in rendered:
-        if isinstance(turns, UserError):
-            yield turns
-        else:
-            each = iter(next(parts))
-            yield [[next(each) for _ in turn] for turn in turns]
+    sound = [Example(tuple(segments)) for segments in rendered if isinstance(segments, list)]
+    pieces = encode_segments(sound, tokenizer)
+    for segments in rendered:
+        yield segments if isinstance(segments, UserError) else next(pieces)
 
 
-def _parts(example: Example, turns: Turns | UserError, tokenizer, max_length: int) -> list[Turns | UserError]:
+def _parts(example: Example, pieces: Pieces | UserError, tokenizer, max_length: int) -> list[Pieces | UserError]:
     """A conversation in as few parts as fit; an error in the stead of each that does not."""
-    if isinstance(turns, UserError) or _length(turns) <= max_length:
-        return [turns]
-    system = _system(example)
-    begins = [system, *_users(example)]
-    spans: list[tuple[int, int]] = []
-    for begin, end in zip(begins, [*begins[1:], len(turns)], strict=True):
-        if spans and _length([*turns[:system], *turns[spans[-1][0] : end]]) <= max_length:
-            spans[-1] = (spans[-1][0], end)
+    if isinstance(pieces, UserError) or _length(pieces) <= max_length:
+        return [pieces]
+    begins = [_system(example), *_users(example)]
+    parts: list[Pieces | UserError] = []
+    start = begins[0]  # of the last part
+    for begin, end in zip(begins, [*begins[1:], len(example.segments)], strict=True):
+        longer = _part(example, pieces, (start, end), tokenizer, max_length)
+        if not isinstance(longer, UserError):
+            parts[-1:] = [longer]
         else:
-            spans.append((begin, end))
-    return [_part(example, turns, span, tokenizer, max_length) for span in spans]
+            start = begin
+            parts.append(_part(example, pieces, (start, end), tokenizer, max_length))
+    return parts
 
 
-def _fit(example: Example, turns: Turns, tokenizer, max_length: int) -> Turns:
+def _fit(example: Example, pieces: Pieces, tokenizer, max_length: int) -> Pieces:
     """As many of the last turns as fit. Raises UserError where not even the last question does."""
-    if _length(turns) <= max_length:
-        return turns
-    last = UserError(f"the last turn takes {_length(turns)} tokens, {max_length} fit")
-    for start in _users(example):
-        last = _part(example, turns, (start, len(turns)), tokenizer, max_length)
-        if not isinstance(last, UserError):
-            return last
-    raise last
+    if _length(pieces) <= max_length:
+        return pieces
+
+    def by_itself(start: int) -> Pieces | UserError:
+        return _part(example, pieces, (start, len(example.segments)), tokenizer, max_length)
+
+    starts = _users(example)
+    if not starts:
+        raise UserError(f"the last turn takes {_length(pieces)} tokens, {max_length} fit")
+    # the later it starts, the shorter it is
+    first = bisect_left(starts[:-1], True, key=lambda start: not isinstance(by_itself(start), UserError))
+    last = by_itself(starts[first])
+    if isinstance(last, UserError):
+        raise last
+    return last
 
 
-def _part(example: Example, turns: Turns, span: tuple[int, int], tokenizer, max_length: int) -> Turns | UserError:
+def _part(example: Example, pieces: Pieces, span: tuple[int, int], tokenizer, max_length: int) -> Pieces | UserError:
     """What the system says and the turns of a span, [start, end), as they are by themselves; the error if too long."""
     system, (start, end) = _system(example), span
-    part: Turns | UserError = [*turns[:system], *turns[start:end]]
-    if not _is_ours(tokenizer) and _length(part) <= max_length:  # it may open otherwise
+    part: Pieces | UserError
+    if _is_ours(tokenizer):
+        part = [*pieces[:system], *pieces[start:end]]
+    else:  # it may open otherwise, and tokens reach from turn to turn
         segments = (*example.segments[:system], *example.segments[start:end])
         (part,) = _encoded([dataclasses.replace(example, segments=segments)], tokenizer)
     if isinstance(part, UserError) or _length(part) <= max_length:
@@ -168,27 +184,86 @@ def _is_ours(tokenizer) -> bool:
     return tokenizer.chat_template in (None, "", ours(tokenizer))
 
 
-def _rendered(example: Example, tokenizer) -> list[Turn]:
-    """What the template makes of each turn. Raises UserError where it cannot be rendered turn by turn."""
+def _rendered(example: Example, tokenizer) -> list[Segment]:
+    """What the template makes of a conversation: what is given and what is scored, in order.
+
+    A turn that spells out a special token is HIDDEN from the template and put in afterwards, as text: it is neither
+    taken for the template's markup nor becomes such. Raises UserError where the template cannot render it so.
+    """
     if _is_ours(tokenizer):
-        return [(segment,) for segment in example.segments]
-    turns, messages, before = [], [], ""
-    for segment in example.segments:
-        opened = before
-        if segment.speaker == 1 and messages:
-            opened = _render(messages, tokenizer, before, add_generation_prompt=True)
-        opening = Segment(opened[len(before) :], scored=False, end=False, special=True)
-        if segment.speaker == 1 and not segment.end:  # an answer that is about to begin
-            turns.append((opening,))
+        return list(example.segments)
+    messages, hidden = _hide(_messages(example.segments), tokenizer)
+    pieces, text = [], ""  # (piece, is it scored), and all of it so far
+    for index, segment in enumerate(example.segments):
+        if index == 0 or segment.speaker != 1:
             continue
-        messages.append({"role": ROLES[segment.speaker], "content": segment.text})
-        before = _render(messages, tokenizer, opened)
-        said = _apart(before[len(opened) :], segment, tokenizer)
-        turns.append((opening, *said) if opening.text else said)
-    return turns
+        opened = _opened(messages[:index], tokenizer, text)
+        pieces.append((opened[len(text) :], False))
+        text = opened
+        if segment.end:  # else it is about to begin
+            text = _render(messages[: index + 1], tokenizer, opened)
+            said, end, rest = text[len(opened) :].partition(tokenizer.eos_token)
+            pieces += [(said + end, segment.scored), (rest, False)]
+    if example.segments[-1].end:
+        before, text = text, _render(messages, tokenizer, text)
+        pieces.append((text[len(before) :], False))
+    for index in hidden:
+        if text.count(HIDDEN.format(index)) != 1:
+            raise UserError(f"turn {index + 1} spells out a special token, and the chat template alters it")
+    return _joined(pieces, hidden, tokenizer)
 
 
-def _render(messages: list[dict[str, str]], tokenizer, before: str, **options: bool) -> str:
+def _messages(segments: Sequence[Segment]) -> list[Message]:
+    return [{"role": ROLES[segment.speaker], "content": segment.text} for segment in segments]
+
+
+def _hide(messages: list[Message], tokenizer) -> tuple[list[Message], dict[int, str]]:
+    """The messages with HIDDEN for each text that spells out a special token, and these texts by their index."""
+    spelled = special_tokens(tokenizer)
+    hidden = {i: m["content"] for i, m in enumerate(messages) if spelled and spelled.search(m["content"])}
+    return [m | {"content": HIDDEN.format(i)} if i in hidden else m for i, m in enumerate(messages)], hidden
+
+
+def _joined(pieces: list[tuple[str, bool]], hidden: dict[int, str], tokenizer) -> list[Segment]:
+    """The pieces as segments, neighbours of one sort as one; what was `hidden` is text like that around it."""
+    if not hidden:
+        parts = [(text, scored, True) for text, scored in pieces if text]
+    else:
+        texts = {HIDDEN.format(index): text for index, text in hidden.items()}
+        spelled = special_tokens(tokenizer)
+        borders = re.compile(f"({'|'.join(texts)}|{spelled.pattern})")
+        split = [(part, scored) for text, scored in pieces for part in borders.split(text) if part]
+        parts = [(texts.get(part, part), scored, bool(spelled.fullmatch(part))) for part, scored in split]
+    return [
+        Segment("".join(part for part, *_ in each), scored, end=False, special=special)
+        for (scored, special), each in groupby(parts, key=lambda part: part[1:])
+    ]
+
+
+def _opened(messages: list[Message], tokenizer, before: str) -> str:
+    """What an answer continues: up to the generation prompt's end or, without one, to where the answer's text begins.
+
+    There, spaces right before the text are left to the answer: GPT-2's tokens hold the space before a word.
+    """
+    asked = _render(messages, tokenizer, before)
+    opened = _render(messages, tokenizer, asked, add_generation_prompt=True)
+    if opened != asked:
+        return opened
+    ahead, _ = _around_answer(messages, tokenizer, asked)
+    return asked + ahead[len(asked) :].rstrip(" ")
+
+
+def _around_answer(messages: list[Message], tokenizer, before: str) -> tuple[str, str]:
+    """The texts before and behind what an assistant says next. Raises UserError where it is not there once, whole."""
+    mark = HIDDEN.format(len(messages))
+    text = _render([*messages, {"role": "assistant", "content": mark}], tokenizer, before)
+    ahead, *behind = text.split(mark)
+    if len(behind) != 1:
+        raise UserError("the chat template does not write once and whole what the assistant says: give another")
+    return ahead, behind[0]
+
+
+def _render(messages: list[Message], tokenizer, before: str, **options: bool) -> str:
     """The text of messages. Raises UserError where the template refuses them, or changes what was `before`."""
     try:
         text = tokenizer.apply_chat_template(messages, tokenize=False, **options)
@@ -199,16 +274,5 @@ def _render(messages: list[dict[str, str]], tokenizer, before: str, **options: b
     return text
 
 
-def _apart(text: str, segment: Segment, tokenizer) -> Turn:
-    """A rendered turn; a special token that was spelled out in what was said is text, as everywhere."""
-    spelled, start = special_tokens(tokenizer), text.find(segment.text)
-    whole = Segment(text, segment.scored, end=False, special=True)
-    if start < 0 or not spelled or not spelled.search(segment.text):
-        return (whole,)
-    end = start + len(segment.text)
-    pieces = [(text[:start], True), (text[start:end], False), (text[end:], True)]
-    return tuple(dataclasses.replace(whole, text=piece, special=own) for piece, own in pieces if piece)
-
-
-def _length(turns: Sequence[Sequence[Encoded]]) -> int:
-    return sum(len(part.input_ids) for turn in turns for part in turn)
+def _length(pieces: Pieces) -> int:
+    return sum(len(piece.input_ids) for piece in pieces)

@@ -16,11 +16,24 @@ CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+CHATML_BARE = CHATML[: CHATML.index("{% if add_generation_prompt")]
 ALPACA = (
+    "{% for m in messages %}{% if m['role'] == 'user' %}### Instruction:\n{{ m['content'] }}\n\n"
+    "{% elif m['role'] == 'assistant' %}### Response:\n{{ m['content'] }}{{ eos_token }}\n\n"
+    "{% else %}{{ m['content'] }}\n\n{% endif %}{% endfor %}{% if add_generation_prompt %}### Response:\n{% endif %}"
+)
+VICUNA = (
+    "{% for m in messages %}{% if m['role'] == 'user' %}USER: {{ m['content'] }} "
+    "{% elif m['role'] == 'assistant' %}ASSISTANT: {{ m['content'] }}{{ eos_token }}"
+    "{% else %}{{ m['content'] }} {% endif %}{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+BARE = (
     "{% for m in messages %}{% if m['role'] == 'user' %}### User: {{ m['content'] }}\n"
     "{% elif m['role'] == 'assistant' %}### Bot: {{ m['content'] }}{{ eos_token }}\n"
     "{% else %}{{ raise_exception('no system') }}{% endif %}{% endfor %}"
 )
+
+HEADERS = {CHATML_BARE: "<|im_start|>assistant\n", BARE: "### Bot:"}  # what opens an answer without a generation prompt
 
 
 def turns(rng, system: bool = False, count: int = 4) -> list[tuple[str, str]]:
@@ -35,6 +48,15 @@ def rendered(tokenizer, said, **options) -> list[int]:
     return tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False, **options)
 
 
+def opened(tokenizer, said) -> list[int]:
+    """The ids that an answer continues."""
+    if tokenizer.chat_template not in HEADERS:
+        return rendered(tokenizer, said, add_generation_prompt=True)
+    messages = [{"role": role, "content": text} for role, text in said]
+    text = tokenizer.apply_chat_template(messages, tokenize=False) + HEADERS[tokenizer.chat_template]
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
 def tokenizer_of(template: str | None, added=()):
     tokenizer = load_tokenizer(NANO)
     add_tokens(tokenizer, added)
@@ -46,17 +68,22 @@ KINDS = {
     "ours": (None, ()),
     "ours with speakers": (None, ("<USER>", "<BOT>")),
     "chatml": (CHATML, ("<|im_start|>", "<|im_end|>")),
-    "without an opening": (ALPACA, ()),
+    "chatml without an opening": (CHATML_BARE, ("<|im_start|>", "<|im_end|>")),
+    "alpaca": (ALPACA, ()),
+    "vicuna": (VICUNA, ()),
+    "without an opening": (BARE, ()),
 }
 
 
 @pytest.fixture(params=KINDS.values(), ids=KINDS.keys())
 def tokenizer(request):
-    return tokenizer_of(*request.param)
+    tokenizer = tokenizer_of(*request.param)
+    teach(tokenizer)
+    return tokenizer
 
 
 def test_the_ids_are_those_of_apply_chat_template(tokenizer, rng):
-    said = turns(rng, system=tokenizer.chat_template != ALPACA)
+    said = turns(rng, system=tokenizer.chat_template != BARE)
     (item,) = conversations([conversation(said)], tokenizer, 500).items
     assert item.input_ids.tolist() == rendered(tokenizer, said)
 
@@ -65,10 +92,13 @@ def test_what_is_continued_is_what_apply_chat_template_opens_and_what_was_traine
     said = turns(rng)
     history = [text for _, text in said[:-1]]
     (ids,) = conversation_prompt(prompt(history), tokenizer, 500)
-    assert ids.tolist() == rendered(tokenizer, said[:-1], add_generation_prompt=True)
+    assert ids.tolist() == opened(tokenizer, said[:-1])
     (item,) = conversations([conversation(said)], tokenizer, 500).items
     np.testing.assert_array_equal(item.input_ids[: len(ids)], ids)
-    assert (item.labels[len(ids) :] == item.input_ids[len(ids) :]).all(), "all of the last answer is scored"
+    answer, labels = item.input_ids[len(ids) :].tolist(), item.labels[len(ids) :].tolist()
+    end = answer.index(tokenizer.eos_token_id) + 1
+    assert labels[:end] == answer[:end], "all of the last answer is scored"
+    assert set(labels[end:]) <= {IGNORED}, "what stands behind its end is not"
 
 
 def test_every_answer_is_scored_with_its_end_and_nothing_else(tokenizer, rng):
@@ -76,8 +106,8 @@ def test_every_answer_is_scored_with_its_end_and_nothing_else(tokenizer, rng):
     (item,) = conversations([conversation(said)], tokenizer, 500).items
     expected = np.full_like(item.labels, IGNORED)
     for index in (1, 3):
-        begin = len(rendered(tokenizer, said[:index], add_generation_prompt=True))
-        end = len(rendered(tokenizer, said[: index + 1]))
+        begin = len(opened(tokenizer, said[:index]))
+        end = rendered(tokenizer, said).index(tokenizer.eos_token_id, begin) + 1
         expected[begin:end] = item.input_ids[begin:end]
     np.testing.assert_array_equal(item.labels, expected)
 
@@ -90,19 +120,43 @@ def test_a_special_token_that_is_spelled_out_is_text_in_every_template(tokenizer
     assert item.input_ids.tolist().count(tokenizer.eos_token_id) == ends
 
 
+def test_a_text_is_never_the_templates_markup(rng):
+    tokenizer = tokenizer_of(CHATML, ("<|im_start|>", "<|im_end|>"))
+    teach(tokenizer)
+    start, end = tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
+
+    def plain(text):
+        return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+    asked, answer = "<|im_start|>user", f"no<|im_end|> {rng.choice(WORDS)}"
+    (item,) = conversations([conversation([("user", asked), ("assistant", answer)])], tokenizer, 500).items
+    given = [start, *plain(f"user\n{asked}"), end, *plain("\n"), start, *plain("assistant\n")]
+    said = [*plain(answer), end]
+    assert item.input_ids.tolist() == [*given, *said, *plain("\n")]
+    assert item.labels.tolist() == [IGNORED] * len(given) + said + [IGNORED]
+
+
+def test_what_a_template_makes_of_a_text_is_kept_unless_it_would_break_a_special_token(rng):
+    tokenizer = tokenizer_of(CHATML.replace("{{ m['content'] }}", "{{ m['content'][:2] }}"), ("<|im_end|>",))
+    said, spelled = turns(rng), [("user", "a"), ("assistant", "b<|im_end|>")]
+    encoded = conversations([conversation(said, "a:1"), conversation(spelled, "a:2")], tokenizer, 500)
+    assert [item.input_ids.tolist() for item in encoded.items] == [rendered(tokenizer, said)]
+    assert encoded.dropped == ["a:2: turn 2 spells out a special token, and the chat template alters it"]
+
+
 def test_a_prompt_forgets_its_oldest_turns_up_to_a_users_and_keeps_the_systems(tokenizer, rng):
-    has_system = tokenizer.chat_template != ALPACA
+    has_system = tokenizer.chat_template != BARE
     said = turns(rng, count=9)
     system = "Be kind." if has_system else ""
     for kept in (1, 3, 5, 7):
         shorter = [("system", system)] * has_system + said[-kept:]
-        expected = rendered(tokenizer, shorter, add_generation_prompt=True)
+        expected = opened(tokenizer, shorter)
         example = prompt([text for _, text in said], system)
         assert conversation_prompt(example, tokenizer, len(expected))[0].tolist() == expected
 
 
 def test_a_long_conversation_is_parted_before_turns_of_the_users_and_each_answer_is_scored_once(tokenizer, rng):
-    has_system = tokenizer.chat_template != ALPACA
+    has_system = tokenizer.chat_template != BARE
     said = turns(rng, system=has_system, count=12)
     system, rounds = said[:has_system], [said[begin : begin + 2] for begin in range(has_system, len(said), 2)]
     most = max(len(rendered(tokenizer, [*system, *each])) for each in rounds)
@@ -138,7 +192,7 @@ def test_what_does_not_fit_is_left_out_with_its_place(tokenizer):
 
 
 def test_a_conversation_that_a_template_refuses_is_dropped_with_the_templates_words(rng):
-    tokenizer = tokenizer_of(ALPACA)
+    tokenizer = tokenizer_of(BARE)
     said = [conversation(turns(rng, system=True), "a:1"), conversation(turns(rng), "a:2")]
     encoded = conversations(said, tokenizer, 500)
     assert encoded.kept == [1]
@@ -155,21 +209,26 @@ def test_what_closes_an_answer_becomes_the_end_token_which_must_be_a_special_one
     tokenizer = tokenizer_of(CHATML, ("<|im_start|>", "<|im_end|>"))
     teach(tokenizer)
     assert (tokenizer.eos_token, tokenizer.chat_template) == ("<|im_end|>", CHATML)
-    tokenizer = tokenizer_of(ALPACA)
+    tokenizer = tokenizer_of(CHATML_BARE, ("<|im_start|>", "<|im_end|>"))
     teach(tokenizer)
-    assert (tokenizer.eos_token, tokenizer.chat_template) == ("<|endoftext|>", ALPACA)
+    assert tokenizer.eos_token == "<|im_end|>", "not the token that opens a turn"
+    tokenizer = tokenizer_of(BARE)
+    teach(tokenizer)
+    assert (tokenizer.eos_token, tokenizer.chat_template) == ("<|endoftext|>", BARE)
     with pytest.raises(UserError, match="ends no answer with a special token"):
-        teach(tokenizer_of(ALPACA.replace("{{ eos_token }}", "")))
+        teach(tokenizer_of(BARE.replace("{{ eos_token }}", "")))
+    with pytest.raises(UserError, match="does not write once and whole what the assistant says"):
+        teach(tokenizer_of(BARE.replace("Bot: {{ m['content'] }}", "Bot: {{ m['content'][:1] }}")))
 
 
 def test_a_tokenizer_is_taught_the_template_that_is_given_else_its_own_else_ours(tmp_path):
     tokenizer = byte_tokenizer(tmp_path)
     teach(tokenizer)
     assert (tokenizer.chat_template, tokenizer.eos_token) == (ours(tokenizer), "<|endoftext|>")
-    teach(tokenizer, ALPACA)
-    assert tokenizer.chat_template == ALPACA
+    teach(tokenizer, BARE)
+    assert tokenizer.chat_template == BARE
     teach(tokenizer)
-    assert tokenizer.chat_template == ALPACA
+    assert tokenizer.chat_template == BARE
 
 
 def test_without_a_template_it_is_ours(tmp_path, rng):

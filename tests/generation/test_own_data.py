@@ -45,16 +45,23 @@ def test_what_an_assistant_is_told_stands_before_the_whole_chat_and_is_not_asked
     assert asked == ["> "] * 4
 
 
-def test_a_tokenizers_template_opens_each_answer_as_it_did_in_training(tmp_path, model, shown, monkeypatch):
+@pytest.mark.parametrize(
+    ("template", "opening", "answer"),
+    # without a generation prompt the space before the answer is the answer's
+    [(COLONS, "assistant: ", "So"), (COLONS[: COLONS.index("{% if")], "assistant:", " So")],
+)
+def test_a_tokenizers_template_opens_each_answer_as_it_did_in_training(
+    tmp_path, model, shown, monkeypatch, template, opening, answer
+):
     tokenizer = tiny.byte_tokenizer(tmp_path)
-    tokenizer.chat_template = COLONS
+    tokenizer.chat_template = template
     save_tokenizer(tokenizer, tmp_path)
     type_in(monkeypatch, "Hello.", "Why?", "exit")
     session(tmp_path, model, "chat").interact("Be kind.")
     said = [("system", "Be kind."), ("user", "Hello."), ("assistant", "reply 1."), ("user", "Why?")]
     (item,) = conversations([conversation([*said, ("assistant", "So")])], tokenizer, 200).items
-    assert tokenizer.decode(item.input_ids) == shown[1] + f"So{END}"
-    assert shown[1].endswith(f"assistant: reply 1.{END}user: Why?{END}assistant: ")
+    assert tokenizer.decode(item.input_ids) == shown[1] + answer + END
+    assert shown[1].endswith(f"assistant: reply 1.{END}user: Why?{END}{opening}")
 
 
 def test_a_chat_with_a_system_forgets_its_oldest_turns_and_keeps_that(folder, model, shown):
