@@ -146,7 +146,7 @@ def test_a_template_of_ones_own_is_the_runs_and_its_end_ends_an_answer(tmp_path)
     tokenizer = inputs.source.tokenizer
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert tokenizer.eos_token_id == end and end in inputs.source.ends() and end in inputs.sample.end_ids
-    assert "\n  | <|im_start|>assistant\n  | «So soon? You only just arrived.<|im_end|>\n  | »" in said[-1]
+    assert "\n  | <|im_start|>assistant\n  | «So soon? You only just arrived.<|im_end|>»\n" in said[-1]
     messages = [{"role": "user", "content": "Hi"}]
     opened = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     assert opened == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
