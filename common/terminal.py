@@ -14,6 +14,7 @@ import codecs
 import re
 import sys
 import typing
+from collections.abc import Sequence
 
 # all of C0 but tab and newline, DEL, C1, the overrides of direction, and halves of characters, which cannot be encoded
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -23,6 +24,11 @@ SPELLED = "spelled"  # names the way of encoding in which what an encoding does 
 def visible(text: str) -> str:
     """The text with its control characters spelled out; `visible` of that changes nothing more."""
     return CONTROL.sub(lambda found: _spell(found[0]), text)
+
+
+def some(names: Sequence[str], most: int = 8) -> str:
+    """The first names of several, in a line that stays short."""
+    return ", ".join(names[:most]) + ", …" * (len(names) > most)
 
 
 def make_visible() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from common.terminal import some
 from datasets.encode import IGNORED, Encoded, EncodedSet, report
 from datasets.example import Dataset, Example
 
@@ -29,7 +30,7 @@ def full(splits: Splits, tokenizer, added: Sequence[int] = ()) -> str:
     lines = []
     for dataset, encoded in splits.values():
         lines.append(report(dataset, encoded, DROPPED))
-        lines += [f"  shortened: {_some(encoded.cut, DROPPED)}"] if encoded.cut else []
+        lines += [f"  shortened: {some(encoded.cut, DROPPED)}"] if encoded.cut else []
         lines += ["  " + _lengths_line(encoded), *_histogram(encoded)]
     lines += [*_duplicates(splits), *_tokens(splits, tokenizer, added)]
     (dataset, encoded), *_ = splits.values()
@@ -83,7 +84,7 @@ def _duplicates(splits: Splits) -> list[str]:
             own.setdefault(key, example.source)
         for where, found in ((f"within {split}", within), (f"of {split} in the splits above", across)):
             if found:
-                lines.append(f"duplicates {where}: {len(found):,} ({_some(found)})")
+                lines.append(f"duplicates {where}: {len(found):,} ({some(found, NAMED)})")
         before = own | before
     return lines or ["duplicates: none"]
 
@@ -100,7 +101,7 @@ def _tokens(splits: Splits, tokenizer, added: Sequence[int]) -> list[str]:
     for split, counts in zip([*seen][1:], others, strict=True):
         missing = [token for token in counts if token not in train]
         share = sum(counts[token] for token in missing) / max(1, sum(counts.values()))
-        named = _some([repr(tokenizer.decode([token])) for token in missing])
+        named = some([repr(tokenizer.decode([token])) for token in missing], NAMED)
         lines.append(f"tokens of {split} that train does not have: {len(missing):,}, {share:.1%} of its text ({named})")
     return lines
 
@@ -115,7 +116,3 @@ def _example(dataset: Dataset, encoded: EncodedSet, tokenizer) -> list[str]:
     source = dataset[encoded.kept[0]].source if encoded.kept else "the first window"
     scored = "its class is scored" if encoded[0].label is not None else f"scored between {' and '.join(SCORED)}"
     return [f"{source} as the model reads it, {scored}:", *(f"  | {line}" for line in text.split("\n"))]
-
-
-def _some(found: Sequence[str], most: int = NAMED) -> str:
-    return ", ".join(found[:most]) + ", …" * (len(found) > most)

@@ -51,18 +51,21 @@ def adapter_config(
 
 def check_adapter(arguments: TrainingArguments, classifies: bool, model: GPT2Config) -> None:
     """Raises UserError, with all that is wrong, where the model cannot have this adapter."""
-    errors = ErrorCollector()
+    errors, added = ErrorCollector(), [model.vocab_size] if arguments.added_tokens else []
     with errors.collect():
-        ranks = _numbers("lora_rank_pattern", arguments.lora_rank_pattern, int)
-        for name, rank in [("lora_r", arguments.lora_r), *(("lora_rank_pattern", rank) for rank in ranks.values())]:
-            if rank > model.n_embd:
-                raise ParameterError(
-                    f"{{{name}}} {{0}} is larger than the model's width, {{1}}: lower it", rank, model.n_embd
-                )
+        _check_rank("lora_r", arguments.lora_r, model)
     with errors.collect():
-        added = [model.vocab_size] if arguments.added_tokens else []
-        adapter_config(arguments, classifies, added).check_targets(targets_of(model.n_layer, head=not classifies))
+        config = adapter_config(arguments, classifies, added)
+        for rank in config.rank_pattern.values():
+            _check_rank("lora_rank_pattern", rank, model)
+        config.check_targets(targets_of(model.n_layer, head=not classifies))
     errors.raise_all()
+
+
+def _check_rank(parameter: str, rank: int, model: GPT2Config) -> None:
+    if rank > model.n_embd:
+        template = f"{{{parameter}}} {{0}} is larger than the model's width, {{1}}: lower it"
+        raise ParameterError(template, rank, model.n_embd)
 
 
 def _targets(given: list[str]) -> tuple[list[str] | str, tuple[str, ...] | None]:

@@ -30,6 +30,15 @@ class Layer(jt.nn.Module):
     quantized = False
     is_plain = True
 
+    @classmethod
+    def sharing(cls, weight, bias=None) -> "Layer":
+        """A layer on an existing weight, of the class's own shape, and bias [out], where it has one."""
+        layer = cls.__new__(cls)
+        layer.weight = weight
+        if bias is not None:
+            layer.bias = bias
+        return layer
+
     def adapter_parameters(self) -> dict:
         """What an adapter adds beside the weights: Vars by their names below this layer."""
         return {}
@@ -41,13 +50,6 @@ class Conv1D(Layer):
     def __init__(self, inputs: int, outputs: int):
         self.weight = jt.zeros((inputs, outputs))
         self.bias = jt.zeros((outputs,))
-
-    @classmethod
-    def sharing(cls, weight, bias) -> "Conv1D":
-        """A projection on an existing weight [in, out] and bias [out]."""
-        layer = cls.__new__(cls)
-        layer.weight, layer.bias = weight, bias
-        return layer
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -82,13 +84,6 @@ class Embedding(Layer):
 
     def __init__(self, rows: int, width: int):
         self.weight = jt.zeros((rows, width))
-
-    @classmethod
-    def sharing(cls, weight) -> "Embedding":
-        """A table on an existing weight [rows, width]."""
-        table = cls.__new__(cls)
-        table.weight = weight
-        return table
 
     @property
     def parts(self) -> tuple:
@@ -233,13 +228,6 @@ class Head(Layer):
 
     def __init__(self, width: int, vocab: int):
         self.weight = jt.zeros((vocab, width))
-
-    @classmethod
-    def sharing(cls, weight) -> "Head":
-        """A head on an existing weight [vocab, width]."""
-        head = cls.__new__(cls)
-        head.weight = weight
-        return head
 
     @property
     def parts(self) -> tuple:

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.errors import ParameterError, UserError
+from common.terminal import some
 from datasets import records
 from datasets.example import Example
 from datasets.tasks.own.cells import Unusable
 from datasets.tasks.own.shapes import recognise, task_of
 
 NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}  # of each split
-NAMED = 8  # columns that are not used, in a note
 
 
 @dataclass
@@ -85,13 +85,14 @@ def with_labels(examples: Sequence[Example], labels: Sequence[str]) -> list[Exam
     numbers = {label: number for number, label in enumerate(labels)}
     for example in examples:
         if example.name not in numbers:
-            known = ", ".join(labels[:NAMED]) + (", …" if len(labels) > NAMED else "")
-            raise UserError(f"{example.source}: the label {example.name!r} is none of the training data's: {known}")
+            raise UserError(
+                f"{example.source}: the label {example.name!r} is none of the training data's: {some(labels)}"
+            )
     return [dataclasses.replace(example, label=numbers[example.name], name="") for example in examples]
 
 
 def _described(path: Path, shape: str, named: Mapping[str, str], unused: Sequence[str]) -> str:
     """How a file is read, in one line."""
     others = ", ".join(f"{ours} = {theirs}" for ours, theirs in named.items() if ours != theirs)
-    left = ", ".join(unused[:NAMED]) + (", …" if len(unused) > NAMED else "")
-    return f"{path.name} is read as {shape}" + f" ({others})" * bool(others) + f"; not used: {left}" * bool(left)
+    left = f"; not used: {some(unused)}" if unused else ""
+    return f"{path.name} is read as {shape}" + f" ({others})" * bool(others) + left

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from common.errors import ParameterError, UserError
+from common.terminal import some
 from datasets.example import Example, Segment
 from datasets.tasks import dolly, emotion
 from datasets.tasks.own import conversations
@@ -139,7 +140,7 @@ def recognise(task: str, fields: Sequence[str], columns: Mapping[str, str], path
     Capitals make no difference. A column that was named must be there. Raises UserError where no shape fits.
     """
     if missing := [theirs for theirs in columns.values() if theirs not in fields]:
-        raise ParameterError("{0} has no column {1!r} ({columns}): it has {2}", path, missing[0], _some(fields))
+        raise ParameterError("{0} has no column {1!r} ({columns}): it has {2}", path, missing[0], _shown(fields))
     free = [name for name in fields if name not in columns.values()]
     lowered = {name.strip().lower(): name for name in reversed(free)}
     # of several that differ in capitals alone, the one that is spelled as ours
@@ -151,7 +152,7 @@ def recognise(task: str, fields: Sequence[str], columns: Mapping[str, str], path
     example = next((name for shape in SHAPES[task] for name in shape.needed if name not in named), "text")
     raise ParameterError(
         "{0} has the columns {1}, {2} needs {3}: name yours with {columns} {4}=NAME …, or choose another {task}",
-        *(path, _some(fields), task, wanted, example),
+        *(path, _shown(fields), task, wanted, example),
     )
 
 
@@ -177,9 +178,8 @@ def task_of(fields: Sequence[str], columns: Sequence[str], path: object) -> str:
     for task in ("chat", "instruct", "classify", "complete"):
         if any(there.issuperset(shape.needed) for shape in SHAPES[task] if shape.needed != PAIR or task == "complete"):
             return task
-    raise ParameterError("{0} has the columns {1}: say what they are with {task}, and {columns}", path, _some(fields))
+    raise ParameterError("{0} has the columns {1}: say what they are with {task}, and {columns}", path, _shown(fields))
 
 
-def _some(fields: Sequence[str], most: int = 8) -> str:
-    more = ", …" if len(fields) > most else ""
-    return ", ".join(name if len(name) <= SHOWN else f"{name[:SHOWN]}…" for name in fields[:most]) + more
+def _shown(fields: Sequence[str]) -> str:
+    return some([name if len(name) <= SHOWN else f"{name[:SHOWN]}…" for name in fields])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import ParameterError, UserError
+from common.terminal import some
 from datasets import turns
 from datasets.encode import EncodedSet, packed
 from datasets.example import Dataset, Example
@@ -18,7 +19,7 @@ from datasets.holdout import select_split
 from datasets.task import ASSISTANT, CLASSIFY, COMPLETE, INSTRUCT, Task
 from datasets.tasks import dolly, emotion
 from datasets.tasks.own import conversations
-from datasets.tasks.own.files import NAMED, read_rows, split_files, with_labels
+from datasets.tasks.own.files import Rows, read_rows, split_files, with_labels
 from datasets.tasks.own.shapes import beginning, parse_columns
 from datasets.truncation import fitted, fitted_prompt
 
@@ -41,6 +42,7 @@ class OwnData:
     validation_share: float | None = None
     labels: tuple[str, ...] = ()
     trained_on: str | None = None
+    _read: dict[tuple, Rows] = field(default_factory=dict, compare=False, repr=False)  # each file once
 
     def load(self, split: str, path: Path | None) -> Dataset:
         """Reads a split of a file or a folder; validation is set apart from train where it has no file.
@@ -51,7 +53,7 @@ class OwnData:
         if split not in files and (split != "validation" or "train" not in files):
             other = ", or {split} validation" if split == "test" else ""
             raise ParameterError("{0} has no {1} data, such as {1}.csv: give some" + other, path, split)
-        rows = read_rows(files.get(split) or files["train"], self.task, self.columns)
+        rows = self._rows(files.get(split) or files["train"])
         examples, notes = rows.examples, rows.notes
         if self.labels:
             examples = with_labels(examples, self.labels)
@@ -71,7 +73,7 @@ class OwnData:
         """
         files = self._files(path)
         source = files.get("train") or files["test"]
-        labels = sorted({example.name for example in read_rows(source, self.task, self.columns).examples})
+        labels = sorted({example.name for example in self._rows(source).examples})
         if len(labels) < 2:
             raise UserError(f"{source} has one label only, {labels[0]!r}: a classifier needs two or more")
         if len(labels) > MOST_LABELS:
@@ -96,10 +98,18 @@ class OwnData:
             settle=self.with_labels_of if asks else None,
         )
 
+    def _rows(self, path: Path) -> Rows:
+        """What a file holds. Training and validation may be of one file, and a classifier's labels come before both."""
+        now = path.stat()
+        file = path, now.st_mtime_ns, now.st_size  # as it is now: it may be edited meanwhile
+        if file not in self._read:
+            self._read[file] = read_rows(path, self.task, self.columns)
+        return self._read[file]
+
     def _files(self, path: Path | None) -> dict[str, Path]:
         if path is None:
             raise ParameterError("{task} {0} reads your own data: give a file with {data}, or {data_dir}", self.task)
-        trained_on = self.trained_on and Path(self.trained_on)
+        trained_on = None if self.trained_on is None else Path(self.trained_on)
         if trained_on and trained_on.is_dir() and path.is_file():
             splits = split_files(trained_on)  # of a run's folder, its training file is what is in the folder
             path = trained_on if _is_same(path, splits.get("train")) else path
@@ -112,7 +122,7 @@ class OwnData:
 
 
 def _is_same(path: Path, other: Path | None) -> bool:
-    return other is not None and path.resolve() == Path(other).resolve()
+    return other is not None and path.resolve() == other.resolve()
 
 
 def of_run(name: str, run: Mapping[str, Any]) -> Task:
@@ -149,17 +159,13 @@ def encode_completions(examples: Sequence[Example], tokenizer, max_length: int) 
 def _label_notes(examples: Sequence[Example], labels: Sequence[str]) -> list[str]:
     """How often each label is there, and what looks like a slip."""
     counts = Counter(labels[example.label] for example in examples)
-    notes = [f"{len(labels):,} labels: " + _some([f"{label} {count:,}" for label, count in counts.most_common()])]
+    notes = [f"{len(labels):,} labels: " + some([f"{label} {count:,}" for label, count in counts.most_common()])]
     if absent := [label for label in labels if label not in counts]:
-        notes.append(f"labels without an example: {_some(absent)}")
+        notes.append(f"labels without an example: {some(absent)}")
     alike = Counter(label.lower() for label in labels)
     if slips := [label for label in labels if alike[label.lower()] > 1]:
-        notes.append(f"labels that differ in capitals alone: {_some(slips)}")
+        notes.append(f"labels that differ in capitals alone: {some(slips)}")
     return notes
-
-
-def _some(found: Sequence[str]) -> str:
-    return ", ".join(found[:NAMED]) + ", …" * (len(found) > NAMED)
 
 
 def _unread(split: str, path: Path | None) -> Dataset:

@@ -1,6 +1,6 @@
 // What LoRA adds to a projection: y += scaling dropout(x) . A^T . B^T with A [r, in] and B [out, r], and its gradients.
-// Dropped inputs exist for some rows at a time, in a thread's own buffer. Needs shapes.h,
-// random.h, sgemm.h and projection.h.
+// Dropped inputs exist for some rows at a time, in a thread's own buffer. Needs
+// shapes.h, random.h, sgemm.h and projection.h.
 #include <algorithm>
 #include <cmath>
 #include <memory>
