@@ -1,55 +1,12 @@
 """Shapes of people's own records: which is recognised, what is given and scored, what a broken record says."""
 
-import csv
-import gzip
-import io
 import json
 
 import pytest
 import tiny
+from own_records import lines, messages, only, rows_of, said, table, text, write
 
 from common.errors import UserError
-from datasets.tasks.own.files import read_rows
-
-WORDS = ["tea", "sun", "warm", "we", "drink", "see", "Ünderground", "日本"]
-
-
-def text(rng) -> str:
-    return " ".join(rng.choice(WORDS, rng.integers(1, 5)))
-
-
-def write(path, content: str | bytes):
-    data = content.encode() if isinstance(content, str) else content
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
-    return path
-
-
-def table(rows: list[dict], delimiter: str = ",") -> str:
-    file = io.StringIO()
-    writer = csv.DictWriter(file, rows[0].keys(), delimiter=delimiter)
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()
-
-
-def lines(rows: list) -> str:
-    return "".join(json.dumps(row) + "\n" for row in rows)
-
-
-def rows_of(path, task: str, **columns):
-    return read_rows(path, task, columns)
-
-
-def said(example) -> list[tuple[str, bool]]:
-    """Each segment's text, and whether it is scored; that what is scored ends with the end token is asserted."""
-    assert all(segment.end for segment in example.segments if segment.scored)
-    return [(segment.text, segment.scored) for segment in example.segments]
-
-
-def only(tmp_path, task: str, record: dict, **columns):
-    """The example of the one record of a file."""
-    (example,) = rows_of(write(tmp_path / "a.jsonl", lines([record])), task, **columns).examples
-    return example
 
 
 def fault(tmp_path, task: str, record: dict) -> str:
@@ -143,50 +100,6 @@ def test_an_instruction_is_given_as_dollys_and_its_answer_scored_whole(tmp_path,
 def test_a_label_is_text_or_a_whole_number(tmp_path, value, name):
     example = only(tmp_path, "classify", {"text": " a ", "label": value})
     assert (example.name, said(example)) == (name, [("a", False)])
-
-
-def messages(*turns, keys=("role", "content")) -> list[dict]:
-    return [dict(zip(keys, turn, strict=True)) for turn in turns]
-
-
-SHAREGPT = {"system": "system", "user": "human", "assistant": "gpt"}
-
-
-@pytest.mark.parametrize("system", [False, True])
-def test_each_answer_of_a_conversation_is_scored_in_both_ways_to_write_one(tmp_path, rng, system):
-    turns = [("user", text(rng)), ("assistant", text(rng)), ("user", text(rng)), ("assistant", text(rng))]
-    turns = [("system", text(rng)), *turns] if system else turns
-    expected = [(body, role == "assistant") for role, body in turns]
-    theirs = [(SHAREGPT[role], body) for role, body in turns]
-    found = only(tmp_path, "chat", {"messages": messages(*turns)})
-    assert said(found) == expected
-    assert [segment.speaker for segment in found.segments] == [None] * system + [0, 1, 0, 1]
-    assert said(only(tmp_path, "chat", {"conversations": messages(*theirs, keys=("from", "value"))})) == expected
-    assert said(only(tmp_path, "chat", {"messages": json.dumps(messages(*turns))})) == expected, "in a cell of a table"
-    parts = [{"role": role, "content": [{"type": "text", "text": body}]} for role, body in turns]
-    assert said(only(tmp_path, "chat", {"messages": parts})) == expected
-
-
-def test_two_columns_are_a_conversation_of_two_turns(tmp_path):
-    example = only(tmp_path, "chat", {"prompt": " Hi ", "completion": "Hello."})
-    assert said(example) == [("Hi", False), ("Hello.", True)]
-    assert [segment.speaker for segment in example.segments] == [0, 1]
-
-
-def test_an_opening_by_the_assistant_is_given_and_a_last_question_left_out(tmp_path):
-    turns = [("assistant", "Hi."), ("user", "a"), ("assistant", "b"), ("user", "c")]
-    path = write(tmp_path / "a.jsonl", lines([{"messages": messages(*turns)}, {"messages": messages(*turns[1:3])}]))
-    rows = rows_of(path, "chat")
-    assert said(rows.examples[0]) == [("Hi.", False), ("a", False), ("b", True)]
-    assert rows.notes == ["a.jsonl is read as messages", "last turns that nobody answers, left out: 1"]
-
-
-def test_parquets_lists_of_messages_are_conversations(tmp_path):
-    turns = [("user", "a"), ("assistant", "b")]
-    path = tiny.write_records(tmp_path / "a.parquet", [{"messages": messages(*turns), "source": "x"}])
-    rows = rows_of(path, "chat")
-    assert said(rows.examples[0]) == [("a", False), ("b", True)] and rows.examples[0].source == f"{path}:row 1"
-    assert rows.notes == ["a.parquet is read as messages; not used: source"]
 
 
 @pytest.mark.parametrize(

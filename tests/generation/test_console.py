@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-from console import reply_by_number, session, type_in
+from console import session, type_in
 
 from common.errors import UserError
 from datasets import tasks
@@ -15,27 +15,11 @@ from generation.console import FILE_BATCH
 from generation.engine import Engine
 from generation.options import GenerationOptions
 from generation.requests import Request
-from gpt2_jittor import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
+from gpt2_jittor import GPT2Config, GPT2ForSequenceClassification
 from gpt2_jittor.checkpoint.tokenizer import add_tokens, load_tokenizer
 
 END = tiny.END
 CONTEXT, QUESTION = "context, up to an empty line> ", "question> "
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tiny.model_folder(tmp_path_factory.mktemp("model"), seed=1, vocab_size=257)
-
-
-@pytest.fixture(scope="module")
-def model(folder):
-    return GPT2LMHeadModel.from_pretrained(folder)
-
-
-@pytest.fixture
-def shown(folder, monkeypatch) -> list[str]:
-    """What the model was shown, which says " reply 1. ", " reply 2. " … in turn."""
-    return reply_by_number(monkeypatch, load_tokenizer(folder))
 
 
 @pytest.mark.parametrize("as_json", [False, True])

@@ -2,36 +2,19 @@
 
 import pytest
 import tiny
-from console import reply_by_number, session, type_in
+from console import session, type_in
 
 from datasets import tasks
 from datasets.tasks.own.conversations import conversation
 from datasets.turns import conversations
 from generation.requests import read_requests, typed_request
-from gpt2_jittor import GPT2LMHeadModel
-from gpt2_jittor.checkpoint.tokenizer import load_tokenizer, save_tokenizer
+from gpt2_jittor.checkpoint.tokenizer import save_tokenizer
 
 END = tiny.END
 COLONS = (
     "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}{{ eos_token }}{% endfor %}"
     "{% if add_generation_prompt %}assistant: {% endif %}"
 )
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tiny.model_folder(tmp_path_factory.mktemp("model"), seed=1, vocab_size=257)
-
-
-@pytest.fixture(scope="module")
-def model(folder):
-    return GPT2LMHeadModel.from_pretrained(folder)
-
-
-@pytest.fixture
-def shown(folder, monkeypatch) -> list[str]:
-    """What the model was shown, which says " reply 1. ", " reply 2. " … in turn."""
-    return reply_by_number(monkeypatch, load_tokenizer(folder))
 
 
 @pytest.mark.parametrize("system", [None, "Be kind."])

@@ -11,7 +11,8 @@ import safetensors
 import tiny
 import torch
 import transformers
-from adapters import assert_refused, our_name, train_at_random, values_of
+from adapters import our_name, values_of
+from lora_settings import IDS, assert_close, every_setting, every_target, our_model, peft_model, with_defaults
 from references import GRADIENT, LOGITS, our_logits, torch_logits
 
 import lora
@@ -19,67 +20,10 @@ from gpt2_jittor import GPT2Config, GPT2LMHeadModel
 from gpt2_jittor.runtime.backend import jt
 from training.optimizer import AdamW
 
-ROUNDING = 1e-6  # absolute: a few float32 roundings of weights around 1
-IDS = tiny.random_ids(seed=5)
-
-SETTINGS = {
-    "one name": {},
-    "all projections": {"target_modules": ["c_attn", "c_proj", "c_fc"]},
-    "dotted names": {"target_modules": ["mlp.c_proj", "attn.c_proj"]},
-    "whole path": {"target_modules": ["transformer.h.1.attn.c_attn", "h.0.mlp.c_fc"]},
-    "regular expression": {"target_modules": r"transformer\.h\.1\.(attn\.c_attn|mlp\.c_fc)"},
-    "without some": {"target_modules": ["c_attn", "c_proj"], "exclude_modules": ["h.0.attn.c_proj", "h.1.mlp.c_proj"]},
-    "some blocks": {"target_modules": ["c_attn", "c_fc"], "layers_to_transform": [1], "layers_pattern": "h"},
-    "head": {"target_modules": ["c_attn", "lm_head"]},
-    "embeddings": {"target_modules": ["c_fc", "wte", "wpe"]},
-    "rslora": {"use_rslora": True},
-    "patterns": {
-        "target_modules": ["c_attn", "c_proj", "c_fc"],
-        "rank_pattern": {"c_attn": 5, r"h\.1\.mlp\.c_proj": 2},
-        "alpha_pattern": {"h.0.mlp.c_fc": 3, "c_proj": 9},
-        "use_rslora": True,
-    },
-    "dora": {"use_dora": True, "target_modules": ["c_attn", "c_proj", "c_fc"]},
-    "dora everywhere": {"use_dora": True, "target_modules": ["c_attn", "lm_head", "wte"]},
-    "bias of B": {"lora_bias": True, "target_modules": ["c_attn", "c_fc"]},
-    "bias all": {"bias": "all"},
-    "bias lora_only": {"bias": "lora_only", "target_modules": ["c_proj"]},
-    "lm_head": {"modules_to_save": ["lm_head"]},
-    "ln_f": {"modules_to_save": ["ln_f"]},
-    "wte": {"modules_to_save": ["wte"]},
-    "lm_head and wte": {"modules_to_save": ["lm_head", "wte"]},
-    "bias all and lm_head": {"bias": "all", "modules_to_save": ["lm_head"]},
-    "bias all and ln_f": {"bias": "all", "modules_to_save": ["ln_f"]},
-}
-every_setting = pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS.keys())
-every_target = pytest.mark.parametrize("settings", list(SETTINGS.values())[:9], ids=list(SETTINGS)[:9])
-
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     return tiny.model_folder(tmp_path_factory.mktemp("base"), seed=1)
-
-
-def with_defaults(settings: dict) -> dict:
-    return {"r": 3, "lora_alpha": 7, "target_modules": ["c_attn"]} | settings
-
-
-def peft_model(base, settings: dict, seed: int = 2):
-    """PEFT's model, everything trained moved at random."""
-    config = peft.LoraConfig(fan_in_fan_out=True, task_type="CAUSAL_LM", **with_defaults(settings))
-    torch.manual_seed(seed)
-    model = peft.get_peft_model(transformers.GPT2LMHeadModel.from_pretrained(base), config)
-    return tiny.moved(model)
-
-
-def our_model(base, settings: dict, seed: int = 3):
-    """Ours, everything trained moved at random."""
-    model = lora.inject(GPT2LMHeadModel.from_pretrained(base), lora.LoraConfig(**with_defaults(settings)))
-    return train_at_random(model, np.random.default_rng(seed))
-
-
-def assert_close(found, expected, tolerance, name=""):
-    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance, err_msg=name)
 
 
 @every_target
@@ -240,81 +184,3 @@ def test_training_leaves_the_base_bit_identical(tmp_path):
     assert trained.keys() == fresh.keys() and base.keys() < fresh.keys()
     for name, value in trained.items():
         assert np.array_equal(value, fresh[name]) == (name in base), name
-
-
-@every_setting
-def test_merging_keeps_the_logits_and_unmerging_brings_them_back(base, settings):
-    model = our_model(base, settings)
-    before = our_logits(model, IDS)
-    lora.merge(model)
-    assert model.is_plain
-    assert_close(our_logits(model, IDS), before, LOGITS)
-    lora.unmerge(model)
-    assert not model.is_plain
-    assert_close(our_logits(model, IDS), before, LOGITS)
-
-
-def test_merged_weights_are_pefts(base, tmp_path):
-    model = our_model(base, SETTINGS["all projections"])
-    lora.save_adapter(model, tmp_path)
-    lora.merge(model)
-    plain = transformers.GPT2LMHeadModel.from_pretrained(base)
-    expected = peft.PeftModel.from_pretrained(plain, tmp_path).merge_and_unload().state_dict()
-    for name, value in values_of(model).items():
-        if ".lora_" not in name:
-            assert_close(value, expected[name].numpy(), ROUNDING, name)
-
-
-def test_merging_twice_is_merging_once(base):
-    model = our_model(base, {})
-    lora.merge(model)
-    once = values_of(model)
-    lora.merge(model)
-    for name, value in values_of(model).items():
-        np.testing.assert_array_equal(value, once[name], err_msg=name)
-
-
-def test_unmerging_restores_the_weights_to_rounding(base):
-    model = our_model(base, {"target_modules": ["c_attn", "c_proj"]})
-    before = values_of(model)
-    lora.merge(model)
-    lora.unmerge(model)
-    lora.unmerge(model)  # of which the second does nothing
-    for name, value in values_of(model).items():
-        assert_close(value, before[name], ROUNDING, name)
-
-
-def test_a_merged_bias_is_not_saved_twice(base, tmp_path):
-    model = our_model(base, {"lora_bias": True, "bias": "all"})
-    lora.merge(model)
-    assert_refused(lambda: lora.save_adapter(model, tmp_path / "a"), "unmerge it before it is saved")
-    lora.unmerge(model)
-    lora.save_adapter(model, tmp_path / "a")
-
-
-def test_a_head_and_an_embedding_that_merging_took_apart_are_in_16_bits_too(base):
-    model = our_model(base, {"target_modules": ["wte"]})
-    expected = our_logits(model, IDS)
-    lora.merge(model)
-    assert {"lm_head.weight", "transformer.wte.weight"} <= {name for name, _ in model.named_parameters()}
-    model.freeze().to_precision("fp16")
-    assert str(model.parameter("lm_head.weight").dtype) == "float16"
-    assert np.abs(our_logits(model, IDS) - expected).max() <= 0.02 * np.abs(expected).max()
-
-
-UNTIED = [
-    *({"modules_to_save": ["lm_head"]}, {"modules_to_save": ["wte"]}, {"target_modules": ["lm_head"]}),
-    *({"target_modules": ["wte"]}, {"target_modules": ["wte", "lm_head"], "use_dora": True}),
-]
-
-
-@pytest.mark.parametrize("settings", [{}, *UNTIED], ids=str)
-def test_a_merged_model_is_saved_for_transformers_with_its_logits(base, settings, tmp_path):
-    model = our_model(base, settings)
-    expected = our_logits(model, IDS)
-    lora.merge(model)
-    model.save_pretrained(tmp_path)
-    reference = transformers.GPT2LMHeadModel.from_pretrained(tmp_path).eval()
-    assert reference.config.tie_word_embeddings == (settings not in UNTIED)
-    assert_close(torch_logits(reference, IDS), expected, LOGITS)
-    assert_close(our_logits(GPT2LMHeadModel.from_pretrained(tmp_path), IDS), expected, LOGITS)

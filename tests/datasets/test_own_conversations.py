@@ -1,0 +1,46 @@
+"""Conversations of people's own, however they are written: what is given, and which answers are scored."""
+
+import json
+
+import pytest
+import tiny
+from own_records import lines, messages, only, rows_of, said, text, write
+
+SHAREGPT = {"system": "system", "user": "human", "assistant": "gpt"}
+
+
+@pytest.mark.parametrize("system", [False, True])
+def test_each_answer_of_a_conversation_is_scored_in_both_ways_to_write_one(tmp_path, rng, system):
+    turns = [("user", text(rng)), ("assistant", text(rng)), ("user", text(rng)), ("assistant", text(rng))]
+    turns = [("system", text(rng)), *turns] if system else turns
+    expected = [(body, role == "assistant") for role, body in turns]
+    theirs = [(SHAREGPT[role], body) for role, body in turns]
+    found = only(tmp_path, "chat", {"messages": messages(*turns)})
+    assert said(found) == expected
+    assert [segment.speaker for segment in found.segments] == [None] * system + [0, 1, 0, 1]
+    assert said(only(tmp_path, "chat", {"conversations": messages(*theirs, keys=("from", "value"))})) == expected
+    assert said(only(tmp_path, "chat", {"messages": json.dumps(messages(*turns))})) == expected, "in a cell of a table"
+    parts = [{"role": role, "content": [{"type": "text", "text": body}]} for role, body in turns]
+    assert said(only(tmp_path, "chat", {"messages": parts})) == expected
+
+
+def test_two_columns_are_a_conversation_of_two_turns(tmp_path):
+    example = only(tmp_path, "chat", {"prompt": " Hi ", "completion": "Hello."})
+    assert said(example) == [("Hi", False), ("Hello.", True)]
+    assert [segment.speaker for segment in example.segments] == [0, 1]
+
+
+def test_an_opening_by_the_assistant_is_given_and_a_last_question_left_out(tmp_path):
+    turns = [("assistant", "Hi."), ("user", "a"), ("assistant", "b"), ("user", "c")]
+    path = write(tmp_path / "a.jsonl", lines([{"messages": messages(*turns)}, {"messages": messages(*turns[1:3])}]))
+    rows = rows_of(path, "chat")
+    assert said(rows.examples[0]) == [("Hi.", False), ("a", False), ("b", True)]
+    assert rows.notes == ["a.jsonl is read as messages", "last turns that nobody answers, left out: 1"]
+
+
+def test_parquets_lists_of_messages_are_conversations(tmp_path):
+    turns = [("user", "a"), ("assistant", "b")]
+    path = tiny.write_records(tmp_path / "a.parquet", [{"messages": messages(*turns), "source": "x"}])
+    rows = rows_of(path, "chat")
+    assert said(rows.examples[0]) == [("a", False), ("b", True)] and rows.examples[0].source == f"{path}:row 1"
+    assert rows.notes == ["a.parquet is read as messages; not used: source"]
