@@ -1,7 +1,7 @@
 """What the HTTP side asks of the side that computes, and what comes back. Needs no Jittor.
 
-Two threads: requests are read and answered in one, by asyncio; the other computes, and never waits for a client. Work is
-handed over by `Computing.submit`, and what comes of it by a function that must return at once.
+Two threads: requests are read and answered in one, by asyncio; the other computes, and never waits for a client. Work
+is handed over by `Computing.submit`, and what comes of it by a function that must return at once.
 """
 
 from collections.abc import Callable, Mapping
