@@ -98,7 +98,7 @@ def test_several_requests_of_one_connection_are_answered_in_turn(live):
 
 # any JSON at all, and any value where the API expects others
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_subnormal=False) | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=8,
 )
@@ -118,7 +118,7 @@ likely = st.fixed_dictionaries(
         "stream": st.booleans(),
         "logprobs": st.booleans() | st.integers(-1, 25),
         "stop": st.text(max_size=3) | st.lists(st.text(max_size=3), max_size=3),
-        "temperature": st.floats(0, 2.5),
+        "temperature": st.floats(0, 2.5, allow_subnormal=False),
     },
 )
 bodies = st.one_of(
