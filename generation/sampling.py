@@ -51,7 +51,7 @@ class Choice:
 class Sampler:
     """Chooses every row's next id; `make_sampler` builds it. It owns a generator, of which each row takes one number.
 
-    needs_ids: whether it looks at the ids so far, for which it must be given the logits here, on the host.
+    needs_ids: whether it looks at more than the logits, for which it must be given them here, on the host.
     """
 
     def __init__(self, against: Sequence[Step], choice: Choice, seed: int | None):
@@ -145,6 +145,28 @@ def ban_repeated_ngrams(logits: np.ndarray, ids: Sequence[np.ndarray], size: int
             windows = np.lib.stride_tricks.sliding_window_view(np.asarray(seen, np.int64), size)
             last = windows[-1, 1:]  # what the next id will follow
             row[windows[(windows[:, :-1] == last).all(axis=1), -1]] = -np.inf
+    return logits
+
+
+def penalize_frequency(
+    logits: np.ndarray, ids: Sequence[np.ndarray], frequency: float, presence: float, start: int
+) -> np.ndarray:
+    """Makes what a row has generated less probable: logit - count * frequency - presence, of ids from `start` on.
+
+    Takes and returns [batch, vocab]. OpenAI's formula of the two penalties, in which the prompt does not count:
+    https://platform.openai.com/docs/advanced-usage
+    """
+    logits = logits.copy()
+    for row, seen in zip(logits, ids, strict=True):
+        found, counts = np.unique(seen[start:], return_counts=True)
+        row[found] -= (counts * frequency + presence).astype(row.dtype)
+    return logits
+
+
+def add_bias(logits: np.ndarray, ids: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """Adds bias, float32 [some], to the logits of these ids, int64 [some], in every row of [batch, vocab]."""
+    logits = logits.copy()
+    logits[:, ids] += bias
     return logits
 
 

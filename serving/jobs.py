@@ -1,0 +1,73 @@
+"""The work of one request, as asyncio sees it: handed over, waited for, and cancelled with the request."""
+
+import asyncio
+import contextlib
+from collections.abc import Hashable
+from typing import Any
+
+from serving.errors import ApiError
+from serving.work import Computing, Ticket, Work
+
+
+class Jobs:
+    """What was submitted for one request, under keys, and what comes of it, in the order in which it comes.
+
+    with Jobs(computing, deadline) as jobs:  # on leaving, whatever is not done is cancelled
+        jobs.submit(0, work)
+        key, item = await jobs.next()
+
+    `deadline`: in the loop's time. Used in the loop's thread alone.
+    """
+
+    def __init__(self, computing: Computing, deadline: float):
+        self._computing, self._deadline = computing, deadline
+        self._loop = asyncio.get_running_loop()
+        self._come: asyncio.Queue[tuple[Hashable, Any]] = asyncio.Queue()
+        self._tickets: dict[Hashable, Ticket] = {}
+
+    def __enter__(self) -> "Jobs":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def submit(self, key: Hashable, work: Work) -> None:
+        """Hands work over. Raises Busy, and what computing raises over work that it does not take."""
+
+        def deliver(item: Any) -> None:
+            """Called in the computing thread; the loop may be gone by then."""
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._come.put_nowait, (key, item))
+
+        self._tickets[key] = self._computing.submit(work, deliver)
+
+    async def next(self) -> tuple[Hashable, Any]:
+        """What comes next, and its key. Raises what was delivered as an exception, and ApiError at the deadline."""
+        try:
+            key, item = await asyncio.wait_for(self._come.get(), max(0.0, self._deadline - self._loop.time()))
+        except asyncio.TimeoutError:
+            raise ApiError(504, "the request took too long; ask for less, or raise --timeout", code="timeout") from None
+        if isinstance(item, BaseException):
+            raise item
+        return key, item
+
+    async def results(self) -> dict[Hashable, Any]:
+        """By key, what comes of work that has one result each."""
+        found: dict[Hashable, Any] = {}
+        while len(found) < len(self._tickets):
+            key, item = await self.next()
+            found[key] = item
+        return found
+
+    def cancel(self, key: Hashable) -> None:
+        """Nothing more comes of this one, but for what is on its way."""
+        self._tickets[key].cancel()
+
+    def fail(self, error: Exception) -> None:
+        """Whoever waits gets this error; used where the process ends."""
+        self._come.put_nowait((None, error))
+
+    def close(self) -> None:
+        """Cancels everything."""
+        for ticket in self._tickets.values():
+            ticket.cancel()
