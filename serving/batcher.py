@@ -13,10 +13,13 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from common import unexpected
 from common.errors import UserError
 from generation.decoding import max_answer_tokens
 from generation.running import Reading, Text
+from generation.sampling import make_sampler
 from generation.token import Token
 from serving.measure import class_shares, mean_state, token_scores
 from serving.models import Models, Place
@@ -96,6 +99,18 @@ class Batcher:
         """As of `work.Computing`."""
         waiting = len(self._waiting) + len(self._reading)
         return Figures(running=len(self._texts), waiting=waiting, **self._counts)
+
+    def warm_up(self) -> None:
+        """Continues a few tokens with each model: what is compiled for them is compiled before anybody waits."""
+        for name, served in self.models.items():
+            if served.task.kind.generates:
+                for _ in range(2):
+                    work = Continuation(name, np.zeros(3, np.int64), 3, make_sampler(greedy=True), frozenset())
+                    self.submit(work, lambda token: None)
+                while self._busy():
+                    self.turn()
+        for counted in self._counts:
+            self._counts[counted] = 0
 
     def stop(self, grace: float) -> None:
         """Takes nothing more; `run` returns when all is done, after `grace` seconds at the latest."""

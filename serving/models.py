@@ -4,30 +4,20 @@ A plain adapter stands beside others on the base (`lora/shared.py`). One that ch
 classifier for instance, is merged into a copy of the base, which costs as much memory as the base does.
 """
 
-import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
-from generation.loading import check_task, find_task, options_for
+from generation.loading import ModelOptions, check_task, find_task, options_for
 from generation.running import Running
 from gpt2_jittor.model.pretrained import GPT2PreTrained
 from lora.load import load
 from lora.shared import SharedAdapters, why_not
 from lora.source import ModelSource, find
+from serving.adapters import Sources
 from serving.prefixes import Prefixes
 from serving.work import Served
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-
-
-@dataclass(frozen=True)
-class Precision:
-    """How the weights are kept: `int8`, else in `precision`."""
-
-    int8: bool = False
-    precision: str = "fp32"
 
 
 class Loaded:
@@ -67,28 +57,31 @@ class Place:
 class Models:
     """All that is served, by name, the base first."""
 
-    def __init__(self, base: ModelSource, name: str, how: Precision, most_rows: int, cache_tokens: int):
-        self._source, self._how, self._sizes = base, how, (most_rows, cache_tokens)
-        self._loaded = self._keep(load(base, how.int8, how.precision))
-        self.served = {check_name(name): self._described(name, base, None)}
-        self.places = {name: Place(self._loaded, None)}
+    def __init__(self, sources: Sources, how: ModelOptions, most_rows: int, cache_tokens: int):
+        self._source, self._how, self._sizes = sources.base, how, (most_rows, cache_tokens)
+        self._loaded = self._read(sources.base)
+        self.served = {sources.name: self._described(sources.name, sources.base, None)}
+        self.places = {sources.name: Place(self._loaded, None)}
         self._count = 0
+        for name, source in sources.adapters.items():
+            self._add(name, source)
 
     @property
     def base(self) -> str:
         """The base's name."""
         return next(iter(self.served))
 
-    def load(self, name: str, folder: Path, ignore_base: bool = False) -> Served:
+    def load(self, name: str, folder: Path) -> Served:
         """Reads an adapter, or a run's folder, of this base. Raises UserError where it is damaged or another's."""
-        if check_name(name) in self.served:
+        if name in self.served:
             raise UserError(f"there is a model {name!r} already: choose another name, or unload it first")
-        source = find(str(self._source.directory), folder, ignore_base)
+        return self._add(name, find(str(self._source.directory), folder, self._how.ignore_base))
+
+    def _add(self, name: str, source: ModelSource) -> Served:
         served = self._described(name, source, self.base)
         grown = source.config.vocab_size > self._source.config.vocab_size
         if why_not(source.adapter) or source.classifies or grown:
-            model = load(source.with_labels(served.task.labels), self._how.int8, self._how.precision)
-            place = Place(self._keep(model), None)
+            place = Place(self._read(source.with_labels(served.task.labels)), None)
         else:
             self._count += 1
             place = Place(self._loaded, f"{name}#{self._count}")
@@ -108,8 +101,8 @@ class Models:
         self.places = {each: there for each, there in self.places.items() if each != name}
         return place
 
-    def _keep(self, model: GPT2PreTrained) -> Loaded:
-        return Loaded(model, *self._sizes)
+    def _read(self, source: ModelSource) -> Loaded:
+        return Loaded(load(source, self._how.int8, self._how.precision), *self._sizes)
 
     def _described(self, name: str, source: ModelSource, parent: str | None) -> Served:
         run = source.arguments
@@ -120,10 +113,3 @@ class Models:
         longest = min(positions, run.get("max_length") or positions)
         vocabulary = max(source.config.vocab_size, len(source.tokenizer))
         return Served(name, task, source.tokenizer, options, positions, longest, vocabulary, parent, int(time.time()))
-
-
-def check_name(name: str) -> str:
-    """A model's name, as requests give it. Raises UserError for one that could not stand in an address."""
-    if not NAME.fullmatch(name):
-        raise UserError(f"{name!r:.80} is no name for a model: letters, digits, '.', '_' and '-', at most 64 of them")
-    return name

@@ -11,9 +11,9 @@ from adapters import make_adapter
 from common.errors import UserError
 from generation.sampling import make_sampler
 from gpt2_jittor.ops.decode_step import DecodeStep
-from lora.source import find
+from serving.adapters import ServedModels
 from serving.batcher import Batcher, Stopped
-from serving.models import Models, Precision
+from serving.models import Models
 from serving.work import (
     Busy,
     Classification,
@@ -54,10 +54,8 @@ def theirs(base, folders):
 
 
 def models_of(base, folders, int8: bool = False, rows: int = 8, cache_tokens: int = 200) -> Models:
-    models = Models(find(str(base)), "base", Precision(int8), rows, cache_tokens)
-    for name, folder in folders.items():
-        models.load(name, folder)
-    return models
+    given = ServedModels(model=str(base), int8=int8, adapter=tuple(f"{name}={at}" for name, at in folders.items()))
+    return Models(given.sources(), given, rows, cache_tokens)
 
 
 @pytest.fixture
@@ -305,7 +303,7 @@ def test_classes(base, tmp_path, rng):
     theirs = transformers.GPT2ForSequenceClassification(transformers.GPT2Config(**(tiny.SIZES | config)))
     tiny.moved(theirs).save_pretrained(tmp_path / "classes")
     tiny.save_tokenizer(tmp_path / "classes")
-    batcher = Batcher(Models(find(str(tmp_path / "classes")), "classes", Precision(), 2, 100))
+    batcher = Batcher(models_of(tmp_path / "classes", {}))
     assert batcher.models["classes"].task.labels == ("bad", "good", "none")
     ids, found = rng.integers(0, 256, 12), []
     batcher.submit(Classification("classes", ids), found.append)
