@@ -3,6 +3,7 @@
 python benchmark.py train                        # LoRA updates, GPT-2 small, 8 x 128 tokens
 python benchmark.py dora                         # the same with DoRA, beside LoRA
 python benchmark.py decode                       # greedy, prompt 32 + 128 new tokens, one prompt and eight
+python benchmark.py serve                        # 16 clients at once over HTTP, beside 16 prompts in one batch
 python benchmark.py chat                         # the first token of a chat's next turn, 600 tokens of history
 python benchmark.py epoch --data-dir data/dailydialog --dialogues 1000
 python benchmark.py scale                        # an update over sequence lengths; --size for other models
@@ -23,19 +24,21 @@ from pathlib import Path
 from common.command import Parser, run_command
 from common.errors import UserError
 
+WRAPPER = "transformers, generate behind Starlette"
 EAGER, COMPILED, FLOOR = "transformers + PEFT", "the same, torch.compile", "the floor of this machine"
 LENGTHS = (128, 256, 512, 1024)
 SCALE_TOKENS = 1024
 LORA_DROPOUT = 0.05
 PROMPT = 32  # tokens before those that are decoded
 HISTORY, TURN = 600, 20  # tokens of a chat before its next turn, and of that
+CLIENTS = 16
 NANO = Path(__file__).resolve().parent / "checkpoints" / "gpt2-nano"
 
 
 def parse():
     """The options. Raises UserError for sizes below 1, or beyond the model's or this machine's."""
     parser = Parser(prog="benchmark.py", description=__doc__)
-    parser.add_argument("race", choices=("train", "dora", "decode", "chat", "epoch", "scale", "start"))
+    parser.add_argument("race", choices=("train", "dora", "decode", "serve", "chat", "epoch", "scale", "start"))
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="(default: cpu)")
     parser.add_argument("--size", default="gpt2", choices=("tiny", "gpt2", "gpt2-medium"), help="(default: gpt2)")
     parser.add_argument("--rounds", type=int, default=5, help="(default: 5); of an epoch, each does a part of it")
@@ -75,7 +78,7 @@ def check_sizes(given) -> None:
     positions = config.n_positions
     if given.race in ("train", "dora", "start") and given.time > positions:
         raise UserError(f"--time must be at most the model's {positions} positions, not {given.time}")
-    if given.race == "decode" and PROMPT + given.new > positions:
+    if given.race in ("decode", "serve") and PROMPT + given.new > positions:
         raise UserError(f"--new must be at most {positions - PROMPT}, what the prompt leaves, not {given.new}")
     if given.race in ("train", "dora", "start"):
         check_training(config, given.batch_size, given.time, "--batch-size")
@@ -136,6 +139,18 @@ def decoders(model: Path, data: Path, batch: int, new: int, repeat: int, device:
     ]
 
 
+def servers(model: Path, data: Path, new: int, repeat: int) -> list:
+    """Who answers many clients at once: over HTTP, and all prompts in one batch without a server."""
+    from benchmarks.race import Contestant
+
+    settings = {"model": str(model), "data": str(data), "new": new, "repeat": repeat}
+    return [
+        Contestant("this project, served", "benchmarks.served", settings | {"server": "ours"}),
+        Contestant("this project, one batch", "benchmarks.ours", settings | {"task": "decode", "device": "cpu"}),
+        Contestant(WRAPPER, "benchmarks.served", settings | {"server": "wrapper"}),
+    ]
+
+
 def talkers(model: Path, data: Path, repeat: int, device: str) -> list:
     """Who answers a chat's next turn, with what was computed of its history and without."""
     from benchmarks.race import Contestant
@@ -187,6 +202,10 @@ def races(given, folder: Path):
             data = inputs.random_prompts(folder / f"prompts{batch}.npz", vocab, batch, PROMPT)
             title = f"greedy decoding, {given.size}, batch {batch}, {PROMPT} + {given.new} tokens"
             yield title, decoders(model, data, batch, given.new, **common), batch * given.new
+    elif given.race == "serve":
+        data = inputs.random_prompts(folder / "prompts.npz", vocab, CLIENTS, PROMPT)
+        title = f"{CLIENTS} clients, {given.size}, {PROMPT} + {given.new} tokens"
+        yield title, servers(model, data, given.new, given.repeat), CLIENTS * given.new
     elif given.race == "chat":
         history = min(HISTORY, inputs.SIZES[given.size].get("n_positions", 1024) - TURN - 1)
         data = inputs.random_turns(folder / "turns.npz", vocab, history, TURN)
@@ -236,7 +255,8 @@ def main() -> None:
 
             def keep(results: dict, title=title, tokens=tokens) -> None:
                 """Takes the table up; on a device, which may not be lent for long, writes what there is."""
-                tables[title] = report.rows(results, tokens, EAGER, FLOOR, whole=given.race == "epoch")
+                peer = WRAPPER if given.race == "serve" else EAGER
+                tables[title] = report.rows(results, tokens, peer, FLOOR, whole=given.race == "epoch")
                 if given.json and given.device == "cuda":
                     report.write(given.json, tables, command)
 
@@ -245,7 +265,7 @@ def main() -> None:
             else:
                 race_in_turn(chosen, given.rounds, say, keep)
             print(f"\n{report.show(title, tables[title])}", flush=True)
-            if given.race in ("decode", "chat"):
+            if given.race in ("decode", "serve", "chat"):
                 report.check_same_outcome(tables[title])
     print(f"\n{report.machine()}; `{command}`")
     if given.json:

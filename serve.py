@@ -37,10 +37,19 @@ def parse() -> tuple[ServedModels, ServingOptions]:
 
 def batcher_of(models: ServedModels, options: ServingOptions):
     """The side that computes, its models read. Everything that can be wrong is raised before Jittor is imported."""
+    from generation.loading import check_weights
+    from gpt2_jittor.runtime import runtime
+
+    check_weights(models.int8, models.precision, models.device)
+    sources = models.sources()
+    check_weights(models.int8, models.precision, runtime.prepare(models.device))
     from serving.batcher import Batcher
     from serving.models import Models
 
-    return Batcher(Models(models, options), options)
+    served = Models(sources, models, options.max_rows, options.cache_tokens)
+    batcher = Batcher(served, options.piece, options.max_waiting)
+    batcher.warm_up()
+    return batcher
 
 
 def main() -> None:

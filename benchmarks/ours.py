@@ -114,7 +114,7 @@ def prepare(settings: dict):
         forget_kernels()
     work = {"train": train, "epoch": train, "decode": decode, "chat": chat}[settings["task"]](settings)
     if device == "cuda":
-        work.device_mb = lambda: jt.get_mem_info().total_cuda_used / 2**20
+        work.memory_mb = lambda: jt.get_mem_info().total_cuda_used / 2**20
     return work
 
 

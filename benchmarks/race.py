@@ -45,6 +45,7 @@ class Result:
     first_unit: float = float("nan")  # seconds, with what is compiled for it
     ready: float = float("nan")  # seconds from the start of the process to the end of the first unit
     peak_mb: float = float("nan")
+    more: dict = field(default_factory=dict)  # what else was measured
     failure: str = ""
 
     @property
@@ -87,7 +88,8 @@ class Process:
     def stop(self) -> Result:
         """Ends the process and returns what it did."""
         if not self.result.failure:
-            self.result.peak_mb = self._ask("stop").get("peak_mb", float("nan"))
+            last = self._ask("stop")
+            self.result.peak_mb, self.result.more = last.get("peak_mb", float("nan")), last.get("more", {})
         self.process.stdin.close()
         self.process.wait(timeout=60)
         return self.result

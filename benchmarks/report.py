@@ -5,6 +5,8 @@ import math
 import platform
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.race import Result
 from common.errors import UserError
 from common.files import write_json, writing_to
@@ -40,6 +42,8 @@ def rows(results: dict[str, Result], tokens: float, eager: str, floor: str, whol
         for key, other in (("of_eager", eager), ("of_floor", floor)):
             row[key] = counted[name] / counted[other] if other in counted else math.nan
         row |= {"peak_mb": result.peak_mb, "first_unit": result.first_unit, "ready": result.ready}
+        if firsts := result.more.get("first_token"):
+            row |= {"first_token_95": float(np.percentile(firsts, 95))}
         table.append(row | {"outcome": result.outcome})
     return table
 
@@ -68,6 +72,9 @@ def show(title: str, table: list[dict]) -> str:
             f"{row['ready']:.1f}",
         ]
         lines.append("| " + " | ".join([row["name"], *cells]) + " |")
+    firsts = [f"{row['name']} {row['first_token_95']:.2f} s" for row in table if "first_token_95" in row]
+    if firsts:
+        lines.append(f"\nfirst token, 95th percentile: {', '.join(firsts)}")
     return "\n".join(lines)
 
 

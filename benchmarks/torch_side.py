@@ -109,7 +109,7 @@ def prepare(settings: dict):
     torch.manual_seed(0)
     work = {"train": train, "epoch": train, "decode": decode, "chat": chat}[settings["task"]](settings)
     if _device(settings) == "cuda":
-        work.device_mb = lambda: torch.cuda.max_memory_reserved() / 2**20
+        work.memory_mb = lambda: torch.cuda.max_memory_reserved() / 2**20
     return work
 
 

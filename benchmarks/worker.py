@@ -18,8 +18,9 @@ def serve(prepare: Callable[[dict], Callable[[], float]]) -> None:
 
     A round is settings["repeat"] units, each timed. The first unit, compilation and all, is reported apart, counted
     from the start of the process. Long work names a part of itself as its attribute `first`: that stands for the
-    unit until the rounds begin. Work on a device names, as its attribute `device_mb`, what tells the memory that it
-    takes of the device; else it is the process's own memory that is told.
+    unit until the rounds begin. Work on a device or in another process names, as its attribute `memory_mb`, what
+    tells the memory that it takes there; else it is this process's own that is told. What else is measured stands in
+    the work's attribute `more`; `stop` ends what it has started.
     """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -30,7 +31,7 @@ def serve(prepare: Callable[[dict], Callable[[], float]]) -> None:
 
     settings = json.loads(sys.argv[1])
     work = prepare(settings)
-    first, memory_mb = getattr(work, "first", work), getattr(work, "device_mb", _host_mb)
+    first, memory_mb = getattr(work, "first", work), getattr(work, "memory_mb", _host_mb)
     begun = time.time()
     first()
     ready = {"ready": time.time() - _process_start(), "first_unit": time.time() - begun}
@@ -47,7 +48,8 @@ def serve(prepare: Callable[[dict], Callable[[], float]]) -> None:
             seconds.append(time.perf_counter() - started)
             peak_mb = max(peak_mb, memory_mb())
         say(seconds=seconds, result=result)
-    say(peak_mb=peak_mb)
+    say(peak_mb=peak_mb, more=getattr(work, "more", {}))
+    getattr(work, "stop", lambda: None)()
 
 
 def parts_of_epoch(update: Callable[[], float], batches: int, parts: int) -> Callable[[], float]:

@@ -75,7 +75,7 @@ def _check(adapters: Mapping[str, Adapter], weights: Mapping[str, float], ignore
             raise UserError(f"there is no adapter {name!r}; loaded are {', '.join(adapters) or 'none'}")
         if isinstance(weight, bool) or not isinstance(weight, numbers.Real) or not math.isfinite(weight):
             raise UserError(f"the weight of adapter {name!r} must be a number, not {weight!r}")
-        more = [kind for kind, there in _more(adapters[name]) if there]
+        more = [kind for kind, there in more_than_matrices(adapters[name]) if there]
         if more:
             raise UserError(f"adapter {name!r} trains {' and '.join(more)} besides its matrices: it cannot be combined")
     known = [] if ignore_base else [name for name in weights if adapters[name].base]
@@ -94,7 +94,7 @@ def _check(adapters: Mapping[str, Adapter], weights: Mapping[str, float], ignore
         raise UserError(f"these adapters are for different tasks: {', '.join(sorted(map(str, tasks)))}")
 
 
-def _more(adapter: Adapter):
+def more_than_matrices(adapter: Adapter):
     """What an adapter holds besides LoRA matrices, of which no sum can be made."""
     config = adapter.config
     layers = {key.removeprefix(PREFIX).rpartition(".")[0] for key in adapter.tensors}  # names may match nothing

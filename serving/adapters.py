@@ -5,7 +5,17 @@ from pathlib import Path
 
 from common.errors import ParameterError
 from generation.loading import ModelOptions
+from lora.source import ModelSource, find
 from serving.options import NAME
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What is to be read: the base, called `name`, and the adapters on it by theirs."""
+
+    name: str
+    base: ModelSource
+    adapters: dict[str, ModelSource]
 
 
 @dataclass(frozen=True)
@@ -23,6 +33,24 @@ class ServedModels(ModelOptions):
                 raise ParameterError("{adapter}: two are called {0}: name one, {adapter} other={1}", name, folder)
             found[name] = folder
         return found
+
+    def sources(self) -> Sources:
+        """All of it found and checked. The base is `model`, else the first adapter's own.
+
+        Raises UserError for what is missing, damaged, or does not fit.
+        """
+        folders = self.adapters()
+        if self.model is None and folders:
+            first = find(None, next(iter(folders.values())))
+            said = first.arguments.get("model") or first.adapter.config.base_model_name_or_path
+            name, base = said or str(first.directory), find(str(first.directory))
+        else:
+            name, base = self.model or "nano", find(self.model)
+        found = {each: find(str(base.directory), folder, self.ignore_base) for each, folder in folders.items()}
+        name = Path(name).name if NAME.fullmatch(Path(name).name) else "base"
+        if name in found:
+            raise ParameterError("{adapter}: {0} is what the base is called: name it, {adapter} other=RUN", name)
+        return Sources(name, base, found)
 
 
 def named(given: str) -> tuple[str, Path]:

@@ -14,8 +14,9 @@ import numpy as np
 from datasets.task import Task
 from generation.options import GenerationOptions
 from generation.sampling import Sample
+from generation.token import END, LENGTH, Token
 
-END, LENGTH = "end", "length"  # why a text ends: an end token, or no more tokens may follow
+__all__ = ["END", "LENGTH", "Token"]  # part of the border, though they are made below it
 
 
 @dataclass(frozen=True)
@@ -53,20 +54,6 @@ class Continuation:
     sample: Sample
     end_ids: frozenset[int]
     top: int | None = None
-
-
-@dataclass(frozen=True)
-class Token:
-    """A token, and how probable the model finds it, in nats, before any option of sampling.
-
-    `top`: the likeliest tokens with theirs, the likeliest first. `ends`: END or LENGTH for the last one of a text; an
-    end token is delivered too.
-    """
-
-    id: int
-    log_prob: float | None = None
-    top: tuple[tuple[int, float], ...] = ()
-    ends: str | None = None
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,12 @@ need keys side by side, are they copied into new arrays.
 
 import numpy as np
 
+from gpt2_jittor.ops.cache_rows import put_rows
 from gpt2_jittor.runtime.backend import jt
 
 PAD = -1  # in the table: a token that nobody sees
 LEAST_GROWTH = 32  # tokens
+MARGIN = 128  # tokens for which there is room behind those of texts that come and go
 
 
 class KVCache:
@@ -21,7 +23,7 @@ class KVCache:
         self._layers: dict[int, tuple] = {}  # (keys, values) of each
         self._table = np.zeros((0, 0), np.int32)  # [batch, length]: the slot of a row's token, or PAD
         self._offset = 0  # token j of every row stands at offset + j of its slot
-        self._slots = self._capacity = 0
+        self._slots = self._capacity = self._most_rows = 0
         self.step = None  # the kernel that decodes with this cache, once it is prepared; False: there is none
 
     @property
@@ -47,7 +49,7 @@ class KVCache:
     def extend_mask(self, mask: np.ndarray) -> np.ndarray:
         """Announces new tokens to `append`, with their mask [batch, new] → the mask of all tokens, [batch, all]."""
         if self._layers and not self._is_plain():
-            self._rearrange(self.length)
+            self._rearrange(self.length, self.rows)
         rows = np.arange(len(mask), dtype=np.int32)[:, None]
         new = np.where(mask != 0, rows, PAD).astype(np.int32)
         self._table = np.concatenate([self._table, new], axis=1) if self.length else new
@@ -70,7 +72,7 @@ class KVCache:
         """
         batch = len(self._table)
         if self._offset + self.length >= self._capacity or batch > self._slots:
-            self._rearrange(max(2 * self.length, self.length + LEAST_GROWTH))
+            self._rearrange(max(2 * self.length, self.length + LEAST_GROWTH), max(batch, self._most_rows))
         self._table = np.concatenate([self._table, np.arange(batch, dtype=np.int32)[:, None]], axis=1)
         return self._table
 
@@ -88,6 +90,40 @@ class KVCache:
         self._table = table[:, pads:]
         self._offset += pads
 
+    def join(self, other: "KVCache", most_rows: int) -> None:
+        """Takes up another cache's rows, behind its own; all end together, and pads stand before the shorter ones.
+
+        There is room for `most_rows` from the first time on.
+        """
+        first, self._most_rows = self.rows, most_rows
+        if not first:
+            self._begin_like(other)
+        if (more := other.length - self.length) > 0:
+            self._table = np.pad(self._table, ((0, 0), (more, 0)), constant_values=PAD)
+            self._offset -= more
+        rows = first + other.rows
+        if self._offset < 0 or self._offset + self.length > self._capacity or rows > self._slots:
+            self._rearrange(self.length + MARGIN, max(rows, most_rows))
+        wanted = np.pad(other._table != PAD, ((0, 0), (self.length - other.length, 0)))
+        new = np.where(wanted, self._free_slots(other.rows), PAD).astype(np.int32)
+        self._table = np.concatenate([self._table, new])
+        places = self._places()[first:][wanted]
+        arrays = [array for kept in self._layers.values() for array in kept]
+        tokens = [each for layer in self._layers for each in other._tokens(layer)]
+        written = iter(put_rows(arrays, tokens, places))
+        self._layers = {layer: (next(written), next(written)) for layer in self._layers}
+
+    def row(self, index: int, length: int | None = None) -> "KVCache":
+        """A copy of one row's tokens, or of the first `length` of them, as a cache of its own, without pads."""
+        places = self._places()[index][self._table[index] != PAD][:length]
+        alone = KVCache()
+        alone._table = np.zeros((1, len(places)), np.int32)
+        alone._slots, alone._capacity = alone._table.shape
+        for layer in self._layers:
+            alone._layers[layer] = tuple(x.unsqueeze(0) for x in self._gathered(layer, places))
+        jt.sync([x for kept in alone._layers.values() for x in kept])  # before anything is written in their place
+        return alone
+
     def cut(self, length: int) -> None:
         """Forgets all tokens behind the first `length` of each row."""
         self._table = self._table[:, :length]
@@ -101,21 +137,51 @@ class KVCache:
             and np.array_equal(self._table, plain)
         )
 
-    def _rearrange(self, capacity: int) -> None:
-        """Copies every token into its row's own slot of new arrays, from the start."""
-        batch, length = self._table.shape
-        places = np.maximum(self._table, 0) * self._capacity + self._offset + np.arange(length)
-        index = jt.array(places.reshape(-1).astype(np.int32))
-        with jt.no_grad():
-            for layer, kept in self._layers.items():
-                self._layers[layer] = tuple(self._copied(x, index, batch, capacity) for x in kept)
-        rows = np.arange(batch, dtype=np.int32)[:, None]
-        self._table = np.where(self._table == PAD, PAD, rows).astype(np.int32)
-        self._offset, self._slots, self._capacity = 0, batch, capacity
+    def _places(self) -> np.ndarray:
+        """Where each token stands in a layer's arrays, [batch, length]; of a pad it means nothing."""
+        return self._table * self._capacity + self._offset + np.arange(self.length)
 
-    def _copied(self, x, index, batch: int, capacity: int):
-        width = x.shape[-1]
-        kept = x.reshape(-1, width)[index].reshape(batch, self.length, width)
-        if capacity == self.length:
-            return kept
-        return jt.concat([kept, jt.zeros((batch, capacity - self.length, width))], dim=1)
+    def _gathered(self, layer: int, places: np.ndarray) -> list:
+        """A layer's keys and its values at these places, [places, width] each."""
+        at = jt.array(places.reshape(-1).astype(np.int32))
+        with jt.no_grad():
+            return [x.reshape(-1, x.shape[-1])[at] for x in self._layers[layer]]
+
+    def _tokens(self, layer: int) -> list:
+        """A layer's keys and its values of all tokens that are no pads, row by row: [tokens, width] each."""
+        return self._gathered(layer, self._places()[self._table != PAD])
+
+    def _begin_like(self, other: "KVCache") -> None:
+        """Nothing is held; what will be has the other's layers."""
+        self._table, self._offset = np.zeros((0, 0), np.int32), other.length
+        if not self._layers:
+            self._layers = {layer: tuple(x[:0] for x in kept) for layer, kept in other._layers.items()}
+
+    def _free_slots(self, rows: int) -> np.ndarray:
+        """For `rows` new rows a slot in each column that no row uses there, [rows, length]."""
+        used = np.zeros((self._slots + 1, self.length), bool)  # the last line takes the pads
+        used[self._table, np.arange(self.length)] = True
+        return np.argsort(used[:-1], axis=0, kind="stable")[:rows]
+
+    def _rearrange(self, capacity: int, slots: int) -> None:
+        """Copies every token into its row's own slot of new arrays, from the start."""
+        places = np.where(self._table == PAD, 0, self._places())
+        for layer in self._layers:
+            found = self._gathered(layer, places)
+            self._layers[layer] = tuple(self._spread(x, slots, capacity) for x in found)
+        rows = np.arange(self.rows, dtype=np.int32)[:, None]
+        self._table = np.where(self._table == PAD, PAD, rows).astype(np.int32)
+        self._offset, self._slots, self._capacity = 0, slots, capacity
+
+    def _spread(self, tokens, slots: int, capacity: int):
+        """The tokens of all rows, [batch * length, width], in new arrays: [slots, capacity, width]."""
+        (batch, length), width = self._table.shape, tokens.shape[-1]
+        with jt.no_grad():
+            if not batch * length:
+                return jt.zeros((slots, capacity, width), tokens.dtype)
+            spread = tokens.reshape(batch, length, width)
+            if capacity > length:
+                spread = jt.concat([spread, jt.zeros((batch, capacity - length, width), tokens.dtype)], dim=1)
+            if slots > batch:
+                spread = jt.concat([spread, jt.zeros((slots - batch, capacity, width), tokens.dtype)], dim=0)
+            return spread

@@ -24,11 +24,18 @@ class Layer(jt.nn.Module):
     bias: float32 [out], None where the layer has none.
     quantized: its weights are int8, for use only.
     is_plain: its weights are all that it computes with; no adapter stands beside them.
+    row_lora: what the decoding kernel reads of adapters of which each row has its own: a [ranks, in], b [ranks, out].
     """
 
     bias = None
     quantized = False
     is_plain = True
+    row_lora = ()
+
+    @property
+    def is_for_kernel(self) -> bool:
+        """Whether the decoding kernel reads all that it computes with."""
+        return self.is_plain
 
     @classmethod
     def sharing(cls, weight, bias=None) -> "Layer":

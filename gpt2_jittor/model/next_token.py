@@ -5,6 +5,7 @@ import numpy as np
 from gpt2_jittor.model.cache import KVCache
 from gpt2_jittor.model.lm import GPT2LMHeadModel
 from gpt2_jittor.model.pretrained import check_ids
+from gpt2_jittor.ops import fused
 from gpt2_jittor.ops.activation import gelu_new
 from gpt2_jittor.ops.decode_step import BlockWeights, DecodeStep, applies
 from gpt2_jittor.ops.matmul import products_in
@@ -38,7 +39,13 @@ def _applies(model: GPT2LMHeadModel, cache: KVCache) -> bool:
 
 
 def _has_kernel(model: GPT2LMHeadModel) -> bool:
-    return model.transformer.h[0].mlp.activation is gelu_new and model.is_plain
+    layers = model.layers().values()
+    by_rows = any(layer.row_lora for layer in layers) and not fused.enabled_on_cpu()
+    return (
+        model.transformer.h[0].mlp.activation is gelu_new
+        and all(layer.is_for_kernel for layer in layers)
+        and not by_rows
+    )
 
 
 def _projections(block) -> tuple:
@@ -52,6 +59,7 @@ def _prepare(model: GPT2LMHeadModel) -> DecodeStep:
         BlockWeights(
             (block.ln_1.weight, block.ln_1.bias, block.ln_2.weight, block.ln_2.bias),
             [projection.parts for projection in _projections(block)],
+            [projection.row_lora for projection in _projections(block)],
         )
         for block in body.h
     ]
@@ -74,4 +82,12 @@ def _next_token(model: GPT2LMHeadModel, ids: np.ndarray, cache: KVCache):
     if counts.max() > model.config.n_positions:
         raise ValueError(f"{counts.max()} tokens do not fit {model.config.n_positions} positions")
     table = cache.reserve()
-    return cache.step(ids, counts - 1, table, cache.layers, cache.offset)
+    return cache.step(ids, counts - 1, table, cache.layers, cache.offset, _spans(model))
+
+
+def _spans(model: GPT2LMHeadModel) -> np.ndarray | None:
+    """Which ranks of its projections' LoRA each row has, int [projections, rows, 2]; None where they have none."""
+    projections = [projection for block in model.transformer.h for projection in _projections(block)]
+    if not projections[0].row_lora:
+        return None
+    return np.stack([projection.row_spans for projection in projections])

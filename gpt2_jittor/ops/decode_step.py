@@ -43,29 +43,38 @@ class BlockWeights:
 
     norms: Sequence  # weight and bias of ln_1, then of ln_2
     projections: Sequence[Sequence]  # c_attn, c_proj, c_fc and the MLP's c_proj
+    lora: Sequence[Sequence] = ((), (), (), ())  # of each (a [ranks, in], scaled b [ranks, out]), or nothing; CPU only
 
 
 class DecodeStep:
     """The kernel for one model.
 
     tokens and head [vocab, width]: (weight,) in float32, or (int8 weight, scales [vocab]). positions [n_positions,
-    width], norm: weight and bias of ln_f. scales: by what each block multiplies its attention's products.
+    width], norm: weight and bias of ln_f. scales: by what each block multiplies its attention's products. Where blocks
+    have LoRA, all their projections do, and each row has its own part of the ranks of each.
     """
 
     def __init__(self, tokens, positions, blocks: Sequence[BlockWeights], norm, head, heads, scales, eps):
         self._numbers = {"heads": heads, "eps": eps}
         self._vocab = head[0].shape[0]
-        # the first two change with every token, and the keys and values at the end with every rearrangement
+        # the first two change with every token, so do the spans at the end, and the keys and values before them with
+        # every rearrangement
         self._inputs = [positions, jt.array(np.array(scales, np.float32)), *norm]
         tokens, head = self._table(tokens), self._table(head)
         places = [[self._projection(parts) for parts in block.projections] for block in blocks]
         norms = [self._add(block.norms) for block in blocks]
+        lora = [[self._add(parts) if parts else None for parts in block.lora] for block in blocks]
         keys = 2 + len(self._inputs)
+        spans = keys + 2 * len(blocks)
         written = []
         for layer, (projections, at) in enumerate(zip(places, norms, strict=True)):
             cached = f"in{keys + 2 * layer}_p, in{keys + 2 * layer + 1}_p"
             ln_1, ln_2 = f"{{in{at}_p, in{at + 1}_p}}", f"{{in{at + 2}_p, in{at + 3}_p}}"
-            written.append(f"{{{ln_1}, {ln_2}, {', '.join(projections)}, {cached}}}")
+            whole = [
+                f"{{{projection}, {self._lora(lora[layer][i], spans, 4 * layer + i)}}}"
+                for i, projection in enumerate(projections)
+            ]
+            written.append(f"{{{ln_1}, {ln_2}, {', '.join(whole)}, {cached}}}")
         self._source = _SOURCE.format(
             keys=f"in{keys}",
             kind="Plain" if len(blocks[0].projections[0]) == 2 else "Panels",
@@ -74,15 +83,20 @@ class DecodeStep:
             head=head,
         )
 
-    def __call__(self, ids: np.ndarray, positions: np.ndarray, table: np.ndarray, layers: Mapping, offset: int):
+    def __call__(
+        self, ids: np.ndarray, positions: np.ndarray, table: np.ndarray, layers: Mapping, offset: int, spans=None
+    ):
         """Logits, float32 [rows, vocab], of ids at positions, both [rows].
 
         table [rows, tokens], layers and offset are those of a KVCache that has reserved a place for them; the new keys
-        and values are written into its arrays, so the result must be fetched before the next step.
+        and values are written into its arrays, so the result must be fetched before the next step. spans, where blocks
+        have LoRA: int [projections, rows, 2], the first of each row's ranks and the one behind its last.
         """
         inputs = [jt.array(np.stack([ids, positions]).astype(np.int32)), jt.array(table), *self._inputs]
         for layer in range(len(layers)):
             inputs += layers[layer]
+        if spans is not None:
+            inputs.append(jt.array(spans.astype(np.int32)))
         shapes = [[len(ids), self._vocab]]
         (logits,) = fused.run(_KERNELS, self._source, shapes, inputs, offset=offset, **self._numbers)
         return logits
@@ -100,8 +114,14 @@ class DecodeStep:
     def _projection(self, parts: Sequence) -> str:
         at = self._add(parts)
         if len(parts) == 2:
-            return f"{{{{in{at}_p, in{at}_shape0, in{at}_shape1}}, in{at + 1}_p}}"
-        return f"{{{{in{at}_p, in{at + 1}_p, in{at}_shape1, in{at + 1}_shape0}}, in{at + 2}_p}}"
+            return f"{{in{at}_p, in{at}_shape0, in{at}_shape1}}, in{at + 1}_p"
+        return f"{{in{at}_p, in{at + 1}_p, in{at}_shape1, in{at + 1}_shape0}}, in{at + 2}_p"
+
+    def _lora(self, at: int | None, spans: int, place: int) -> str:
+        """What is added to the projection at this place among all; `at` is the number of its a."""
+        if at is None:
+            return "{nullptr, nullptr, nullptr}"
+        return f"{{in{at}_p, in{at + 1}_p, in{spans}_p + {2 * place} * in0_shape1}}"
 
 
 def composed(ids, places, table, layers, offset: int, tokens, positions, blocks, norm, head, heads: int, scales, eps):

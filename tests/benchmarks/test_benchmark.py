@@ -56,7 +56,7 @@ def note(what):
 def prepare(settings):
     taken = itertools.chain([30.0, 50.0], itertools.repeat(40.0))
     work = lambda: 1.0
-    work.device_mb = lambda: next(taken)
+    work.memory_mb = lambda: next(taken)
     note(settings["name"])
     return work
 serve(prepare)

@@ -113,6 +113,16 @@ static void own_columns(const Panels& w, const float* x, float* y, long rows, lo
     product(w, x, rows, y, first, last);
 }
 
+// y += what LoRA adds in this thread's columns. Each thread makes the few products with a for itself: cheaper than waiting.
+static void add_lora(const RowLora& lora, const float* x, float* y, long rows, long inputs, long outputs, long first,
+                     long last) {
+    for (long r = 0; r < rows; r++)
+        for (long k = lora.spans[2 * r]; k < lora.spans[2 * r + 1]; k++) {
+            const float low = dot(x + r * inputs, lora.a + k * inputs, inputs), *b = lora.b + k * outputs;
+            for (long c = first; c < last; c++) y[r * outputs + c] += low * b[c];
+        }
+}
+
 // y = x w + bias (+ more) in this thread's columns, which are returned.
 template <class Weight>
 static void affine(const Projection<Weight>& p, const float* x, const float* more, float* y, long rows, float* parts,
@@ -120,6 +130,7 @@ static void affine(const Projection<Weight>& p, const float* x, const float* mor
     const long outputs = p.weight.outputs;
     columns_of_thread(outputs, first, last);
     own_columns(p.weight, x, y, rows, *first, *last, parts);
+    if (p.lora.a) add_lora(p.lora, x, y, rows, p.weight.inputs, outputs, *first, *last);
     for (long r = 0; r < rows; r++) {
         for (long c = *first; c < *last; c++) y[r * outputs + c] += p.bias[c];
         if (more)

@@ -6,7 +6,6 @@
 static const long TILE = 4;
 static const long PANEL = 64;  // of int8: one cache line
 static const int DEPTH = 16;   // rows of a panel that are fetched ahead
-static const long STRIP = 4 * LANES;  // columns of a float32 weight whose sums stay in registers
 static const int TO_L2 = 2;    // of __builtin_prefetch; what is fetched ahead is too much for L1
 
 // A Conv1D weight, [inputs, outputs] by rows.
@@ -24,7 +23,7 @@ struct Panels {
     const int8_t* column(long c) const { return values + c / PANEL * PANEL * inputs + c % PANEL; }
 };
 
-// y[r, 0 … 16 VECS) = sum over k of x[r, k] w[k, …) for ROWS rows; the rows of w are PANEL apart.
+// y[r, 0 … LANES VECS) = sum over k of x[r, k] w[k, …) for ROWS rows; the rows of w are PANEL apart.
 template <int ROWS, int VECS>
 static inline void strip(const int8_t* w, long inputs, const float* x, float sums[TILE][PANEL]) {
     floats acc[ROWS][VECS];
@@ -52,37 +51,40 @@ static void strip_of(long rows, const int8_t* w, long inputs, const float* x, fl
     if (rows == 4) strip<4, VECS>(w, inputs, x, sums);
 }
 
-// y[r, 0 … STRIP) += sum over k < depth of x[r, k] w[k, …) for ROWS rows, with the rows of w and y `stride` apart. On
-// the way the same columns of the weight's rows at `ahead`, where there is one, are fetched.
-template <int ROWS>
+// y[r, 0 … LANES VECS) += sum over k < depth of x[r, k] w[k, …) for ROWS rows, with the rows of w and y `stride` apart.
+// On the way the same columns of the weight's rows at `ahead`, where there is one, are fetched.
+template <int ROWS, int VECS>
 static inline void add_strip(const float* w, long stride, long depth, const float* x, long inputs, float* y,
                              const float* ahead) {
-    floats acc[ROWS][4];
+    floats acc[ROWS][VECS];
     for (int r = 0; r < ROWS; r++)
-        for (int v = 0; v < 4; v++) acc[r][v] = load(y + r * stride + v * LANES);
+        for (int v = 0; v < VECS; v++) acc[r][v] = load(y + r * stride + v * LANES);
     for (long k = 0; k < depth; k++)
-        #pragma GCC unroll 4
-        for (int v = 0; v < 4; v++) {
+        #pragma GCC unroll 8
+        for (int v = 0; v < VECS; v++) {
             const floats a = load(w + k * stride + v * LANES);
             if (ahead) __builtin_prefetch(ahead + k * stride + v * LANES, 0, TO_L2);
             #pragma GCC unroll 4
             for (int r = 0; r < ROWS; r++) acc[r][v] += a * x[r * inputs + k];
         }
     for (int r = 0; r < ROWS; r++)
-        for (int v = 0; v < 4; v++) store(y + r * stride + v * LANES, acc[r][v]);
+        for (int v = 0; v < VECS; v++) store(y + r * stride + v * LANES, acc[r][v]);
 }
 
-// The same for any number of rows.
+// The same for any number of rows; of one row the sums of a line of memory and more stay in registers.
+static const long ALONE = 4 * 16, TOGETHER = SUMS * LANES;  // columns
+
 static void add_strips(long rows, const float* w, long stride, long depth, const float* x, long inputs, float* y,
                        const float* ahead) {
+    if (rows == 1) return add_strip<1, ALONE / LANES>(w, stride, depth, x, inputs, y, ahead);
     for (long r = 0; r < rows; r += TILE, ahead = nullptr) {
         const long n = std::min(TILE, rows - r);
         const float* xr = x + r * inputs;
         float* yr = y + r * stride;
-        if (n == 1) add_strip<1>(w, stride, depth, xr, inputs, yr, ahead);
-        if (n == 2) add_strip<2>(w, stride, depth, xr, inputs, yr, ahead);
-        if (n == 3) add_strip<3>(w, stride, depth, xr, inputs, yr, ahead);
-        if (n == 4) add_strip<4>(w, stride, depth, xr, inputs, yr, ahead);
+        if (n == 1) add_strip<1, SUMS>(w, stride, depth, xr, inputs, yr, ahead);
+        if (n == 2) add_strip<2, SUMS>(w, stride, depth, xr, inputs, yr, ahead);
+        if (n == 3) add_strip<3, SUMS>(w, stride, depth, xr, inputs, yr, ahead);
+        if (n == 4) add_strip<4, SUMS>(w, stride, depth, xr, inputs, yr, ahead);
     }
 }
 
@@ -95,12 +97,13 @@ struct Range {
 // registers for longer, and the next ones are fetched meanwhile; one row has nothing to do but to wait for memory.
 static void part_of_product(const Plain& w, const float* x, long rows, float* y, Range inputs, Range columns) {
     for (long r = 0; r < rows; r++) std::fill(y + r * w.outputs + columns.first, y + r * w.outputs + columns.last, 0.0f);
-    const long most = rows == 1 ? 8 : 32, whole = columns.first + (columns.last - columns.first) / STRIP * STRIP;
+    const long most = rows == 1 ? 8 : 32, strip = rows == 1 ? ALONE : TOGETHER;
+    const long whole = columns.first + (columns.last - columns.first) / strip * strip;
     for (long k = inputs.first; k < inputs.last; k += most) {
         const long depth = std::min(most, inputs.last - k);
         const float *wk = w.values + k * w.outputs, *xk = x + k;
         const bool fetch = rows > 1 && k + depth + most <= inputs.last;
-        for (long c = columns.first; c < whole; c += STRIP)
+        for (long c = columns.first; c < whole; c += strip)
             add_strips(rows, wk + c, w.outputs, depth, xk, w.inputs, y + c, fetch ? wk + depth * w.outputs + c : nullptr);
         for (long r = 0; r < rows; r++)
             for (long i = 0; i < depth; i++)
@@ -109,13 +112,13 @@ static void part_of_product(const Plain& w, const float* x, long rows, float* y,
     }
 }
 
-// Columns [first, last) of y = x w: x [rows, inputs], y [rows, outputs]. `first` is a multiple of 16.
+// Columns [first, last) of y = x w: x [rows, inputs], y [rows, outputs]. `first` is a multiple of LANES.
 static void product(const Panels& w, const float* x, long rows, float* y, long first, long last) {
     float sums[TILE][PANEL];
     long width;
     for (long c = first; c < last; c += width) {
         const long vecs = (std::min(last, (c / PANEL + 1) * PANEL) - c + LANES - 1) / LANES;
-        const long chosen = vecs >= 4 ? 4 : vecs >= 2 ? 2 : 1;
+        const long most = rows == 1 ? 4 : SUMS, chosen = vecs >= 4 && most == 4 ? 4 : vecs >= 2 ? 2 : 1;
         width = chosen * LANES;
         for (long r = 0; r < rows; r += TILE) {
             const long n = std::min(TILE, rows - r), kept = std::min(width, last - c);
@@ -173,14 +176,14 @@ template <class T>
 static void transposed_product(const T* w, const float* scales, const float* x, long rows, long inputs, long outputs,
                                float* y, long first, long last) {
     for (long j = first; j < last;) {
-        const long count = j + TILE <= last ? TILE : 1;
+        const long count = j + SUMS <= last ? SUMS : 1;
         for (long r = 0; r < rows; r += TILE) {
             const long n = std::min(TILE, rows - r);
             const float *xr = x + r * inputs, *s = scales ? scales + j : nullptr;
             const bool fetch = r == 0;
             float* yr = y + r * outputs + j;
             if (count == 1) dots_of<1>(n, fetch, w + j * inputs, s, inputs, xr, yr, outputs);
-            else dots_of<TILE>(n, fetch, w + j * inputs, s, inputs, xr, yr, outputs);
+            else dots_of<SUMS>(n, fetch, w + j * inputs, s, inputs, xr, yr, outputs);
         }
         j += count;
     }

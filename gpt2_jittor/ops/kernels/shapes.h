@@ -20,10 +20,18 @@ struct Norm {
     const float *weight, *bias;
 };
 
+// What LoRA adds to a projection, to each row its own: rows spans[2 row] … spans[2 row + 1] of a [.., inputs] and of b
+// [.., outputs], which holds the scaling too. a is nullptr where there is no LoRA.
+struct RowLora {
+    const float *a, *b;
+    const int* spans;
+};
+
 template <class Weight>
 struct Projection {
     Weight weight;
     const float* bias;
+    RowLora lora;
 };
 
 template <class Weight>

@@ -1,21 +1,29 @@
-// Sixteen floats at a time, as GCC's own vector type: one register with AVX-512, two with AVX2, four with SSE.
+// As many floats at a time as a register of this processor holds, as GCC's own vector type: 16 with AVX-512, 8 with AVX2,
+// 8 in two registers with SSE.
 #include <cstdint>
 #include <cstring>
-#ifdef __AVX512F__
+#ifdef __AVX2__
 #include <immintrin.h>
 #endif
 
-typedef float floats __attribute__((vector_size(64), aligned(4)));
-typedef float half_floats __attribute__((vector_size(32), aligned(4)));
-typedef float quarter_floats __attribute__((vector_size(16), aligned(4)));
-
+#ifdef __AVX512F__
 static const long LANES = 16;
+static const int SUMS = 4;  // vectors of sums that stay in registers for each of TILE rows: there are 32 registers
+#else
+static const long LANES = 8;
+static const int SUMS = 2;  // of 16 registers
+#endif
+
+typedef float floats __attribute__((vector_size(LANES * 4), aligned(4)));
+typedef float quarter_floats __attribute__((vector_size(16), aligned(4)));
 
 static inline floats load(const float* p) { return *(const floats*)p; }
 
 static inline floats load(const int8_t* p) {
-#ifdef __AVX512F__  // GCC makes four conversions and a detour through memory of the loop below
+#if defined(__AVX512F__)  // GCC makes four conversions and a detour through memory of the loop below
     return (floats)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)));
+#elif defined(__AVX2__)
+    return (floats)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p)));
 #else
     float wide[LANES];
     for (long i = 0; i < LANES; i++) wide[i] = p[i];
@@ -26,11 +34,8 @@ static inline floats load(const int8_t* p) {
 static inline void store(float* p, floats v) { *(floats*)p = v; }
 
 static inline float sum_of(floats v) {
-    half_floats halves[2];
-    std::memcpy(halves, &v, sizeof v);
-    const half_floats half = halves[0] + halves[1];
-    quarter_floats quarters[2];
-    std::memcpy(quarters, &half, sizeof half);
-    const quarter_floats q = quarters[0] + quarters[1];
+    quarter_floats quarters[LANES / 4], q = quarter_floats{};
+    std::memcpy(quarters, &v, sizeof v);
+    for (long i = 0; i < LANES / 4; i++) q += quarters[i];
     return (q[0] + q[2]) + (q[1] + q[3]);
 }

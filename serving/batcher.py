@@ -1,0 +1,288 @@
+"""The thread that computes: takes in work, and goes on with all of it by turns.
+
+Each turn reads up to `piece` tokens of the prompts that wait, in the order in which they came, does one thing that is
+done at once, and makes one token of every text. So a long prompt stops nobody, and a short one need not wait for the
+end of a long answer.
+"""
+
+import contextlib
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from common import unexpected
+from common.errors import UserError
+from generation.decoding import max_answer_tokens
+from generation.running import Reading, Text
+from generation.sampling import make_sampler
+from generation.token import Token
+from serving.measure import class_shares, mean_state, token_scores
+from serving.models import Models, Place
+from serving.work import (
+    Busy,
+    Classification,
+    Continuation,
+    Embedding,
+    Figures,
+    Loading,
+    Scoring,
+    Served,
+    Unloading,
+    Work,
+)
+
+RETRY_AFTER = 2  # seconds, to those who are not taken
+
+
+class Stopped(Exception):
+    """The server ends, and computes no more."""
+
+
+class Ticket:
+    """A piece of work and who is told of it."""
+
+    def __init__(self, work: Work, deliver: Callable[[Any], None]):
+        self.work, self._deliver = work, deliver
+        self.cancelled = self.done = False
+        self.place: Place | None = None
+        self.text: Text | None = None
+
+    def cancel(self) -> None:
+        """As of `work.Ticket`."""
+        self.cancelled = True
+
+    def tell(self, event: Any) -> None:
+        """Delivers an event, unless nobody wants it any more."""
+        self.done = not isinstance(event, Token) or event.ends is not None
+        if self.cancelled:
+            return
+        try:
+            self._deliver(event)
+        except Exception:  # who asked is gone
+            self.cancelled = True
+
+
+class Batcher:
+    """`work.Computing`: made and run in one thread, spoken to from any."""
+
+    def __init__(self, models: Models, piece: int = 128, most_waiting: int = 64):
+        self._models, self._piece, self._most_waiting = models, piece, most_waiting
+        self._changed = threading.Condition()
+        self._waiting: deque[Ticket] = deque()  # guarded by _changed; all else is the computing thread's alone
+        self._reading: deque[tuple[Ticket, Reading]] = deque()
+        self._texts: dict[Text, Ticket] = {}
+        self._leaving: list[Place] = []
+        self._counts = dict.fromkeys(("prompt_tokens", "cached_tokens", "generated_tokens", "steps"), 0)
+        self._deadline: float | None = None
+
+    @property
+    def models(self) -> Mapping[str, Served]:
+        """As of `work.Computing`."""
+        return self._models.served
+
+    def submit(self, work: Work, deliver: Callable[[Any], None]) -> Ticket:
+        """As of `work.Computing`."""
+        ticket = Ticket(work, deliver)
+        with self._changed:
+            if self._deadline is not None or len(self._waiting) >= self._most_waiting:
+                raise Busy(RETRY_AFTER)
+            self._waiting.append(ticket)
+            self._changed.notify()
+        return ticket
+
+    def figures(self) -> Figures:
+        """As of `work.Computing`."""
+        waiting = len(self._waiting) + len(self._reading)
+        return Figures(running=len(self._texts), waiting=waiting, **self._counts)
+
+    def warm_up(self) -> None:
+        """Continues a few tokens with each model: what is compiled for them is compiled before anybody waits."""
+        for name, served in self.models.items():
+            if served.task.kind.generates:
+                for _ in range(2):
+                    work = Continuation(name, np.zeros(3, np.int64), 3, make_sampler(greedy=True), frozenset())
+                    self.submit(work, lambda token: None)
+                while self._busy():
+                    self.turn()
+        for counted in self._counts:
+            self._counts[counted] = 0
+
+    def stop(self, grace: float) -> None:
+        """Takes nothing more; `run` returns when all is done, after `grace` seconds at the latest."""
+        with self._changed:
+            self._deadline = time.monotonic() + grace
+            self._changed.notify()
+
+    def run(self) -> None:
+        """Computes until `stop`. What is not finished then is told so."""
+        while not (self._over() or (self._deadline is not None and not self._busy())):
+            self.turn()
+        left = [*self._waiting, *(ticket for ticket, _ in self._reading), *self._texts.values()]
+        for ticket in left:
+            ticket.tell(Stopped("the server ends"))
+
+    def turn(self) -> None:
+        """One turn; waits where there is nothing to do."""
+        with self._changed:
+            while self._deadline is None and not self._busy():
+                self._changed.wait()
+        self._let_go()
+        self._take_in()
+        self._read(self._piece)
+        for loaded in {id(ticket.place.loaded): ticket.place.loaded for ticket in self._texts.values()}.values():
+            self._step(loaded)
+        self._finish_unloading()
+
+    def _busy(self) -> bool:
+        return bool(self._waiting or self._reading or self._texts)
+
+    def _over(self) -> bool:
+        return self._deadline is not None and time.monotonic() > self._deadline
+
+    def _let_go(self) -> None:
+        """Forgets what was cancelled."""
+        with self._changed:
+            self._waiting = deque(ticket for ticket in self._waiting if not ticket.cancelled)
+        self._reading = deque(pair for pair in self._reading if not pair[0].cancelled)
+        for text, ticket in list(self._texts.items()):
+            if ticket.cancelled:
+                self._end(ticket, text)
+
+    def _take_in(self) -> None:
+        """Begins with what waits, while there is room for more texts: in its order, each kind of work in its turn."""
+        while self._waiting:
+            ticket = self._waiting[0]
+            work = ticket.work
+            if isinstance(work, Continuation) and not self._has_room(work):
+                return
+            with self._changed:
+                self._waiting.popleft()
+            with self._telling(ticket):
+                if isinstance(work, Continuation):
+                    self._begin(ticket)
+                else:
+                    ticket.tell(self._done(work))
+                    return  # one a turn
+
+    def _has_room(self, work: Continuation) -> bool:
+        place = self._models.places.get(work.model)
+        if place is None:
+            return True  # it will be told
+        taken = [*self._texts.values(), *(ticket for ticket, _ in self._reading)]
+        return sum(ticket.place.loaded is place.loaded for ticket in taken) < place.loaded.running.most
+
+    def _begin(self, ticket: Ticket) -> None:
+        work = ticket.work
+        place = ticket.place = self._place(work.model)
+        (limit,) = max_answer_tokens([work.prompt], work.max_tokens, place.loaded.model.config.n_positions)
+        text = Text(work.prompt, work.sample, limit, work.end_ids, place.adapter, work.top)
+        cache = place.loaded.prefixes.take(place.adapter, text.ids)
+        self._counts["prompt_tokens"] += len(text.ids)
+        self._counts["cached_tokens"] += cache.length
+        self._reading.append((ticket, Reading(text, cache)))
+
+    def _read(self, most: int) -> None:
+        """Reads so many tokens of the prompts; those that are read to their end join the others."""
+        while self._reading and most > 0:
+            ticket, reading = self._reading[0]
+            loaded, text = ticket.place.loaded, reading.text
+            before = reading.left
+            with self._telling(ticket):
+                logits = reading.advance(loaded.model, loaded.running.choose, min(most, before))
+                most -= before - reading.left
+                if logits is None:
+                    continue
+                self._reading.popleft()
+                ids = text.ids
+                token = text.next(logits)
+                if token.ends is None:
+                    loaded.running.join(text, reading.cache)
+                    self._texts[text] = ticket
+                    ticket.text = text
+                loaded.prefixes.give(text.adapter, ids, reading.cache)
+                self._tell(ticket, token)
+            if ticket.done and self._reading and self._reading[0][0] is ticket:
+                self._reading.popleft()
+
+    def _step(self, loaded: Any) -> None:
+        """One token of each of a model's texts."""
+        texts = list(loaded.running.texts)
+        try:
+            logits = loaded.running.logits()
+        except Exception as error:
+            for text in texts:
+                self._fail(self._texts[text], error)
+                self._end(self._texts[text], text, keep=False)
+            return
+        self._counts["steps"] += 1
+        for text, row in zip(texts, logits, strict=True):
+            ticket = self._texts[text]
+            before = text.ids
+            with self._telling(ticket):
+                token = text.next(row)
+                if token.ends is not None:
+                    self._end(ticket, text, held=before)
+                self._tell(ticket, token)
+            if ticket.done and text in self._texts:  # it failed
+                self._end(ticket, text, keep=False)
+
+    def _tell(self, ticket: Ticket, token: Token) -> None:
+        self._counts["generated_tokens"] += 1
+        ticket.tell(token)
+
+    def _end(self, ticket: Ticket, text: Text, held: Any = None, keep: bool = True) -> None:
+        """A text leaves the others; its keys and values are kept for one that begins like it."""
+        loaded = ticket.place.loaded
+        del self._texts[text]
+        if keep:
+            ids = text.ids[:-1] if held is None else held  # the last token has no keys yet
+            loaded.prefixes.give(text.adapter, ids, loaded.running.row(text))
+        loaded.running.leave([text])
+
+    def _done(self, work: Work) -> Any:
+        """What comes of work that is done at once."""
+        if isinstance(work, Loading):
+            return self._models.load(work.name, work.folder)
+        if isinstance(work, Unloading):
+            self._leaving.append(self._models.unload(work.name))
+            return None
+        place = self._place(work.model)
+        loaded = place.loaded
+        loaded.running.choose([place.adapter])
+        if isinstance(work, Scoring):
+            return token_scores(loaded.model, work.ids, work.top)
+        if isinstance(work, Embedding):
+            return mean_state(loaded.model, work.ids)
+        assert isinstance(work, Classification)
+        return class_shares(loaded.model, work.ids)
+
+    def _place(self, name: str) -> Place:
+        if name not in self._models.places:  # it was unloaded while this waited
+            raise UserError(f"there is no model {name!r}")
+        return self._models.places[name]
+
+    def _finish_unloading(self) -> None:
+        """Takes out the adapters that nothing uses any more."""
+        used = [ticket.place for ticket in [*self._texts.values(), *(ticket for ticket, _ in self._reading)]]
+        for place in [place for place in self._leaving if place not in used]:
+            self._leaving.remove(place)
+            if place.adapter is not None:
+                place.loaded.remove(place.adapter)
+
+    @contextlib.contextmanager
+    def _telling(self, ticket: Ticket):
+        """What is raised within is told to who asked."""
+        try:
+            yield
+        except Exception as error:
+            self._fail(ticket, error)
+
+    def _fail(self, ticket: Ticket, error: Exception) -> None:
+        if not isinstance(error, UserError):
+            print(f"error: {unexpected.report(error)}", file=sys.stderr, flush=True)
+        ticket.tell(error)
