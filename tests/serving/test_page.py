@@ -219,6 +219,21 @@ def test_a_token_that_is_pointed_at_shows_the_likeliest(page, server):
     expect(shown).to_be_hidden()
 
 
+def test_tokens_of_a_long_answer_are_gone_through_with_the_keyboard(page, server):
+    server.answers["Hello"] = "\n".join(LONG.split())
+    ask(page, "Hello")
+    finished(page)
+    said(page).focus()
+    page.keyboard.press("ArrowLeft")
+    expect(page.get_by_role("tooltip")).to_contain_text("word399")
+    page.keyboard.press("ArrowRight")  # there is none
+    page.keyboard.press("Escape")
+    for name in ("word0", "word1"):  # which must be scrolled to
+        page.keyboard.press("ArrowRight")
+        page.wait_for_timeout(100)
+        expect(page.get_by_role("tooltip")).to_contain_text(name)
+
+
 def test_a_character_of_several_tokens_is_shown_whole_and_each_token_has_its_probability(page, server):
     """Bytes that spell 茶 only together, text that is held back, and space around an answer that is cut."""
     script = """() => {
@@ -469,6 +484,18 @@ def test_the_end_stays_in_sight_until_the_reader_scrolls_up(page, server):
     page.get_by_role("button", name="To the latest").click()
     page.wait_for_timeout(100)
     assert page.evaluate(left) < 30
+    finished(page)
+
+
+def test_one_of_two_answers_is_tried_again_while_the_other_streams(page, server):
+    page.get_by_role("button", name="Two models side by side").click()
+    server.answers["Hello"], server.delay, server.failures = LONG, 0.05, [(500, "no")]
+    ask(page, "Hello")
+    page.get_by_role("button", name="Try again").click()
+    expect(said(page).nth(0)).to_contain_text("word3")
+    expect(said(page).nth(1)).to_contain_text("word3")
+    page.keyboard.press("Escape")
+    expect(page.get_by_text("Stopped.")).to_have_count(2)
     finished(page)
 
 

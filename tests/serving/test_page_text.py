@@ -13,7 +13,7 @@ MARKUP = PAGE.replace(STYLE, "").replace(SCRIPT, "")
 def keys(language: str) -> set[str]:
     """The names of one language's texts."""
     (texts,) = re.findall(rf"^  {language}: {{\n(.*?)^  }},", SCRIPT, re.DOTALL | re.MULTILINE)
-    return set(re.findall(r"(?:^    |[,{] )(\w+): ", re.sub(r'"[^"]*"|`[^`]*`', '""', texts), re.MULTILINE))
+    return set(re.findall(r"(?:^ +|[,{] )(\w+): ", re.sub(r'"[^"]*"|`[^`]*`', '""', texts), re.MULTILINE))
 
 
 def test_markup_has_neither_handlers_nor_styles():
