@@ -144,6 +144,7 @@ MERGES = {
 @pytest.mark.parametrize("settings", MERGES.values(), ids=MERGES)
 def test_a_merged_files_tensors_are_pefts(monkeypatch, base, tmp_path, out, seed, settings):
     adapter = make_adapter(base, tmp_path / "adapter", seed, {"r": 3, "lora_alpha": 5, **settings})
+    with_end_token(adapter, base)
     run_lora(monkeypatch, "export", "--adapter", adapter, "--output", out)
     plain = transformers.GPT2LMHeadModel.from_pretrained(base)
     untied = "lm_head" in settings["target_modules"]
@@ -152,6 +153,18 @@ def test_a_merged_files_tensors_are_pefts(monkeypatch, base, tmp_path, out, seed
     merged = peft.PeftModel.from_pretrained(plain, adapter).merge_and_unload().state_dict()
     expected = {name: value for name, value in merged.items() if untied or name != "lm_head.weight"}
     assert_same(read(out)[1], expected_tensors(expected), MERGED)
+
+
+def test_a_merged_file_has_rows_for_tokens_that_the_base_has_no_room_for(monkeypatch, tmp_path, out, seed):
+    base = gpt2_folder(tmp_path / "base", seed, vocab_size=8192)
+    adapter = make_adapter(base, tmp_path / "adapter", seed, {"r": 2, "target_modules": ["c_attn"]})
+    with_end_token(adapter, base)
+    run_lora(monkeypatch, "export", "--adapter", adapter, "--output", out)
+    fields, tensors, _ = read(out)
+    assert fields["tokenizer.ggml.tokens"][8192:] == ["<END>"] and fields["tokenizer.ggml.eos_token_id"] == 8192
+    assert tensors["token_embd.weight"].shape == (8193, 36)
+    before = expected_tensors(state_of(base))["token_embd.weight"]
+    np.testing.assert_array_equal(tensors["token_embd.weight"][:8192], before)
 
 
 ADAPTERS = {
@@ -212,9 +225,7 @@ def test_an_adapter_alone_with_more_than_pairs_of_projections_is_refused_by_name
 
 def test_an_adapter_alone_with_tokens_of_its_own_is_refused(monkeypatch, base, tmp_path, out, seed):
     adapter = make_adapter(base, tmp_path / "adapter", seed, {"r": 2, "target_modules": ["c_attn"]})
-    tokenizer = load_tokenizer(base)
-    tokenizer.add_tokens(["<USER>"], special_tokens=True)
-    save_tokenizer(tokenizer, adapter)
+    with_end_token(adapter, base)
     call = ("export", "--adapter", adapter, "--adapter-only", "--output", out)
     assert_refused(lambda: run_lora(monkeypatch, *call), "added tokens")
 
@@ -273,6 +284,14 @@ def test_a_users_mistake_is_one_line(tmp_path, case):
 def test_a_folder_is_no_output(monkeypatch, tmp_path):
     call = ("export", "--model", "nano", "--output", tmp_path)
     assert_refused(lambda: run_lora(monkeypatch, *call), "--output", "is a folder")
+
+
+def with_end_token(folder, base) -> None:
+    """Puts the base's tokenizer into an adapter's folder, with one token more, which ends texts."""
+    tokenizer = load_tokenizer(base)
+    tokenizer.add_tokens(["<END>"], special_tokens=True)
+    tokenizer.eos_token = "<END>"
+    save_tokenizer(tokenizer, folder)
 
 
 def edit_config(folder, **entries) -> None:
