@@ -6,7 +6,7 @@ from common.errors import ParameterError, UserError
 from gpt2_jittor.checkpoint.gguf import check_config, write_model
 from gpt2_jittor.checkpoint.gguf_vocabulary import vocabulary
 from gpt2_jittor.checkpoint.stored import SCORE
-from lora.source import ModelSource, find
+from lora.source import ModelSource, find, has_tokenizer
 
 
 def plan(output: Path, model: str | None, adapter: Path | None, ignore_base: bool = False) -> ModelSource:
@@ -29,7 +29,8 @@ def write(source: ModelSource, output: Path, dtype: str = "f32", template: str |
     written.
     """
     rows = max(source.config.vocab_size, len(source.tokenizer))
-    fields = vocabulary(source.tokenizer, rows, source.ends(), template, source.folder)
+    said_by = source.folder if has_tokenizer(source.folder) else source.directory
+    fields = vocabulary(source.tokenizer, rows, source.ends(), template, said_by)
     if source.adapter is None:
         config, tensors = source.config, {name: view for name, view in source.base.tensors.items() if name != SCORE}
     else:

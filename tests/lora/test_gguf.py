@@ -245,6 +245,12 @@ def test_a_model_that_llama_cpp_computes_otherwise_is_refused_by_name(monkeypatc
     assert_refused(lambda: run_lora(monkeypatch, *call), str(base / "config.json"), name)
 
 
+def test_more_ends_than_a_file_has_room_for_are_refused(monkeypatch, base, out):
+    (base / "generation_config.json").write_text('{"eos_token_id": [0, 1, 2, 3]}')
+    call = ("export", "--model", base, "--output", out)
+    assert_refused(lambda: run_lora(monkeypatch, *call), str(base), "3 tokens", "not 4")
+
+
 def test_a_classifier_and_another_tokenizer_are_refused(monkeypatch, base, out):
     call = ("export", "--model", base, "--output", out)
     content = json.loads(load_tokenizer(base).backend_tokenizer.to_str())
