@@ -1,5 +1,9 @@
-"""GGUF files in llama.cpp itself, by llama-cpp-python: greedy text, logits and tokens beside ours and torch's."""
+"""GGUF files in llama.cpp itself: greedy text, logits and tokens beside ours and torch's.
 
+By xllamacpp, llama.cpp's server as a library: it has wheels, where llama-cpp-python has to be compiled.
+"""
+
+import importlib.util
 import json
 
 import numpy as np
@@ -8,15 +12,18 @@ import torch
 import transformers
 from adapters import make_adapter, run_lora
 from commands import command, train
-from gguf_files import NANO, gpt2_folder
+from gguf_files import NANO, ROWS, gpt2_folder
+from llama_server import LlamaServer
 
 from gpt2_jittor.checkpoint.tokenizer import load_tokenizer
 
-llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
-pytestmark = pytest.mark.clients
+pytestmark = [
+    pytest.mark.clients,
+    pytest.mark.skipif(importlib.util.find_spec("xllamacpp") is None, reason="xllamacpp is not installed"),
+]
 
-# llama.cpp looks GELU up in a table of float16's values: 11 bits of what each of the MLPs adds
-GELU_TABLE = 2e-2  # absolute, of logits whose size is some tens
+# llama.cpp looks GELU up in a table of float16's values, and keeps keys and values in float16: 11 bits
+HALVES = 2e-2  # absolute, of logits whose size is some tens
 PROMPT = "Hello! How are you today?"
 TEXTS = ["It's 3 o'clock — we'VE  12345 \n\n reasons,\tdon't we?", "Ünïcode, 東京 🦙 и ещё", "<|endoftext|>", "  a  b "]
 
@@ -35,50 +42,33 @@ def world(tmp_path_factory):
     return root
 
 
-def load(path, **options):
-    return llama_cpp.Llama(str(path), n_ctx=0, n_threads=1, verbose=False, logits_all=True, **options)
-
-
-def greedy(model, prompt: str) -> str:
-    return model.create_completion(prompt, max_tokens=40, temperature=0)["choices"][0]["text"]
-
-
 def ours(*options) -> str:
     result = command("generate.py", "--greedy", "--max-new-tokens", 40, "--json", "--prompt", PROMPT, *options)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout)["answer"]
 
 
-def logits_of(model, ids) -> np.ndarray:
-    """Of each of the ids, [time, vocab]."""
-    model.reset()
-    model.eval(list(ids))
-    return np.array(model.scores[: len(ids)])
+def log_probabilities(ids, *files) -> np.ndarray:
+    """Of each token of the vocabulary as the next, [vocab], by llama.cpp."""
+    with LlamaServer(*files) as server:
+        return np.array(server.log_probabilities(ids.tolist(), ROWS))
 
 
-def test_nanos_greedy_text_is_ours(world):
-    assert greedy(load(world / "nano.gguf"), PROMPT) == ours("--model", "nano", "--mode", "text")
+def test_nanos_greedy_text_and_its_ids_are_ours(world):
+    tokenizer = load_tokenizer(NANO)
+    with LlamaServer(world / "nano.gguf") as server:
+        assert server.greedy(PROMPT) == ours("--model", "nano", "--mode", "text")
+        for text in TEXTS:
+            found = server.asked("tokenize", content=text, add_special=True, parse_special=True)["tokens"]
+            assert found == tokenizer.encode(text, add_special_tokens=False), text
 
 
-def test_a_chats_answer_is_ours_by_the_template_in_the_file(world):
-    model = load(world / "merged.gguf")
-    messages = [{"role": "user", "content": PROMPT}]
-    answer = model.create_chat_completion(messages, max_tokens=40, temperature=0)["choices"][0]["message"]["content"]
-    assert answer.strip() == ours("--adapter", world / "run").strip()
-
-
-def test_the_base_with_the_adapter_says_what_the_merged_model_says(world):
-    prompt = f"{PROMPT}<|endoftext|>"
-    beside = greedy(load(world / "nano.gguf", lora_path=str(world / "lora.gguf")), prompt)
-    assert beside == greedy(load(world / "merged.gguf"), prompt) != greedy(load(world / "nano.gguf"), prompt)
-
-
-def test_texts_become_the_same_ids(world):
-    model, tokenizer = load(world / "nano.gguf", vocab_only=True), load_tokenizer(NANO)
-    for text in TEXTS:
-        expected = tokenizer.encode(text, add_special_tokens=False)
-        assert model.tokenize(text.encode(), add_bos=False, special=True) == expected, text
-        assert model.detokenize(expected, special=True).decode() == text
+def test_an_adapters_answer_is_ours_merged_and_beside_its_base(world):
+    expected = ours("--adapter", world / "run")
+    with LlamaServer(world / "merged.gguf") as server:
+        assert server.chat(PROMPT) == expected
+    with LlamaServer(world / "nano.gguf", world / "lora.gguf") as server:
+        assert server.greedy(f"{PROMPT}<|endoftext|>") == expected
 
 
 MODELS = {
@@ -94,8 +84,9 @@ def test_logits_are_torchs(monkeypatch, tmp_path, seed, rng, settings):
     run_lora(monkeypatch, "export", "--model", folder, "--output", path)
     ids = rng.integers(1, 8192, 30)
     with torch.no_grad():
-        expected = transformers.GPT2LMHeadModel.from_pretrained(folder)(torch.tensor(ids[None])).logits[0].numpy()
-    np.testing.assert_allclose(logits_of(load(path), ids), expected, rtol=0, atol=GELU_TABLE)
+        logits = transformers.GPT2LMHeadModel.from_pretrained(folder)(torch.tensor(ids[None])).logits[0, -1]
+    expected = torch.log_softmax(logits, 0).numpy()
+    np.testing.assert_allclose(log_probabilities(ids, path), expected, rtol=0, atol=HALVES)
 
 
 def test_an_adapter_with_scalings_by_name_says_what_the_merged_model_says(monkeypatch, tmp_path, seed, rng):
@@ -106,7 +97,7 @@ def test_an_adapter_with_scalings_by_name_says_what_the_merged_model_says(monkey
     run_lora(monkeypatch, "export", "--adapter", adapter, "--output", path["m"])
     run_lora(monkeypatch, "export", "--adapter", adapter, "--adapter-only", "--output", path["a"])
     ids = rng.integers(1, 8192, 30)
-    merged, plain = logits_of(load(path["m"]), ids), logits_of(load(path["b"]), ids)
-    beside = logits_of(load(path["b"], lora_path=str(path["a"])), ids)
-    assert np.abs(plain - merged).max() > 10 * GELU_TABLE
-    np.testing.assert_allclose(beside, merged, rtol=0, atol=GELU_TABLE)
+    merged, plain = (log_probabilities(ids, path[name]) for name in "mb")
+    beside = log_probabilities(ids, path["b"], path["a"])
+    assert np.abs(plain - merged).max() > 10 * HALVES
+    np.testing.assert_allclose(beside, merged, rtol=0, atol=HALVES)
