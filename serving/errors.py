@@ -5,7 +5,7 @@ from typing import Any
 
 from common import unexpected
 from common.errors import UserError
-from serving.work import Busy
+from serving.work import Busy, Failed, Stopped
 
 INVALID, SERVER = "invalid_request_error", "server_error"
 
@@ -43,5 +43,8 @@ def api_error(error: Exception) -> ApiError:
         return ApiError(429, str(error), code="rate_limit_exceeded", headers={"Retry-After": str(error.retry_after)})
     if isinstance(error, UserError):
         return ApiError(400, str(error))
-    print(f"error: {unexpected.report(error)}", file=sys.stderr, flush=True)
+    if isinstance(error, Stopped):
+        return ApiError(503, str(error), code="shutting_down")
+    if not isinstance(error, Failed):
+        print(f"error: {unexpected.report(error)}", file=sys.stderr, flush=True)
     return ApiError(500, "this should not have happened; the server's log says more", code="internal_error")

@@ -58,7 +58,7 @@ class Models:
     """All that is served, by name, the base first."""
 
     def __init__(self, sources: Sources, how: ModelOptions, most_rows: int, cache_tokens: int):
-        self._source, self._how, self._sizes = sources.base, how, (most_rows, cache_tokens)
+        self._source, self._how, self._sizes, self.most_rows = sources.base, how, (most_rows, cache_tokens), most_rows
         self._loaded = self._read(sources.base)
         self.served = {sources.name: self._described(sources.name, sources.base, None)}
         self.places = {sources.name: Place(self._loaded, None)}

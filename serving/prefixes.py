@@ -31,9 +31,13 @@ class Prefixes:
         self._kept.move_to_end(key)
         return self._kept[key][1].row(0, best)
 
+    def has_room(self, tokens: int) -> bool:
+        """Whether a text of so many tokens would be kept."""
+        return 0 < tokens <= self.most
+
     def give(self, adapter: Hashable, ids: np.ndarray, cache: KVCache) -> None:
         """Keeps a cache of one row that holds these ids, which nobody else uses, in place of what they begin with."""
-        if cache.length > self.most:
+        if not self.has_room(cache.length):
             return
         for key, (held, _) in list(self._kept.items()):
             if key[0] == adapter and len(held) <= len(ids) and np.array_equal(held, ids[: len(held)]):

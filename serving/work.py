@@ -107,6 +107,14 @@ class Busy(Exception):
         self.retry_after = retry_after
 
 
+class Failed(Exception):
+    """An error of ours, of which a line on stderr has told."""
+
+
+class Stopped(Exception):
+    """The server ends, and computes no more."""
+
+
 class Ticket(Protocol):
     """Work that was taken."""
 

@@ -249,7 +249,7 @@ def test_int8_weights_below_adapters(base, folders, rng):
 
 
 def test_more_than_there_is_room_for_wait_and_too_many_are_refused(base, rng):
-    batcher = Batcher(models_of(base, {}, rows=2), piece=16, most_waiting=3)
+    batcher = Batcher(models_of(base, {}, rows=2), piece=16, most_waiting=1)
     events = [[] for _ in range(3)]
     for found in events:
         batcher.submit(work_of("base", rng.integers(0, VOCAB, 5), 6), found.append)
