@@ -32,15 +32,12 @@ from serving.work import (
     Loading,
     Scoring,
     Served,
+    Stopped,
     Unloading,
     Work,
 )
 
 RETRY_AFTER = 2  # seconds, to those who are not taken
-
-
-class Stopped(Exception):
-    """The server ends, and computes no more."""
 
 
 class Ticket:

@@ -225,7 +225,7 @@ def test_biases_and_penalties_change_what_is_chosen(ask, computing):
         ({"prompt": {"a": 1}}, "prompt"),
         ({"prompt": 5}, "prompt"),
         ({"prompt": [5] * 256}, "prompt"),
-        ({"prompt": ["a"] * 81}, "prompt"),
+        ({"prompt": ["a"] * 65}, "prompt"),
         ({"prompt": "tea " * 400}, "prompt"),
         ({"suffix": "end"}, "suffix"),
         ({"use_beam_search": False}, "use_beam_search"),
