@@ -13,7 +13,7 @@ from serving.generating import Asked, chosen, read_asked, submit
 from serving.jobs import Jobs
 from serving.logprobs import MOST_TOP, of_completion
 from serving.pieces import pieces_of
-from serving.prompts import Prompt, check_prompt_length, read_prompts
+from serving.prompts import Prompt, check_generates, check_prompt_length, read_prompts
 from serving.responses import Envelope, Json, Stream, usage
 from serving.service import Service, while_connected
 from serving.work import Scoring, Served, Token
@@ -39,6 +39,7 @@ async def completions(request: Request) -> Response:
     started = time.perf_counter()
     fields = await service.fields(request)
     served = service.named(fields)
+    check_generates(served)
     given, most = fields.any("prompt", ""), service.most_work
     limit = fields.whole("max_tokens", most=served.positions, why="(all that the model reads)")
     top = fields.whole("logprobs", most=MOST_TOP)

@@ -44,7 +44,11 @@ class Jobs:
     async def next(self) -> tuple[Hashable, Any]:
         """What comes next, and its key. Raises ApiError for what was delivered as an exception, and at the deadline."""
         try:
-            key, item = await asyncio.wait_for(self._come.get(), max(0.0, self._deadline - self._loop.time()))
+            left = self._deadline - self._loop.time()
+            if left > 0 and not self._come.empty():  # most often: waiting costs more than all the rest
+                key, item = self._come.get_nowait()
+            else:
+                key, item = await asyncio.wait_for(self._come.get(), max(0.0, left))
         except asyncio.TimeoutError:
             raise ApiError(504, "the request took too long; ask for less, or raise --timeout", code="timeout") from None
         if isinstance(item, BaseException):

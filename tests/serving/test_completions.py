@@ -231,6 +231,7 @@ def test_biases_and_penalties_change_what_is_chosen(ask, computing):
         ({"use_beam_search": False}, "use_beam_search"),
         ({"min_tokens": 1}, "min_tokens"),
         ({"guided_json": {}}, "guided_json"),
+        ({"model": "classify"}, "model"),
         ({"model": 5}, "model"),
         ({"model": None}, "model"),
     ],
