@@ -82,7 +82,7 @@ class FakeComputing:
         running: list[Ticket] = []
         while self._stop is None or (running and time.monotonic() < self._stop):
             with contextlib.suppress(queue.Empty):
-                running.append(self._queue.get(timeout=0 if running else 0.02))
+                running.append(self._queue.get_nowait() if running else self._queue.get(timeout=0.02))
             if running and self.delay:
                 time.sleep(self.delay)
             for ticket in running:
