@@ -30,7 +30,6 @@ from serving.work import (
     Classification,
     Continuation,
     Embedding,
-    Failed,
     Figures,
     Loading,
     Scoring,
@@ -233,7 +232,7 @@ class Batcher:
             for text in texts:
                 ticket = self._texts[text]
                 self._end(ticket, text, keep=False)
-                ticket.tell(Failed())
+                ticket.tell(error)
             return
         self._counts["steps"] += 1
         for text, row in zip(texts, logits, strict=True):
@@ -311,7 +310,6 @@ class Batcher:
     def _fail(self, ticket: Ticket, error: Exception) -> None:
         if not isinstance(error, UserError):
             _report(error)
-            error = Failed()
         ticket.tell(error)
 
 

@@ -107,12 +107,8 @@ class Busy(Exception):
         self.retry_after = retry_after
 
 
-class Failed(Exception):
-    """An error of ours, of which a line on stderr has told."""
-
-
 class Stopped(Exception):
-    """The server ends, and computes no more."""
+    """The server ends, and computes no more: what was taken and is not finished is told so."""
 
 
 class Ticket(Protocol):
@@ -143,7 +139,8 @@ class Computing(Protocol):
 
     def submit(self, work: Work, deliver: Callable[[Any], None]) -> Ticket:
         """Takes up work. `deliver` is called in the computing thread: with each `Token` of a continuation, else once
-        with the result; with an exception, a UserError where the request is at fault, where it fails.
+        with the result; with an exception where it fails: a UserError where the request is at fault, Stopped where
+        the server ends, else what was an error of ours, which has been reported.
 
         Raises Busy.
         """
