@@ -7,7 +7,6 @@ end of a long answer.
 
 import contextlib
 import gc
-import sys
 import threading
 import time
 from collections import deque
@@ -16,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from common import unexpected
 from common.errors import UserError
 from common.memory import give_back
 from generation.decoding import max_answer_tokens
@@ -25,6 +23,8 @@ from generation.sampling import make_sampler
 from generation.token import Token
 from serving.measure import class_shares, mean_state, token_scores
 from serving.models import Loaded, Models, Place
+from serving.prefixes import alike
+from serving.ticket import Ticket, report
 from serving.work import (
     Busy,
     Classification,
@@ -40,29 +40,6 @@ from serving.work import (
 )
 
 RETRY_AFTER = 2  # seconds, to those who are not taken
-
-
-class Ticket:
-    """A piece of work and who is told of it."""
-
-    def __init__(self, work: Work, deliver: Callable[[Any], None]):
-        self.work, self._deliver = work, deliver
-        self.cancelled = self.done = False
-        self.place: Place | None = None
-
-    def cancel(self) -> None:
-        """As of `work.Ticket`."""
-        self.cancelled = True
-
-    def tell(self, event: Any) -> None:
-        """Delivers an event, unless nobody wants it any more."""
-        self.done = not isinstance(event, Token) or event.ends is not None
-        if self.cancelled:
-            return
-        try:
-            self._deliver(event)
-        except Exception:  # who asked is gone
-            self.cancelled = True
 
 
 class Batcher:
@@ -120,8 +97,7 @@ class Batcher:
         """Computes until `stop`. What is not finished then is told so."""
         while not (self._over() or (self._deadline is not None and not self._busy())):
             self.turn()
-        left = [*self._waiting, *(ticket for ticket, _ in self._reading), *self._texts.values()]
-        for ticket in left:
+        for ticket in [*self._waiting, *(ticket for ticket, _ in self._reading), *self._texts.values()]:
             ticket.tell(Stopped("the server ends"))
 
     def turn(self) -> None:
@@ -132,9 +108,10 @@ class Batcher:
         self._let_go()
         self._take_in()
         self._read(self._piece)
-        for loaded in {id(ticket.place.loaded): ticket.place.loaded for ticket in self._texts.values()}.values():
-            self._step(loaded)
-        self._finish_unloading()
+        self._step_all()
+        if self._finish_unloading():
+            gc.collect()  # a model of its own stands in a circle of references, and is large
+            give_back()
 
     def _busy(self) -> bool:
         return bool(self._waiting or self._reading or self._texts)
@@ -180,8 +157,8 @@ class Batcher:
         return sum(ticket.place.loaded is place.loaded for ticket in taken) < place.loaded.running.most
 
     def _begin(self, ticket: Ticket) -> None:
-        work = ticket.work
-        place = ticket.place = self._place(work.model)
+        work, place = ticket.work, self._place(ticket.work.model)
+        ticket.place = place
         (limit,) = max_answer_tokens([work.prompt], work.max_tokens, place.loaded.model.config.n_positions)
         if limit < 1:
             raise UserError("at least one token must be asked for")
@@ -191,7 +168,8 @@ class Batcher:
     def _read(self, most: int) -> None:
         """Reads so many tokens of the prompts, by turns; those that are read to their end join the others."""
         while self._reading and most > 0:
-            ticket, reading = self._reading.popleft()
+            ticket, reading = next(pair for pair in self._reading if not self._is_being_read(*pair))
+            self._reading.remove((ticket, reading))
             with self._telling(ticket):
                 loaded = ticket.place.loaded
                 self._start(reading, loaded)
@@ -202,6 +180,15 @@ class Batcher:
                     self._reading.append((ticket, reading))
                 else:
                     self._join(ticket, reading, logits)
+
+    def _is_being_read(self, ticket: Ticket, reading: Reading) -> bool:
+        """Whether a prompt is better begun when another one is read, with which it has the next piece in common."""
+        ids, own = reading.text.ids, ticket.place
+        return not reading.cache.length and any(
+            other.cache.length and there.place == own and alike(other.text.ids, ids) >= min(self._piece, len(ids) - 1)
+            for there, other in self._reading
+            if len(ids) > 1
+        )
 
     def _start(self, reading: Reading, loaded: Loaded) -> None:
         """Looks, before anything of a prompt is read, for what it begins with: one just before may have been alike."""
@@ -222,13 +209,17 @@ class Batcher:
         loaded.prefixes.give(text.adapter, ids, reading.cache)
         self._tell(ticket, token)
 
+    def _step_all(self) -> None:
+        for loaded in {id(ticket.place.loaded): ticket.place.loaded for ticket in self._texts.values()}.values():
+            self._step(loaded)
+
     def _step(self, loaded: Loaded) -> None:
         """One token of each of a model's texts."""
         texts = list(loaded.running.texts)
         try:
             logits = loaded.running.logits()
         except Exception as error:
-            _report(error)
+            report(error)
             for text in texts:
                 ticket = self._texts[text]
                 self._end(ticket, text, keep=False)
@@ -259,7 +250,7 @@ class Batcher:
             if keep and loaded.prefixes.has_room(len(ids)):
                 loaded.prefixes.give(text.adapter, ids, loaded.running.row(text))
         except Exception as error:  # no harm to anybody's text
-            _report(error)
+            report(error)
         finally:
             loaded.running.leave(text)
 
@@ -285,8 +276,8 @@ class Batcher:
             raise UserError(f"there is no model {name!r}")
         return self._models.places[name]
 
-    def _finish_unloading(self) -> None:
-        """Takes out the adapters that nothing uses any more."""
+    def _finish_unloading(self) -> bool:
+        """Takes out the adapters that nothing uses any more; whether one of them was a model of its own."""
         used = [ticket.place for ticket in [*self._texts.values(), *(ticket for ticket, _ in self._reading)]]
         free, self._leaving = (
             [place for place in self._leaving if (place in used) is wanted] for wanted in (False, True)
@@ -294,10 +285,7 @@ class Batcher:
         for place in free:
             if place.adapter is not None:
                 place.loaded.remove(place.adapter)
-        if any(place.adapter is None for place in free):
-            free.clear()
-            gc.collect()  # a model of its own stands in a circle of references, and is large
-            give_back()
+        return any(place.adapter is None for place in free)
 
     @contextlib.contextmanager
     def _telling(self, ticket: Ticket):
@@ -309,9 +297,5 @@ class Batcher:
 
     def _fail(self, ticket: Ticket, error: Exception) -> None:
         if not isinstance(error, UserError):
-            _report(error)
+            report(error)
         ticket.tell(error)
-
-
-def _report(error: Exception) -> None:
-    print(f"error: {unexpected.report(error)}", file=sys.stderr, flush=True)

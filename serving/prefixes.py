@@ -24,8 +24,8 @@ class Prefixes:
         """A cache of what a prompt begins with, its last token never among it: the caller's own."""
         best, key = 0, None
         for (name, encoded), (ids, _) in self._kept.items():
-            if name == adapter and (alike := _alike(ids, prompt)) > best:
-                best, key = alike, (name, encoded)
+            if name == adapter and (common := alike(ids, prompt)) > best:
+                best, key = common, (name, encoded)
         if key is None:
             return KVCache()
         self._kept.move_to_end(key)
@@ -52,7 +52,7 @@ class Prefixes:
             del self._kept[key]
 
 
-def _alike(ids: np.ndarray, prompt: np.ndarray) -> int:
+def alike(ids: np.ndarray, prompt: np.ndarray) -> int:
     """How many of the first ids are the same; at most all of the prompt but its last."""
     size = min(len(ids), len(prompt) - 1)
     differing = np.flatnonzero(ids[:size] != prompt[:size])

@@ -189,3 +189,28 @@ def test_an_adapter_is_called_as_its_folder_or_as_one_says(tmp_path):
     for wrong in (str(equal), "", "x=", "a b"):
         with pytest.raises(UserError, match="adapter"):
             ServedModels(adapter=(wrong,)).adapters()
+
+
+LOST = """
+import asyncio
+import uvicorn
+
+async def main_loop(self):
+    await asyncio.sleep(0.2)
+    raise ConnectionError("lost")
+
+uvicorn.Server.main_loop = main_loop
+"""
+
+
+def test_when_nobody_can_ask_any_more_it_ends_and_says_why():
+    """The thread that speaks HTTP has failed: what computes must not go on for nobody."""
+    ended = subprocess.run(
+        [sys.executable, "-c", LOST + PROGRAM.replace("DELAY", "0").replace("GRACE", "60")],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": IMPORTS},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode not in (0, 143) and "lost" in ended.stderr and ended.stderr.count("\n") <= 2
