@@ -77,10 +77,10 @@ class Batcher:
         return Figures(running=len(self._texts), waiting=waiting, **self._counts)
 
     def warm_up(self) -> None:
-        """Continues a few tokens with each model: what is compiled for them is compiled before anybody waits."""
+        """Continues two texts alike with each model: what is compiled for them is compiled before anybody waits."""
         for name, served in self.models.items():
-            if served.task.kind.generates:
-                work = Continuation(name, np.zeros(3, np.int64), 3, make_sampler(greedy=True), frozenset())
+            for length in (3, 12) if served.task.kind.generates else ():
+                work = Continuation(name, np.zeros(length, np.int64), 3, make_sampler(greedy=True), frozenset())
                 self.submit(work, lambda token: None)
                 while self._busy():
                     self.turn()
