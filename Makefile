@@ -12,7 +12,7 @@ endif
 CUDA ?= 1
 STATUS = @printf '\n== %s\n'
 
-.PHONY: setup demo test test-short test-pythons test-long test-faults test-mpi test-cuda-emulated cuda-compile lint doctor cuda-check clean
+.PHONY: setup demo test test-short test-pythons test-long test-faults test-mpi test-cuda-emulated test-clients cuda-compile lint doctor cuda-check clean
 
 setup: $(VENV)/runtime
 	@$(CUDA_TOOLKIT)
@@ -85,6 +85,12 @@ test-mpi: $(VENV)/dev
 test-cuda-emulated: $(VENV)/dev
 	$(STATUS) "running what Jittor generates for CUDA, on the CPU"
 	$(BIN)/python -m pytest -m "cuda_emulation or not cuda_emulation" -rs -s tests/cuda_emulation
+
+# the server before programs that others wrote, and its page in Debian's or another Chromium, where there is one
+test-clients: $(VENV)/dev requirements-clients.txt
+	$(STATUS) "asking the server as its clients do"
+	$(PIP) -r requirements-clients.txt
+	$(BIN)/python -m pytest -m clients -rs tests/serving
 
 # every CUDA kernel of training and generation, by a real nvcc of CUDA 11 to 13 (nvcc_path, cc_path); needs no GPU
 cuda-compile: $(VENV)/dev

@@ -4,6 +4,7 @@ python -m lora merge --adapter runs/mine --output merged          # one folder f
 python -m lora inspect --adapter runs/mine                        # what is in it, and how far it moved the weights
 python -m lora combine --adapter runs/a runs/b --weights 0.7 0.3 --output both    # a weighted sum, exactly
 python -m lora convert --adapter runs/pissa --output plain        # PiSSA or OLoRA as a plain adapter
+python -m lora export --adapter runs/mine --output mine.gguf      # for llama.cpp and Ollama: merged, or --adapter-only
 """
 
 import argparse
@@ -11,17 +12,22 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from common.command import Parser, run_command
 from common.errors import UserError
 from common.options import option_name
 
+if TYPE_CHECKING:
+    from lora.source import ModelSource
+
 
 def parse() -> argparse.Namespace:
     """The command, as `command`, and its options."""
     parser = Parser(prog="python -m lora", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="merge | inspect | combine | convert")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="merge | inspect | combine | convert | export"
+    )
     model_help = "the base model, instead of the one that the adapter names"
     ignore = {"action": "store_true", "help": "go on where the base is another than the adapter was trained on"}
 
@@ -51,6 +57,15 @@ def parse() -> argparse.Namespace:
     convert.add_argument("--model", metavar="BASE", help=model_help)
     convert.add_argument("--ignore-base", **ignore)
     convert.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="new, or empty")
+
+    export = commands.add_parser("export", help="write one file for llama.cpp and Ollama")
+    export.add_argument("--adapter", type=Path, metavar="FOLDER")
+    export.add_argument("--model", metavar="BASE", help=f"{model_help}; or a model alone")
+    export.add_argument("--ignore-base", **ignore)
+    export.add_argument("--adapter-only", action="store_true", help="the adapter alone, for llama.cpp's --lora")
+    export.add_argument("--output", type=Path, required=True, metavar="FILE.gguf")
+    export.add_argument("--format", choices=("gguf",), default="gguf")
+    export.add_argument("--dtype", choices=("f32", "f16", "q8_0"), default="f32", help="of the matrices")
     return parser.parse_args()
 
 
@@ -139,6 +154,38 @@ def convert(arguments: argparse.Namespace) -> None:
     print(f"{arguments.output}: {arguments.adapter} as a plain adapter of rank {plain.config.r}")
 
 
+def export(arguments: argparse.Namespace) -> None:
+    """Writes a GGUF file. Raises UserError for what is wrong before anything is written."""
+    from lora import export, gguf_adapter
+
+    output, dtype = arguments.output, arguments.dtype
+    if arguments.adapter_only and arguments.adapter is None:
+        raise UserError("--adapter-only: give the adapter with --adapter")
+    if arguments.adapter_only and dtype not in gguf_adapter.DTYPES:
+        raise UserError(f"--dtype {dtype} is for models; an adapter is written as {' or '.join(gguf_adapter.DTYPES)}")
+    source = export.plan(output, arguments.model, arguments.adapter, arguments.ignore_base)
+    if arguments.adapter_only:
+        gguf_adapter.write_adapter(gguf_adapter.plan(source), output, dtype)
+        what = f"{source.folder} alone, for {source.directory}"
+    else:
+        export.write(source, output, dtype, chat_template(source))
+        merged = f" with {source.folder} merged into it" if source.adapter else ""
+        what = f"{source.directory}{merged}"
+    print(f"{output}: {what}, {dtype}")
+
+
+def chat_template(source: "ModelSource") -> str | None:
+    """How turns are opened and closed, in Jinja: the tokenizer's own template, else ours where a run learnt to chat."""
+    from datasets import tasks
+    from datasets.turns import ours
+
+    own = source.tokenizer.chat_template
+    own = own.get("default") if isinstance(own, dict) else own
+    if own or source.task is None or not tasks.find(source.task, source.arguments).kind.remembers:
+        return own
+    return ours(source.tokenizer)
+
+
 def common_arguments(folders: list[Path]) -> dict[str, Any]:
     """What all the runs' arguments.yaml agree on, task and model above all, so that the sum is used as they are."""
     from lora.source import run_arguments
@@ -163,7 +210,9 @@ def write_arguments(folder: Path, values: dict[str, Any]) -> None:
 def main() -> None:
     """Runs the command that was typed."""
     arguments = parse()
-    {"merge": merge, "inspect": inspect, "combine": combine, "convert": convert}[arguments.command](arguments)
+    {"merge": merge, "inspect": inspect, "combine": combine, "convert": convert, "export": export}[arguments.command](
+        arguments
+    )
 
 
 if __name__ == "__main__":

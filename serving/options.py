@@ -56,4 +56,6 @@ class ServingOptions:
 
     def with_key(self, environment: dict[str, str]) -> "ServingOptions":
         """The same with the key that the environment has, where none was typed."""
-        return dataclasses.replace(self, api_key=self.api_key or environment.get(API_KEY) or None)
+        if self.api_key is not None:
+            return self
+        return dataclasses.replace(self, api_key=environment.get(API_KEY) or None)

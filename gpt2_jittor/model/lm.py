@@ -24,8 +24,8 @@ class GPT2LMHeadModel(GPT2PreTrained):
         else:
             self.lm_head = Head(self.config.n_embd, self.config.vocab_size)
 
-    def _stored(self) -> tuple[GPT2Config, dict[str, np.ndarray]]:
-        config, tensors = super()._stored()
+    def stored(self) -> tuple[GPT2Config, dict[str, np.ndarray]]:
+        config, tensors = super().stored()
         tied = is_tied(self.lm_head, self.transformer.wte)
         if not tied:
             tensors["lm_head.weight"] = self.lm_head.weight.numpy()

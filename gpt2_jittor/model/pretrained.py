@@ -146,10 +146,10 @@ class GPT2PreTrained(jt.nn.Module):
         if not self.is_plain:
             raise UserError("the adapter is not part of the weights yet: merge it first, or save the adapter")
         self.check_full("save the model")
-        config, tensors = self._stored()
+        config, tensors = self.stored()
         write_model(directory, config, tensors, dtype, type(self).__name__, self.generation)
 
-    def _stored(self) -> tuple[GPT2Config, dict[str, np.ndarray]]:
+    def stored(self) -> tuple[GPT2Config, dict[str, np.ndarray]]:
         """The configuration and the tensors of a plain checkpoint."""
         added = self.adapter_parameters()
         return self.config, {name: value.numpy() for name, value in self.named_parameters() if name not in added}

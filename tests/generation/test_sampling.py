@@ -16,6 +16,7 @@ from transformers.generation.logits_process import (
 )
 
 from generation.sampling import (
+    add_bias,
     ban_repeated_ngrams,
     draw,
     keep_min_p,
@@ -24,6 +25,7 @@ from generation.sampling import (
     log_probs_of,
     log_softmax,
     make_sampler,
+    penalize_frequency,
     penalize_repetition,
     scale_by_temperature,
 )
@@ -251,3 +253,29 @@ def test_the_last_uniform_number_below_one_draws_an_id_with_a_probability():
 
     logits = np.array([[1.0, 0.3, 0.7, -3e38, -INF]], dtype=np.float32)
     assert draw(logits, Ending()).tolist() == [2]
+
+
+def test_the_two_penalties_of_openais_formula_count_what_was_generated(seed):
+    """logit - count * frequency - (count > 0) * presence, spelled out id by id."""
+    rng = np.random.default_rng(seed)
+    logits, start = random_logits(seed), 5
+    ids = [rng.integers(0, 30, size) for size in (9, 5, 24)]  # the second has generated nothing
+    expected = logits.copy()
+    for row, seen in enumerate(ids):
+        generated = seen[start:].tolist()
+        for token in range(logits.shape[1]):
+            count = generated.count(token)
+            expected[row, token] -= count * 0.7 + (count > 0) * -1.2
+    before = logits.copy()
+    found = penalize_frequency(logits, ids, 0.7, -1.2, start)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_array_equal(found[1], logits[1])
+    np.testing.assert_array_equal(logits, before)
+
+
+def test_a_bias_is_added_to_its_ids_in_every_row(seed):
+    logits = random_logits(seed)
+    found = add_bias(logits, np.array([3, 1008]), np.array([-100, 2.5], np.float32))
+    changed = found - logits
+    np.testing.assert_allclose(changed[:, [3, 1008]], [[-100, 2.5]] * 3, atol=1e-4)
+    assert np.count_nonzero(changed) == 6 and found.dtype == np.float32

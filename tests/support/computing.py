@@ -146,7 +146,8 @@ def logits_after(token: int, vocab_size: int) -> np.ndarray:
 def scores(logits: np.ndarray, token: int, top: int) -> dict:
     """A token's log-probability and the `top` likeliest tokens with theirs."""
     known = log_softmax(logits[None])[0]
-    likeliest = np.argsort(-known)[:top]
+    likeliest = np.argpartition(-known, top)[:top]
+    likeliest = likeliest[np.argsort(-known[likeliest], kind="stable")]
     return {"log_prob": float(known[token]), "top": tuple((int(i), float(known[i])) for i in likeliest)}
 
 
