@@ -76,6 +76,18 @@ def test_what_an_evaluation_harness_sends_is_scored_token_by_token(ask, computin
     assert body["usage"]["prompt_tokens"] == 20 and body["usage"]["completion_tokens"] == 3
 
 
+def test_an_end_token_that_a_prompt_begins_with_begins_a_document(ask, computing, tokenizer):
+    """lm-evaluation-harness sends it so, where it sends no ids, before a text of which every token is scored."""
+    given = {"prompt": ["<|endoftext|>Tea <|endoftext|>", "<|endoftext|>"], "echo": True, "logprobs": 0}
+    body = ask.post("/v1/completions", model="nano", max_tokens=1, **given).json()
+    work = [ticket.work for ticket in computing.tickets if isinstance(ticket.work, Continuation)]
+    first, second = (each.prompt.tolist() for each in work)
+    assert first[0] == tokenizer.eos_token_id and tokenizer.decode(first[1:]) == "Tea <|endoftext|>"
+    assert tokenizer.eos_token_id not in first[1:] and second == [tokenizer.eos_token_id]
+    assert all(choice["text"].startswith(text) for choice, text in zip(body["choices"], given["prompt"], strict=True))
+    assert body["choices"][0]["logprobs"]["text_offset"][1] == len("<|endoftext|>")
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_end_token_is_scored_though_it_is_no_text(ask, computing, tokenizer, stream):
     """lm-evaluation-harness cuts off what was generated, a token, to be left with those of its prompt."""
