@@ -36,7 +36,7 @@ class Answer:
     end token included; `log_prob` is the sum of their log-probabilities.
     """
 
-    def __init__(self, served: Served, stop: Sequence[str], keeps_space: bool, scores_end: bool):
+    def __init__(self, served: Served, stop: Sequence[str], keeps_space: bool, scores_end: bool = False):
         self._stream, self._stopper = TextStream(served.tokenizer), Stopper(stop)
         self._special = frozenset(served.tokenizer.all_special_ids)
         self._keeps_space, self._scores_end = keeps_space, scores_end
