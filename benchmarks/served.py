@@ -3,15 +3,16 @@
 It is started as its users start it, and asked over loopback. A unit of work is one answer to each client.
 """
 
+import itertools
 import json
 import os
 import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ COMMANDS = {
     "wrapper": [sys.executable, str(ROOT / "benchmarks" / "generate_server.py"), "{model}", "{port}"],
 }
 PATIENCE = 600  # seconds until a server answers
+WARM_UP = 2  # units before the rounds: worker.py
 
 
 def prepare(settings: dict):
@@ -34,8 +36,9 @@ def prepare(settings: dict):
     server = subprocess.Popen(command, stdout=said, stderr=said, cwd=ROOT)
     address = f"http://127.0.0.1:{port}"
     _wait(f"{address}/v1/models", server, said)
-    prompts = np.load(settings["data"])["prompts"].tolist()
-    firsts: list[float] = []
+    shape, most = (prompts := np.load(settings["data"])["prompts"]).shape, int(prompts.max())
+    random = np.random.default_rng(0)
+    unit, firsts = itertools.count(), []
 
     def ask(prompt: list[int], made: list[int]) -> None:
         """One client's request."""
@@ -63,11 +66,12 @@ def prepare(settings: dict):
     def load() -> float:
         """One unit: how many tokens were made for all clients."""
         made: list[int] = []
-        clients = [threading.Thread(target=ask, args=(prompt, made)) for prompt in prompts]
-        for client in clients:
-            client.start()
-        for client in clients:
-            client.join()
+        if next(unit) == WARM_UP:
+            firsts.clear()
+        fresh = random.integers(0, most + 1, shape).tolist()  # no server has read them before
+        with ThreadPoolExecutor(len(fresh)) as clients:
+            for asked in [clients.submit(ask, prompt, made) for prompt in fresh]:
+                asked.result()
         load.more = {"first_token": [value for value in firsts if value is not None]}
         return float(sum(made))
 
@@ -99,7 +103,7 @@ def _wait(address: str, server: subprocess.Popen, said) -> None:
 
 
 def _peak_mb(pid: int) -> float:
-    """The most memory that the server, with its children, has held."""
+    """The most memory that the server has held."""
     status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 

@@ -31,6 +31,8 @@ def _place(error: BaseException) -> str:
     """The last line of this project that ran: `training/trainer.py:123`."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if Path(frame.filename).is_relative_to(ROOT) and ".venv" not in frame.filename]
+    if not frames:  # it was made, and never raised
+        return "nowhere"
     last = (own or frames)[-1]
     path = Path(last.filename)
     return f"{path.relative_to(ROOT) if own else path}:{last.lineno}"

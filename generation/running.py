@@ -12,7 +12,7 @@ from generation.sampling import Sample
 from generation.token import END, LENGTH, Token, described
 from gpt2_jittor.model.cache import KVCache
 from gpt2_jittor.model.lm import GPT2LMHeadModel
-from gpt2_jittor.model.next_token import last_logits
+from gpt2_jittor.model.next_token import last_logits, read
 
 Choose = Callable[[Sequence[str | None]], None]  # says which adapter each row of the next batch has
 
@@ -39,17 +39,17 @@ class Text:
         """Chooses the next token from float32 [vocab]. Raises UserError where none can be chosen."""
         token = int(self.sample(logits[None], [self.ids])[0])
         self.left -= 1
-        ends = END if token in self.ends else None if self.left else LENGTH
+        ends = END if token in self.ends else None if self.left > 0 else LENGTH
         if ends != END:
             self.ids = np.append(self.ids, token)
         return described(token, logits, self.top, ends)
 
 
 class Reading:
-    """A prompt that is read, a piece at a time. `cache` may hold what it begins with."""
+    """A prompt that is read, a piece at a time. `cache` holds what was read, or what it begins with."""
 
-    def __init__(self, text: Text, cache: KVCache):
-        self.text, self.cache = text, cache
+    def __init__(self, text: Text):
+        self.text, self.cache = text, KVCache()
 
     @property
     def left(self) -> int:
@@ -58,10 +58,15 @@ class Reading:
 
     def advance(self, model: GPT2LMHeadModel, choose: Choose, most: int) -> np.ndarray | None:
         """Reads at most so many tokens; returns the logits of the last one, float32 [vocab], once all are read."""
-        piece = self.text.ids[self.cache.length :][:most]
+        piece, whole = self.text.ids[self.cache.length :][:most][None], most >= self.left
         choose([self.text.adapter])
-        logits = last_logits(model, piece[None], self.cache)
-        return None if self.left else logits[0]
+        self.cache.step = None  # adapters may have come and gone since the last piece
+        if not whole:
+            read(model, piece, self.cache)
+            return None
+        (logits,) = last_logits(model, piece, self.cache)
+        self.cache.step = None
+        return logits
 
 
 class Running:
@@ -77,12 +82,14 @@ class Running:
         self._cache.join(cache, self.most)
         self.texts.append(text)
 
-    def leave(self, texts: Sequence[Text]) -> None:
-        """Lets texts go."""
-        kept = [place for place, text in enumerate(self.texts) if not any(text is gone for gone in texts)]
-        if len(kept) < len(self.texts):
+    def leave(self, text: Text) -> None:
+        """Lets a text go; with the last one goes the memory."""
+        kept = [place for place, each in enumerate(self.texts) if each is not text]
+        self.texts = [self.texts[place] for place in kept]
+        if kept:
             self._cache.select(np.array(kept, np.int64))
-            self.texts = [self.texts[place] for place in kept]
+        else:
+            self._cache = KVCache()
 
     def row(self, text: Text) -> KVCache:
         """A copy of a text's keys and values."""

@@ -6,7 +6,7 @@ end of a long answer.
 """
 
 import contextlib
-import sys
+import gc
 import threading
 import time
 from collections import deque
@@ -15,14 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from common import unexpected
 from common.errors import UserError
+from common.memory import give_back
 from generation.decoding import max_answer_tokens
 from generation.running import Reading, Text
 from generation.sampling import make_sampler
 from generation.token import Token
 from serving.measure import class_shares, mean_state, token_scores
-from serving.models import Models, Place
+from serving.models import Loaded, Models, Place
+from serving.prefixes import alike
+from serving.ticket import Ticket, report
 from serving.work import (
     Busy,
     Classification,
@@ -32,39 +34,12 @@ from serving.work import (
     Loading,
     Scoring,
     Served,
+    Stopped,
     Unloading,
     Work,
 )
 
 RETRY_AFTER = 2  # seconds, to those who are not taken
-
-
-class Stopped(Exception):
-    """The server ends, and computes no more."""
-
-
-class Ticket:
-    """A piece of work and who is told of it."""
-
-    def __init__(self, work: Work, deliver: Callable[[Any], None]):
-        self.work, self._deliver = work, deliver
-        self.cancelled = self.done = False
-        self.place: Place | None = None
-        self.text: Text | None = None
-
-    def cancel(self) -> None:
-        """As of `work.Ticket`."""
-        self.cancelled = True
-
-    def tell(self, event: Any) -> None:
-        """Delivers an event, unless nobody wants it any more."""
-        self.done = not isinstance(event, Token) or event.ends is not None
-        if self.cancelled:
-            return
-        try:
-            self._deliver(event)
-        except Exception:  # who asked is gone
-            self.cancelled = True
 
 
 class Batcher:
@@ -89,7 +64,8 @@ class Batcher:
         """As of `work.Computing`."""
         ticket = Ticket(work, deliver)
         with self._changed:
-            if self._deadline is not None or len(self._waiting) >= self._most_waiting:
+            taken = len(self._waiting) + len(self._reading) + len(self._texts)
+            if self._deadline is not None or taken >= self._models.most_rows + self._most_waiting:
                 raise Busy(RETRY_AFTER)
             self._waiting.append(ticket)
             self._changed.notify()
@@ -104,9 +80,8 @@ class Batcher:
         """Continues a few tokens with each model: what is compiled for them is compiled before anybody waits."""
         for name, served in self.models.items():
             if served.task.kind.generates:
-                for _ in range(2):
-                    work = Continuation(name, np.zeros(3, np.int64), 3, make_sampler(greedy=True), frozenset())
-                    self.submit(work, lambda token: None)
+                work = Continuation(name, np.zeros(3, np.int64), 3, make_sampler(greedy=True), frozenset())
+                self.submit(work, lambda token: None)
                 while self._busy():
                     self.turn()
         for counted in self._counts:
@@ -122,8 +97,7 @@ class Batcher:
         """Computes until `stop`. What is not finished then is told so."""
         while not (self._over() or (self._deadline is not None and not self._busy())):
             self.turn()
-        left = [*self._waiting, *(ticket for ticket, _ in self._reading), *self._texts.values()]
-        for ticket in left:
+        for ticket in [*self._waiting, *(ticket for ticket, _ in self._reading), *self._texts.values()]:
             ticket.tell(Stopped("the server ends"))
 
     def turn(self) -> None:
@@ -134,9 +108,10 @@ class Batcher:
         self._let_go()
         self._take_in()
         self._read(self._piece)
-        for loaded in {id(ticket.place.loaded): ticket.place.loaded for ticket in self._texts.values()}.values():
-            self._step(loaded)
-        self._finish_unloading()
+        self._step_all()
+        if self._finish_unloading():
+            gc.collect()  # a model of its own stands in a circle of references, and is large
+            give_back()
 
     def _busy(self) -> bool:
         return bool(self._waiting or self._reading or self._texts)
@@ -154,20 +129,25 @@ class Batcher:
                 self._end(ticket, text)
 
     def _take_in(self) -> None:
-        """Begins with what waits, while there is room for more texts: in its order, each kind of work in its turn."""
-        while self._waiting:
-            ticket = self._waiting[0]
-            work = ticket.work
-            if isinstance(work, Continuation) and not self._has_room(work):
-                return
-            with self._changed:
-                self._waiting.popleft()
-            with self._telling(ticket):
-                if isinstance(work, Continuation):
-                    self._begin(ticket)
-                else:
-                    ticket.tell(self._done(work))
-                    return  # one a turn
+        """Begins with texts that wait, in their order, where their model has room; does one piece of other work."""
+        with self._changed:
+            waiting, self._waiting = self._waiting, deque()
+        left, at_once = [], None
+        for ticket in waiting:
+            if isinstance(ticket.work, Continuation):
+                if self._has_room(ticket.work):
+                    with self._telling(ticket):
+                        self._begin(ticket)
+                    continue
+            elif at_once is None:
+                at_once = ticket
+                continue
+            left.append(ticket)
+        with self._changed:
+            self._waiting.extendleft(reversed(left))  # before those that have come meanwhile
+        if at_once is not None:
+            with self._telling(at_once):
+                at_once.tell(self._done(at_once.work))
 
     def _has_room(self, work: Continuation) -> bool:
         place = self._models.places.get(work.model)
@@ -177,47 +157,73 @@ class Batcher:
         return sum(ticket.place.loaded is place.loaded for ticket in taken) < place.loaded.running.most
 
     def _begin(self, ticket: Ticket) -> None:
-        work = ticket.work
-        place = ticket.place = self._place(work.model)
+        work, place = ticket.work, self._place(ticket.work.model)
+        ticket.place = place
         (limit,) = max_answer_tokens([work.prompt], work.max_tokens, place.loaded.model.config.n_positions)
+        if limit < 1:
+            raise UserError("at least one token must be asked for")
         text = Text(work.prompt, work.sample, limit, work.end_ids, place.adapter, work.top)
-        cache = place.loaded.prefixes.take(place.adapter, text.ids)
-        self._counts["prompt_tokens"] += len(text.ids)
-        self._counts["cached_tokens"] += cache.length
-        self._reading.append((ticket, Reading(text, cache)))
+        self._reading.append((ticket, Reading(text)))
 
     def _read(self, most: int) -> None:
-        """Reads so many tokens of the prompts; those that are read to their end join the others."""
+        """Reads so many tokens of the prompts, by turns; those that are read to their end join the others."""
         while self._reading and most > 0:
-            ticket, reading = self._reading[0]
-            loaded, text = ticket.place.loaded, reading.text
-            before = reading.left
+            ticket, reading = next(pair for pair in self._reading if not self._is_being_read(*pair))
+            self._reading.remove((ticket, reading))
             with self._telling(ticket):
-                logits = reading.advance(loaded.model, loaded.running.choose, min(most, before))
+                loaded = ticket.place.loaded
+                self._start(reading, loaded)
+                before = reading.left
+                logits = reading.advance(loaded.model, loaded.running.choose, most)
                 most -= before - reading.left
                 if logits is None:
-                    continue
-                self._reading.popleft()
-                ids = text.ids
-                token = text.next(logits)
-                if token.ends is None:
-                    loaded.running.join(text, reading.cache)
-                    self._texts[text] = ticket
-                    ticket.text = text
-                loaded.prefixes.give(text.adapter, ids, reading.cache)
-                self._tell(ticket, token)
-            if ticket.done and self._reading and self._reading[0][0] is ticket:
-                self._reading.popleft()
+                    self._reading.append((ticket, reading))
+                else:
+                    self._join(ticket, reading, logits)
 
-    def _step(self, loaded: Any) -> None:
+    def _is_being_read(self, ticket: Ticket, reading: Reading) -> bool:
+        """Whether a prompt is better begun when another one is read, with which it has the next piece in common."""
+        ids, own = reading.text.ids, ticket.place
+        return not reading.cache.length and any(
+            other.cache.length and there.place == own and alike(other.text.ids, ids) >= min(self._piece, len(ids) - 1)
+            for there, other in self._reading
+            if len(ids) > 1
+        )
+
+    def _start(self, reading: Reading, loaded: Loaded) -> None:
+        """Looks, before anything of a prompt is read, for what it begins with: one just before may have been alike."""
+        if reading.cache.length:
+            return
+        text = reading.text
+        reading.cache = loaded.prefixes.take(text.adapter, text.ids)
+        self._counts["prompt_tokens"] += len(text.ids)
+        self._counts["cached_tokens"] += reading.cache.length
+
+    def _join(self, ticket: Ticket, reading: Reading, logits: np.ndarray) -> None:
+        """A prompt is read: its text gets its first token, and goes on among the others."""
+        loaded, text, ids = ticket.place.loaded, reading.text, reading.text.ids
+        token = text.next(logits)
+        if token.ends is None:
+            loaded.running.join(text, reading.cache)
+            self._texts[text] = ticket
+        loaded.prefixes.give(text.adapter, ids, reading.cache)
+        self._tell(ticket, token)
+
+    def _step_all(self) -> None:
+        for loaded in {id(ticket.place.loaded): ticket.place.loaded for ticket in self._texts.values()}.values():
+            self._step(loaded)
+
+    def _step(self, loaded: Loaded) -> None:
         """One token of each of a model's texts."""
         texts = list(loaded.running.texts)
         try:
             logits = loaded.running.logits()
         except Exception as error:
+            report(error)
             for text in texts:
-                self._fail(self._texts[text], error)
-                self._end(self._texts[text], text, keep=False)
+                ticket = self._texts[text]
+                self._end(ticket, text, keep=False)
+                ticket.tell(error)
             return
         self._counts["steps"] += 1
         for text, row in zip(texts, logits, strict=True):
@@ -239,10 +245,14 @@ class Batcher:
         """A text leaves the others; its keys and values are kept for one that begins like it."""
         loaded = ticket.place.loaded
         del self._texts[text]
-        if keep:
-            ids = text.ids[:-1] if held is None else held  # the last token has no keys yet
-            loaded.prefixes.give(text.adapter, ids, loaded.running.row(text))
-        loaded.running.leave([text])
+        ids = text.ids[:-1] if held is None else held  # the last token has no keys yet
+        try:
+            if keep and loaded.prefixes.has_room(len(ids)):
+                loaded.prefixes.give(text.adapter, ids, loaded.running.row(text))
+        except Exception as error:  # no harm to anybody's text
+            report(error)
+        finally:
+            loaded.running.leave(text)
 
     def _done(self, work: Work) -> Any:
         """What comes of work that is done at once."""
@@ -266,13 +276,16 @@ class Batcher:
             raise UserError(f"there is no model {name!r}")
         return self._models.places[name]
 
-    def _finish_unloading(self) -> None:
-        """Takes out the adapters that nothing uses any more."""
+    def _finish_unloading(self) -> bool:
+        """Takes out the adapters that nothing uses any more; whether one of them was a model of its own."""
         used = [ticket.place for ticket in [*self._texts.values(), *(ticket for ticket, _ in self._reading)]]
-        for place in [place for place in self._leaving if place not in used]:
-            self._leaving.remove(place)
+        free, self._leaving = (
+            [place for place in self._leaving if (place in used) is wanted] for wanted in (False, True)
+        )
+        for place in free:
             if place.adapter is not None:
                 place.loaded.remove(place.adapter)
+        return any(place.adapter is None for place in free)
 
     @contextlib.contextmanager
     def _telling(self, ticket: Ticket):
@@ -284,5 +297,5 @@ class Batcher:
 
     def _fail(self, ticket: Ticket, error: Exception) -> None:
         if not isinstance(error, UserError):
-            print(f"error: {unexpected.report(error)}", file=sys.stderr, flush=True)
+            report(error)
         ticket.tell(error)

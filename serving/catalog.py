@@ -8,7 +8,6 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
 
-from common.errors import UserError
 from serving.body import short
 from serving.errors import ApiError, invalid
 from serving.options import NAME
@@ -94,8 +93,10 @@ async def _done(request: Request, work: Loading | Unloading) -> Any:
         jobs.submit(0, work)
         try:
             return (await while_connected(request, jobs.results()))[0]
-        except UserError as error:
-            raise invalid("folder" if isinstance(work, Loading) else "name", str(error)) from None
+        except ApiError as error:
+            if error.status == 400:
+                error.param = "folder" if isinstance(work, Loading) else "name"
+            raise
 
 
 def _below(root: Path | None, folder: str) -> Path:

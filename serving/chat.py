@@ -31,10 +31,10 @@ async def chat(request: Request) -> Response:
     keeps_space = task_of(served).kind.keeps_space
     messages = fields.any("messages")
     limit, top = _limit(fields, served), _top(fields)
-    asked = read_asked(fields, served, service.most_texts, top)
+    asked = read_asked(fields, served, service.most_work, top)
     fields.end()
     windows = await service.encoded(read_messages, messages, served, limit)
-    if len(windows) * asked.count > service.most_texts:
+    if len(windows) * asked.count > service.most_work:
         raise invalid("messages", f"are read in {len(windows)} windows, {asked.count} times: shorten them", TOO_LONG)
     limits = [min(limit or served.max_length, served.max_length - len(ids)) for ids in windows]
     if min(limits) < 1:

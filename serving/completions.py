@@ -13,7 +13,7 @@ from serving.generating import Asked, chosen, read_asked, submit
 from serving.jobs import Jobs
 from serving.logprobs import MOST_TOP, of_completion
 from serving.pieces import pieces_of
-from serving.prompts import Prompt, check_prompt_length, read_prompts
+from serving.prompts import Prompt, check_generates, check_prompt_length, read_prompts
 from serving.responses import Envelope, Json, Stream, usage
 from serving.service import Service, while_connected
 from serving.work import Scoring, Served, Token
@@ -39,13 +39,15 @@ async def completions(request: Request) -> Response:
     started = time.perf_counter()
     fields = await service.fields(request)
     served = service.named(fields)
-    given, most = fields.any("prompt", ""), service.most_texts
+    check_generates(served)
+    given, most = fields.any("prompt", ""), service.most_work
     limit = fields.whole("max_tokens", most=served.positions, why="(all that the model reads)")
     top = fields.whole("logprobs", most=MOST_TOP)
     echo = fields.flag("echo")
     asked = read_asked(fields, served, most, top, best_of=True)
     fields.end()
-    prompts = await service.encoded(read_prompts, "prompt", given, served, most // asked.draws)
+    each = (asked.draws if limit != 0 else 0) + (echo and top is not None)  # pieces of work a prompt
+    prompts = await service.encoded(read_prompts, "prompt", given, served, max(1, most // max(1, each)))
     for prompt in prompts:
         check_prompt_length("prompt", prompt, served.positions, 1 if limit is None else limit)
     limits = [min(DEFAULT_TOKENS, served.positions - len(each.ids)) if limit is None else limit for each in prompts]

@@ -5,7 +5,7 @@ from typing import Any
 
 from common import unexpected
 from common.errors import UserError
-from serving.work import Busy
+from serving.work import Busy, Stopped
 
 INVALID, SERVER = "invalid_request_error", "server_error"
 
@@ -35,6 +35,19 @@ def invalid(param: str | None, message: str, code: str | None = None) -> ApiErro
     return ApiError(400, f"{param}: {message}" if param else message, param, code)
 
 
+def shutting_down() -> ApiError:
+    """What a request is told while the server ends."""
+    headers = {"Retry-After": "30", "Connection": "close"}
+    return ApiError(503, "the server is shutting down", code="shutting_down", headers=headers)
+
+
+def delivered(error: BaseException) -> ApiError:
+    """The error that a client is told where the side that computes has failed, and has reported it."""
+    if isinstance(error, Stopped):
+        return shutting_down()
+    return ApiError(400, str(error)) if isinstance(error, UserError) else _ours()
+
+
 def api_error(error: Exception) -> ApiError:
     """The error that a client is told. What nobody expected is also one line on stderr; the client learns no more."""
     if isinstance(error, ApiError):
@@ -44,4 +57,8 @@ def api_error(error: Exception) -> ApiError:
     if isinstance(error, UserError):
         return ApiError(400, str(error))
     print(f"error: {unexpected.report(error)}", file=sys.stderr, flush=True)
+    return _ours()
+
+
+def _ours() -> ApiError:
     return ApiError(500, "this should not have happened; the server's log says more", code="internal_error")

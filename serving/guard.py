@@ -11,7 +11,7 @@ import time
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.errors import ApiError, api_error
+from serving.errors import ApiError, api_error, shutting_down
 from serving.responses import Json
 from serving.service import Service
 
@@ -50,8 +50,7 @@ class Guard:
         if options.api_key is not None and path not in OPEN:
             _check_key(headers.get("authorization", ""), options.api_key)
         if self._service.closing:
-            message = "the server is shutting down"
-            raise ApiError(503, message, code="shutting_down", headers={"Retry-After": "30", "Connection": "close"})
+            raise shutting_down()
         if self._at_once >= MOST_REQUESTS:
             raise ApiError(429, "too many requests at once", code="rate_limit_exceeded", headers={"Retry-After": "1"})
 

@@ -5,8 +5,8 @@ import contextlib
 from collections.abc import Hashable
 from typing import Any
 
-from serving.errors import ApiError
-from serving.work import Computing, Ticket, Work
+from serving.errors import ApiError, delivered
+from serving.work import Computing, Stopped, Ticket, Work
 
 
 class Jobs:
@@ -42,13 +42,17 @@ class Jobs:
         self._tickets[key] = self._computing.submit(work, deliver)
 
     async def next(self) -> tuple[Hashable, Any]:
-        """What comes next, and its key. Raises what was delivered as an exception, and ApiError at the deadline."""
+        """What comes next, and its key. Raises ApiError for what was delivered as an exception, and at the deadline."""
         try:
-            key, item = await asyncio.wait_for(self._come.get(), max(0.0, self._deadline - self._loop.time()))
+            left = self._deadline - self._loop.time()
+            if left > 0 and not self._come.empty():  # most often: waiting costs more than all the rest
+                key, item = self._come.get_nowait()
+            else:
+                key, item = await asyncio.wait_for(self._come.get(), max(0.0, left))
         except asyncio.TimeoutError:
             raise ApiError(504, "the request took too long; ask for less, or raise --timeout", code="timeout") from None
         if isinstance(item, BaseException):
-            raise item
+            raise delivered(item)
         return key, item
 
     async def results(self) -> dict[Hashable, Any]:
@@ -63,9 +67,9 @@ class Jobs:
         """Nothing more comes of this one, but for what is on its way."""
         self._tickets[key].cancel()
 
-    def fail(self, error: Exception) -> None:
-        """Whoever waits gets this error; used where the process ends."""
-        self._come.put_nowait((None, error))
+    def stop(self) -> None:
+        """Whoever waits is told that the server ends."""
+        self._come.put_nowait((None, Stopped()))
 
     def close(self) -> None:
         """Cancels everything."""

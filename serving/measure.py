@@ -6,6 +6,7 @@ from generation.token import Token, described
 from gpt2_jittor.model.classifier import GPT2ForSequenceClassification
 from gpt2_jittor.model.lm import GPT2LMHeadModel
 from gpt2_jittor.model.pretrained import GPT2PreTrained
+from gpt2_jittor.ops.matmul import products_in
 from gpt2_jittor.runtime.backend import jt
 
 POSITIONS = 64  # whose logits are made together: 13 MB for GPT-2's vocabulary
@@ -14,7 +15,7 @@ POSITIONS = 64  # whose logits are made together: 13 MB for GPT-2's vocabulary
 def token_scores(model: GPT2LMHeadModel, ids: np.ndarray, top: int) -> list[Token]:
     """Each of the ids [time] but the first, with its log-probability after those before it."""
     found = []
-    with jt.no_grad():
+    with jt.no_grad(), products_in(model.precision):
         hidden = model.hidden(ids[None])[0]  # [time, width]
         hidden.sync()
         for start in range(0, len(ids) - 1, POSITIONS):

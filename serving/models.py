@@ -4,6 +4,7 @@ A plain adapter stands beside others on the base (`lora/shared.py`). One that ch
 classifier for instance, is merged into a copy of the base, which costs as much memory as the base does.
 """
 
+import dataclasses
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,7 @@ class Models:
     """All that is served, by name, the base first."""
 
     def __init__(self, sources: Sources, how: ModelOptions, most_rows: int, cache_tokens: int):
-        self._source, self._how, self._sizes = sources.base, how, (most_rows, cache_tokens)
+        self._source, self._how, self._sizes, self.most_rows = sources.base, how, (most_rows, cache_tokens), most_rows
         self._loaded = self._read(sources.base)
         self.served = {sources.name: self._described(sources.name, sources.base, None)}
         self.places = {sources.name: Place(self._loaded, None)}
@@ -109,6 +110,10 @@ class Models:
         task = find_task(source, source.task or ("classify" if source.classifies else "text"), run)
         check_task(source, task)
         options, _ = options_for(source, task, {})
+        if task.kind.generates:  # where the folder is silent, clients expect the API's own defaults
+            said = source.generation.settings()
+            silent = {name: 1.0 for name in ("temperature", "top_p") if name not in said}
+            options = dataclasses.replace(options, **silent)
         positions = source.config.n_positions
         longest = min(positions, run.get("max_length") or positions)
         vocabulary = max(source.config.vocab_size, len(source.tokenizer))

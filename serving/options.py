@@ -24,7 +24,7 @@ class ServingOptions:
     cors: tuple[str, ...] = option((), "pages of these origins may ask, https://example.org or *", metavar="ORIGIN")
     adapters_folder: Path | None = option(None, "below it POST /v1/adapters finds more adapters", metavar="FOLDER")
     max_rows: int = option(16, "texts that are continued together", at_least=1, at_most=1024)
-    max_waiting: int = option(64, "texts that may wait; more are told to come again", at_least=0, at_most=100_000)
+    max_waiting: int = option(64, "texts that may wait; more are told to come again", at_least=1, at_most=100_000)
     cache_tokens: int = option(4096, "of finished texts' keys and values that are kept for the next turn", at_least=0)
     piece: int = option(128, "tokens of a prompt that are read before others go on", at_least=1)
     grace: float = option(30.0, "seconds for what runs when the server is told to end", at_least=0, at_most=86400)

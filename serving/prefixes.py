@@ -24,16 +24,20 @@ class Prefixes:
         """A cache of what a prompt begins with, its last token never among it: the caller's own."""
         best, key = 0, None
         for (name, encoded), (ids, _) in self._kept.items():
-            if name == adapter and (alike := _alike(ids, prompt)) > best:
-                best, key = alike, (name, encoded)
+            if name == adapter and (common := alike(ids, prompt)) > best:
+                best, key = common, (name, encoded)
         if key is None:
             return KVCache()
         self._kept.move_to_end(key)
         return self._kept[key][1].row(0, best)
 
+    def has_room(self, tokens: int) -> bool:
+        """Whether a text of so many tokens would be kept."""
+        return 0 < tokens <= self.most
+
     def give(self, adapter: Hashable, ids: np.ndarray, cache: KVCache) -> None:
         """Keeps a cache of one row that holds these ids, which nobody else uses, in place of what they begin with."""
-        if cache.length > self.most:
+        if not self.has_room(cache.length):
             return
         for key, (held, _) in list(self._kept.items()):
             if key[0] == adapter and len(held) <= len(ids) and np.array_equal(held, ids[: len(held)]):
@@ -48,7 +52,7 @@ class Prefixes:
             del self._kept[key]
 
 
-def _alike(ids: np.ndarray, prompt: np.ndarray) -> int:
+def alike(ids: np.ndarray, prompt: np.ndarray) -> int:
     """How many of the first ids are the same; at most all of the prompt but its last."""
     size = min(len(ids), len(prompt) - 1)
     differing = np.flatnonzero(ids[:size] != prompt[:size])

@@ -74,12 +74,19 @@ def task_of(served: Served) -> Task:
     """The task whose prompts a chat has. Text that is continued is talked to by its tokenizer's chat template, or as
     `generate.py --mode chat` does. Raises ApiError for a classifier.
     """
+    check_generates(served)
     task = served.task
-    if not task.kind.generates:
-        raise ApiError(400, f"{served.name} is a classifier, which says nothing: POST to /v1/classify", "model")
     if task.kind.name == "text":
         return tasks.find("chat" if served.tokenizer.chat_template else KINDS["chat"].example)
     return task
+
+
+def check_generates(served: Served) -> None:
+    """Raises ApiError for a classifier."""
+    if not served.task.kind.generates:
+        raise ApiError(
+            400, f"the model {served.name} is a classifier, which says nothing: POST to /v1/classify", "model"
+        )
 
 
 def classified(name: str, given: Any, served: Served) -> np.ndarray:

@@ -4,7 +4,6 @@ The first signal (Ctrl-C, SIGTERM, SIGHUP) lets nothing new in, and lets what ru
 """
 
 import asyncio
-import contextlib
 import signal
 import socket
 import threading
@@ -59,7 +58,7 @@ def serve(batcher: Batcher, options: ServingOptions, listening: socket.socket, p
 
     Raises what ends either thread.
     """
-    http = Http(Service(batcher, options, page), listening)
+    http = Http(Service(batcher, options, page), listening, lambda: batcher.stop(0))
     with HeldSignals(lambda: http.close(lambda: batcher.stop(options.grace)), options.grace) as signals:
         http.start()
         try:
@@ -74,10 +73,10 @@ def serve(batcher: Batcher, options: ServingOptions, listening: socket.socket, p
 
 
 class Http:
-    """The thread that speaks HTTP. `error`: what ended it, None where it was told to end."""
+    """The thread that speaks HTTP. `error`: what ended it, None where it was told to; then `ended` is called."""
 
-    def __init__(self, service: Service, listening: socket.socket):
-        self._service, self._listening = service, listening
+    def __init__(self, service: Service, listening: socket.socket, ended: Callable[[], None] = lambda: None):
+        self._service, self._listening, self._ended = service, listening, ended
         self._server: uvicorn.Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ready = threading.Event()
@@ -108,10 +107,11 @@ class Http:
         self._thread.join(seconds)
 
     def _call(self, function: Callable[[], None]) -> None:
-        """Lets the loop call it, if it still runs."""
-        if self._loop is not None:
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(function)
+        """Lets the loop call it; where none runs, it is called here."""
+        try:
+            self._loop.call_soon_threadsafe(function)
+        except (AttributeError, RuntimeError):
+            function()
 
     def _run(self) -> None:
         try:
@@ -121,6 +121,7 @@ class Http:
         finally:
             self._service.close()
             self._ready.set()
+            self._ended()
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()

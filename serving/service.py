@@ -33,9 +33,9 @@ class Service:
         self._encoding = ThreadPoolExecutor(1, "encoding")
 
     @property
-    def most_texts(self) -> int:
-        """How many texts one request may ask for."""
-        return self.options.max_rows + self.options.max_waiting
+    def most_work(self) -> int:
+        """How many pieces of work one request may make: it hands them over at once, and so all of them wait."""
+        return self.options.max_waiting
 
     def served(self, name: str) -> Served:
         """The model of a name. Raises ApiError, a 404, where there is none."""
@@ -78,7 +78,7 @@ class Service:
     def end(self) -> None:
         """Whoever still waits is told that the server ends."""
         for jobs in self._running:
-            jobs.fail(ApiError(503, "the server is shutting down", code="shutting_down"))
+            jobs.stop()
 
     def close(self) -> None:
         """Ends the thread."""

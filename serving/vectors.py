@@ -29,7 +29,7 @@ async def embeddings(request: Request) -> Response:
     fields.end()
     if given is None or given in ("", []):
         raise invalid("input", "is missing" if given is None else "is empty")
-    prompts = await service.encoded(read_prompts, "input", given, served, service.most_texts)
+    prompts = await service.encoded(read_prompts, "input", given, served, service.most_work)
     for prompt in prompts:
         if prompt.text == "":
             raise invalid("input", "holds an empty text")
@@ -51,8 +51,8 @@ async def classify(request: Request) -> Response:
     if served.task.kind.generates:
         raise ApiError(400, f"{served.name} has no classes: POST to /v1/chat/completions", "model")
     several = given if isinstance(given, list) else [given]
-    if given is None or not 0 < len(several) <= service.most_texts:
-        raise invalid("input", f"must be 1 to {service.most_texts} texts")
+    if given is None or not 0 < len(several) <= service.most_work:
+        raise invalid("input", f"must be 1 to {service.most_work} texts")
     ids = await service.encoded(lambda: [classified("input", each, served) for each in several])
     found = await _results(request, [Classification(served.name, each) for each in ids])
     return Json(

@@ -107,6 +107,10 @@ class Busy(Exception):
         self.retry_after = retry_after
 
 
+class Stopped(Exception):
+    """The server ends, and computes no more: what was taken and is not finished is told so."""
+
+
 class Ticket(Protocol):
     """Work that was taken."""
 
@@ -135,7 +139,8 @@ class Computing(Protocol):
 
     def submit(self, work: Work, deliver: Callable[[Any], None]) -> Ticket:
         """Takes up work. `deliver` is called in the computing thread: with each `Token` of a continuation, else once
-        with the result; with an exception, a UserError where the request is at fault, where it fails.
+        with the result; with an exception where it fails: a UserError where the request is at fault, Stopped where
+        the server ends, else what was an error of ours, which has been reported.
 
         Raises Busy.
         """

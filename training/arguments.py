@@ -30,6 +30,7 @@ RESUMABLE = {
     "max_steps",
     "patience",
     "save_every",
+    "gradient_checkpointing",
     "data",
     "data_dir",
     "chat_template",
@@ -94,6 +95,9 @@ class TrainingArguments:
     max_steps: int | None = count(None, "updates, instead of epochs")
     batch_size: int = count(8, "examples in one forward pass, of all processes together")
     gradient_accumulation: int = count(1, "forward passes in one update")
+    gradient_checkpointing: bool = option(
+        False, "compute each block again in the backward pass, instead of keeping it: less memory, more time"
+    )
     learning_rate: float | None = option(None, "peak; else 5e-4 for LoRA, 5e-5 for full tuning", above=0)
     schedule: str = option("linear", "of the learning rate after warm-up", choices=SCHEDULES)
     warmup_steps: int | None = count(None, "updates of warm-up; else 3 %% of the run", at_least=0)

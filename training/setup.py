@@ -167,6 +167,7 @@ def build_model(inputs: Inputs):
 
     given = inputs.arguments
     model = load_base(inputs.source, given.seed)
+    model.transformer.gradient_checkpointing = given.gradient_checkpointing
     if given.head_dropout:
         model.head_dropout = given.head_dropout
     if given.tuning == "lora":

@@ -23,7 +23,8 @@ class KVCache:
         self._layers: dict[int, tuple] = {}  # (keys, values) of each
         self._table = np.zeros((0, 0), np.int32)  # [batch, length]: the slot of a row's token, or PAD
         self._offset = 0  # token j of every row stands at offset + j of its slot
-        self._slots = self._capacity = self._most_rows = 0
+        self._slots = self._capacity = 0
+        self._shared = False  # by texts that come and go: `join`
         self.step = None  # the kernel that decodes with this cache, once it is prepared; False: there is none
 
     @property
@@ -72,7 +73,8 @@ class KVCache:
         """
         batch = len(self._table)
         if self._offset + self.length >= self._capacity or batch > self._slots:
-            self._rearrange(max(2 * self.length, self.length + LEAST_GROWTH), max(batch, self._most_rows))
+            more = MARGIN if self._shared else max(self.length, LEAST_GROWTH)
+            self._rearrange(self.length + more, max(batch, self._slots if self._shared else 0))
         self._table = np.concatenate([self._table, np.arange(batch, dtype=np.int32)[:, None]], axis=1)
         return self._table
 
@@ -93,29 +95,29 @@ class KVCache:
     def join(self, other: "KVCache", most_rows: int) -> None:
         """Takes up another cache's rows, behind its own; all end together, and pads stand before the shorter ones.
 
-        There is room for `most_rows` from the first time on.
+        There are never more than `most_rows`. The other cache stays as it is.
         """
-        first, self._most_rows = self.rows, most_rows
-        if not first:
-            self._begin_like(other)
+        self._shared = True
+        if not self._layers:
+            self._layers = {layer: tuple(x[:0] for x in kept) for layer, kept in other._layers.items()}
         if (more := other.length - self.length) > 0:
             self._table = np.pad(self._table, ((0, 0), (more, 0)), constant_values=PAD)
             self._offset -= more
-        rows = first + other.rows
+        rows = self.rows + other.rows
         if self._offset < 0 or self._offset + self.length > self._capacity or rows > self._slots:
-            self._rearrange(self.length + MARGIN, max(rows, most_rows))
+            slots = self._slots if rows <= self._slots else min(max(rows, 2 * self._slots), max(rows, most_rows))
+            self._rearrange(self.length + MARGIN, slots)
         wanted = np.pad(other._table != PAD, ((0, 0), (self.length - other.length, 0)))
         new = np.where(wanted, self._free_slots(other.rows), PAD).astype(np.int32)
-        self._table = np.concatenate([self._table, new])
-        places = self._places()[first:][wanted]
         arrays = [array for kept in self._layers.values() for array in kept]
         tokens = [each for layer in self._layers for each in other._tokens(layer)]
-        written = iter(put_rows(arrays, tokens, places))
+        written = iter(put_rows(arrays, tokens, self._places(new)[wanted]))
         self._layers = {layer: (next(written), next(written)) for layer in self._layers}
+        self._table = np.concatenate([self._table, new])
 
     def row(self, index: int, length: int | None = None) -> "KVCache":
         """A copy of one row's tokens, or of the first `length` of them, as a cache of its own, without pads."""
-        places = self._places()[index][self._table[index] != PAD][:length]
+        places = self._places(self._table)[index][self._table[index] != PAD][:length]
         alone = KVCache()
         alone._table = np.zeros((1, len(places)), np.int32)
         alone._slots, alone._capacity = alone._table.shape
@@ -137,9 +139,9 @@ class KVCache:
             and np.array_equal(self._table, plain)
         )
 
-    def _places(self) -> np.ndarray:
-        """Where each token stands in a layer's arrays, [batch, length]; of a pad it means nothing."""
-        return self._table * self._capacity + self._offset + np.arange(self.length)
+    def _places(self, table: np.ndarray) -> np.ndarray:
+        """Where each token of a table [rows, length] stands in a layer's arrays; of a pad it means nothing."""
+        return table * self._capacity + self._offset + np.arange(self.length)
 
     def _gathered(self, layer: int, places: np.ndarray) -> list:
         """A layer's keys and its values at these places, [places, width] each."""
@@ -149,13 +151,7 @@ class KVCache:
 
     def _tokens(self, layer: int) -> list:
         """A layer's keys and its values of all tokens that are no pads, row by row: [tokens, width] each."""
-        return self._gathered(layer, self._places()[self._table != PAD])
-
-    def _begin_like(self, other: "KVCache") -> None:
-        """Nothing is held; what will be has the other's layers."""
-        self._table, self._offset = np.zeros((0, 0), np.int32), other.length
-        if not self._layers:
-            self._layers = {layer: tuple(x[:0] for x in kept) for layer, kept in other._layers.items()}
+        return self._gathered(layer, self._places(self._table)[self._table != PAD])
 
     def _free_slots(self, rows: int) -> np.ndarray:
         """For `rows` new rows a slot in each column that no row uses there, [rows, length]."""
@@ -165,10 +161,11 @@ class KVCache:
 
     def _rearrange(self, capacity: int, slots: int) -> None:
         """Copies every token into its row's own slot of new arrays, from the start."""
-        places = np.where(self._table == PAD, 0, self._places())
+        places = np.where(self._table == PAD, 0, self._places(self._table))
         for layer in self._layers:
             found = self._gathered(layer, places)
             self._layers[layer] = tuple(self._spread(x, slots, capacity) for x in found)
+            jt.sync(list(self._layers[layer]))  # one layer after the other: the old ones go
         rows = np.arange(self.rows, dtype=np.int32)[:, None]
         self._table = np.where(self._table == PAD, PAD, rows).astype(np.int32)
         self._offset, self._slots, self._capacity = 0, slots, capacity

@@ -4,10 +4,12 @@ Projections keep GPT-2's Conv1D orientation, weight [in, out]. Blocks know nothi
 a model asks every `Layer` the same questions, whatever it is.
 """
 
+import functools
 import math
 
 from gpt2_jittor.checkpoint.config import GPT2Config
 from gpt2_jittor.model.cache import KVCache
+from gpt2_jittor.model.recompute import recomputed
 from gpt2_jittor.ops.activation import ACTIVATIONS
 from gpt2_jittor.ops.attention import attention, cached_attention
 from gpt2_jittor.ops.dropout import add_dropped, dropout
@@ -179,7 +181,12 @@ class Block(jt.nn.Module):
 
 
 class GPT2Model(jt.nn.Module):
-    """From token ids to the hidden states after the final layer norm, [batch, time, width]."""
+    """From token ids to the hidden states after the final layer norm, [batch, time, width].
+
+    gradient_checkpointing: in training, blocks are computed again in the backward pass instead of being kept.
+    """
+
+    gradient_checkpointing = False
 
     def __init__(self, config: GPT2Config):
         self.wte = Embedding(config.vocab_size, config.n_embd)
@@ -196,7 +203,11 @@ class GPT2Model(jt.nn.Module):
         x = self.wte(input_ids) + self.wpe(position_ids)  # [batch, time, width]
         x = dropout(x, self.dropout if self.is_training() else 0.0)
         for block in self.h:
-            x = block(x, mask, cache)
+            if self.gradient_checkpointing and self.is_training():
+                trained = [value for value in block.parameters() if not value.is_stop_grad()]
+                x = recomputed(functools.partial(block, mask=mask, cache=None), x, trained)
+            else:
+                x = block(x, mask, cache)
         return self.ln_f(x)
 
 

@@ -26,6 +26,12 @@ def logits_on_device(model: GPT2LMHeadModel, input_ids: np.ndarray, cache: KVCac
         return model.lm_head(hidden[:, -1])  # [batch, width] -> [batch, vocab]
 
 
+def read(model: GPT2LMHeadModel, input_ids: np.ndarray, cache: KVCache) -> None:
+    """The cache takes up ids [batch, time] whose logits nobody wants."""
+    with jt.no_grad():
+        model.hidden(input_ids, None, cache).sync()
+
+
 def _applies(model: GPT2LMHeadModel, cache: KVCache) -> bool:
     """Whether the kernel computes what the layers would; it is then ready as `cache.step`."""
     config = model.config

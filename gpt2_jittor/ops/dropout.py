@@ -4,6 +4,9 @@ Each call draws a seed from a `Seeds`, so a step's masks depend on the run's see
 of the calls alone: a resumed run draws what the undisturbed run would have drawn, on every device the same.
 """
 
+import contextlib
+from collections.abc import Iterator
+
 import numpy as np
 
 from gpt2_jittor.ops import fused
@@ -24,6 +27,19 @@ class Seeds:
     def next(self) -> int:
         """The next seed, 0 … 2³² − 1. Each call moves the stream on, so the number of calls matters."""
         return int(self._generator.integers(2**32))
+
+    def state(self) -> dict:
+        """Where the stream is."""
+        return self._generator.bit_generator.state
+
+    @contextlib.contextmanager
+    def rewound(self, state: dict) -> Iterator[None]:
+        """Within, the stream is where it was; then it goes on as if nothing had been drawn."""
+        now, self._generator.bit_generator.state = self.state(), state
+        try:
+            yield
+        finally:
+            self._generator.bit_generator.state = now
 
 
 seeds = Seeds()

@@ -43,8 +43,8 @@ def test_nothing_is_given_out_that_a_stop_string_takes_back(model, rng):
         stop = text[start : start + int(rng.integers(1, 4))]
         answer = Answer(model, (stop,), keeps_space=True)
         shown = ""
-        for token in ids:
-            shown += answer.push(Token(token)).text
+        for index, token in enumerate(ids, 1):
+            shown += answer.push(Token(token, ends=LENGTH if index == len(ids) else None)).text
             assert stop not in shown and text.startswith(shown)
             if answer.finish:
                 break

@@ -1,5 +1,9 @@
 """Texts of several adapters that come and go in one batch, against PEFT's model of each, one text at a time."""
 
+import functools
+import threading
+import weakref
+
 import numpy as np
 import peft
 import pytest
@@ -10,6 +14,7 @@ from adapters import make_adapter
 
 from common.errors import UserError
 from generation.sampling import make_sampler
+from gpt2_jittor.model.cache import KVCache
 from gpt2_jittor.ops.decode_step import DecodeStep
 from serving.adapters import ServedModels
 from serving.batcher import Batcher, Stopped
@@ -129,6 +134,7 @@ def test_the_same_prompt_at_once_and_again(batcher, theirs, rng):
     for found in events:
         batcher.submit(work_of("two", prompt, 9), found.append)
     finish(batcher)
+    assert batcher.figures().cached_tokens == 4 * 20  # the first one's are the others'
     expected = greedy(theirs["two"], prompt, 9)
     assert [[token.id for token in found] for found in events] == [expected] * 5
 
@@ -235,7 +241,8 @@ def test_adapters_come_and_go_while_others_answer(base, folders, theirs, rng):
 
 def test_int8_weights_below_adapters(base, folders, rng):
     """Alone and among others: int8's own rounding is the same."""
-    batcher = Batcher(models_of(base, {name: folders[name] for name in ("one", "two")}, int8=True), piece=16)
+    given = {name: folders[name] for name in ("one", "two")}
+    batcher = Batcher(models_of(base, given, int8=True, cache_tokens=0), piece=16)
     asked = prompts(rng, 6)
     together = [[] for _ in asked]
     for place, (prompt, found) in enumerate(zip(asked, together, strict=True)):
@@ -248,8 +255,129 @@ def test_int8_weights_below_adapters(base, folders, rng):
         assert [token.id for token in alone] == [token.id for token in found]
 
 
+def test_an_adapter_goes_while_a_prompt_of_another_is_read(base, folders, theirs, rng):
+    """Pieces of one token: the kernel that reads them must see which ranks are whose now."""
+    batcher = Batcher(models_of(base, {name: folders[name] for name in ("one", "two")}), piece=1)
+    prompt, found = rng.integers(0, VOCAB, 12), []
+    batcher.submit(work_of("two", prompt, 8), found.append)
+    for _ in range(5):
+        batcher.turn()
+    batcher.submit(Unloading("one"), lambda done: None)
+    finish(batcher)
+    assert [token.id for token in found] == greedy(theirs["two"], prompt, 8)
+
+
+def test_a_full_model_stops_nobody_but_its_own(base, folders, theirs, rng):
+    """DoRA's adapter is a model of its own."""
+    batcher = Batcher(models_of(base, {"dora": folders["dora"]}, rows=1), piece=16)
+    first, second, other, state = [], [], [], []
+    batcher.submit(work_of("base", rng.integers(0, VOCAB, 5), 40), first.append)
+    batcher.submit(work_of("base", rng.integers(0, VOCAB, 5), 3), second.append)
+    prompt = rng.integers(0, VOCAB, 5)
+    batcher.submit(work_of("dora", prompt, 3), other.append)
+    batcher.submit(Embedding("base", prompt), state.append)
+    for _ in range(6):
+        batcher.turn()
+    assert [token.id for token in other] == greedy(theirs["dora"], prompt, 3)
+    assert len(state) == 1 and len(first) < 40 and not second
+    finish(batcher)
+    assert len(second) == 3
+
+
+def test_more_rows_than_the_kernel_takes(base, folders, theirs, rng):
+    batcher = Batcher(models_of(base, {name: folders[name] for name in ("one", "two")}, rows=40), piece=400)
+    asked = [(["one", "two", "base"][i % 3], rng.integers(0, VOCAB, rng.integers(1, 9))) for i in range(36)]
+    events = [[] for _ in asked]
+    for (model, prompt), found in zip(asked, events, strict=True):
+        batcher.submit(work_of(model, prompt, 4), found.append)
+    finish(batcher)
+    for (model, prompt), found in zip(asked, events, strict=True):
+        assert [token.id for token in found] == greedy(theirs[model], prompt, 4)
+
+
+def test_what_is_cancelled_before_it_speaks_says_nothing(batcher, theirs, rng):
+    events = [[] for _ in range(12)]
+    asked = [rng.integers(0, VOCAB, 40) for _ in events]  # 8 are read at once, the rest waits
+    tickets = [batcher.submit(work_of("two", p, 5), found.append) for p, found in zip(asked, events, strict=True)]
+    batcher.turn()
+    for ticket in tickets[1:]:
+        ticket.cancel()
+    finish(batcher)
+    assert [token.id for token in events[0]] == greedy(theirs["two"], asked[0], 5)
+    assert not any(events[1:]) and batcher.figures().waiting == 0
+
+
+def test_a_copy_that_fails_harms_no_text(batcher, theirs, rng, monkeypatch, capsys):
+    """Keeping a finished text's keys is a favour to the next one."""
+    prompts_, events = prompts(rng, 2), [[], []]
+    for prompt, found, tokens in zip(prompts_, events, (3, 9), strict=True):
+        batcher.submit(work_of("one", prompt, tokens), found.append)
+    batcher.turn()
+    monkeypatch.setattr(KVCache, "row", lambda *_: (_ for _ in ()).throw(MemoryError("no more")))
+    finish(batcher)
+    assert [[token.id for token in found] for found in events] == [
+        greedy(theirs["one"], prompt, tokens) for prompt, tokens in zip(prompts_, (3, 9), strict=True)
+    ]
+    assert "out of memory" in capsys.readouterr().err
+
+
+def test_a_step_that_fails_ends_its_texts_and_no_others(batcher, theirs, rng, monkeypatch, capsys):
+    events = [[], []]
+    for found in events:
+        batcher.submit(work_of("one", rng.integers(0, VOCAB, 5), 9), found.append)
+    batcher.turn()
+    with monkeypatch.context() as broken:
+        broken.setattr(DecodeStep, "__call__", lambda *_: (_ for _ in ()).throw(ValueError("a bug")))
+        batcher.turn()
+    assert [type(found[-1]) for found in events] == [ValueError, ValueError]
+    assert capsys.readouterr().err.count("a bug") == 1
+    prompt, after = rng.integers(0, VOCAB, 7), []
+    batcher.submit(work_of("two", prompt, 6), after.append)
+    finish(batcher)
+    assert [token.id for token in after] == greedy(theirs["two"], prompt, 6)
+
+
+def test_a_model_of_its_own_is_freed_when_it_is_unloaded(base, folders, rng):
+    batcher = Batcher(models_of(base, {"dora": folders["dora"]}), piece=16)
+    model = weakref.ref(batcher._models.places["dora"].loaded.model)
+    found = []
+    batcher.submit(work_of("dora", rng.integers(0, VOCAB, 5), 6), found.append)
+    batcher.submit(Unloading("dora"), lambda done: None)
+    finish(batcher)
+    batcher.submit(work_of("base", [1, 2], 1), lambda token: None)
+    finish(batcher)
+    assert len(found) == 6 and model() is None
+
+
+def test_it_runs_in_a_thread_until_it_is_stopped(batcher, theirs, rng):
+    asked, done = prompts(rng, 5), [threading.Event() for _ in range(5)]
+    events = [[] for _ in asked]
+
+    def told(place: int, token) -> None:
+        events[place].append(token.id)
+        if token.ends:
+            done[place].set()
+
+    batcher.warm_up()
+    assert batcher.figures().generated_tokens == 0
+    clients = threading.Thread(
+        target=lambda: (
+            [
+                batcher.submit(work_of("two", prompt, 7), functools.partial(told, place))
+                for place, prompt in enumerate(asked)
+            ]
+            and all(event.wait(60) for event in done)
+            and batcher.stop(60)
+        )
+    )
+    clients.start()
+    batcher.run()
+    clients.join()
+    assert events == [greedy(theirs["two"], prompt, 7) for prompt in asked]
+
+
 def test_more_than_there_is_room_for_wait_and_too_many_are_refused(base, rng):
-    batcher = Batcher(models_of(base, {}, rows=2), piece=16, most_waiting=3)
+    batcher = Batcher(models_of(base, {}, rows=2), piece=16, most_waiting=1)
     events = [[] for _ in range(3)]
     for found in events:
         batcher.submit(work_of("base", rng.integers(0, VOCAB, 5), 6), found.append)

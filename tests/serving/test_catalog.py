@@ -222,5 +222,5 @@ def test_the_figures_are_prometheus_own_format(live):
     assert found["gpt2_jittor_requests_total", "/v1/completions", "200"] == 1
     assert found["gpt2_jittor_requests_total", "other", "404"] == 1
     assert found["gpt2_jittor_first_token_seconds_count",] == 1
-    assert found["gpt2_jittor_running",] == 1 and found["gpt2_jittor_waiting",] == 2
+    assert found["gpt2_jittor_running",] == 0 and found["gpt2_jittor_waiting",] == 2
     assert found["gpt2_jittor_generated_tokens_total",] == 4 and found["gpt2_jittor_cached_tokens_total",] == 4

@@ -142,8 +142,23 @@ def test_an_error_of_ours_is_a_line_here_and_no_traceback_there(ask, computing, 
         answer = ask.post("/v1/completions", **BODY, **more)
         assert "secret" not in answer.text and "Traceback" not in answer.text
         assert answer.status_code == (200 if more else 500) and '"code":"internal_error"' in answer.text
-    lines = capfd.readouterr().err.strip().splitlines()
-    assert len(lines) == 2 and all(line.startswith("error: this should not happen: RuntimeError") for line in lines)
+    assert not capfd.readouterr().err, "the side that computes has said it"
+    monkeypatch.setattr(computing, "submit", lambda work, deliver: 1 / 0)
+    assert_is_error(ask.post("/v1/completions", **BODY), 500)
+    (line,) = capfd.readouterr().err.strip().splitlines()
+    assert line.startswith("error: this should not happen: ZeroDivisionError")
+
+
+def test_a_request_for_more_than_may_ever_wait_is_a_400_and_no_429(computing):
+    ask = Asker(computing, max_waiting=6)
+    options = {"model": "nano", "max_tokens": 1}
+    assert ask.post("/v1/completions", prompt=["a"] * 6, **options).status_code == 200
+    assert_is_error(ask.post("/v1/completions", prompt=["a"] * 7, **options), 400)
+    assert ask.post("/v1/completions", prompt=["a"] * 3, n=2, **options).status_code == 200
+    assert_is_error(ask.post("/v1/completions", prompt=["a"] * 4, n=2, **options), 400)
+    scored = {**options, "echo": True, "logprobs": 1}  # each is continued and scored
+    assert ask.post("/v1/completions", prompt=["a"] * 3, **scored).status_code == 200
+    assert_is_error(ask.post("/v1/completions", prompt=["a"] * 4, **scored), 400)
 
 
 def test_a_request_that_takes_too_long_is_ended(computing):

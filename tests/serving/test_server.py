@@ -20,16 +20,14 @@ from serving.options import ServingOptions
 from serving.server import bound_socket
 
 PROGRAM = """
-from computing import FakeComputing, served
+from computing import FakeComputing, Letters, served
 from common.command import run_command
 from datasets import tasks
-from gpt2_jittor.checkpoint.tokenizer import load_tokenizer
 from serving.options import ServingOptions
 from serving.server import bound_socket, serve
 
 def main():
-    tokenizer = load_tokenizer("checkpoints/gpt2-nano")
-    models = {name: served(name, tasks.find("text"), tokenizer) for name in ("nano", "mine")}
+    models = {name: served(name, tasks.find("text"), Letters()) for name in ("nano", "mine")}
     options = ServingOptions(port=0, grace=GRACE)
     with bound_socket(options.host, options.port) as listening:
         serve(FakeComputing(models, delay=DELAY), options, listening)
@@ -61,8 +59,18 @@ class Server:
         self.process.communicate()
 
     def complete(self, tokens: int, **more) -> httpx.Response:
-        body = {"model": "nano", "prompt": "Tea", "max_tokens": tokens, "logit_bias": {"0": -100}, **more}
+        body = {"model": "nano", "prompt": [3, 4], "max_tokens": tokens, "logit_bias": {"0": -100}, **more}
         return httpx.post(f"{self.address}/v1/completions", json=body, timeout=60)
+
+    def wait_for(self, running: int) -> None:
+        """Returns once so many texts are being continued."""
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            text = httpx.get(f"{self.address}/metrics").text
+            if float(re.search(r"^gpt2_jittor_running (\S+)", text, re.MULTILINE)[1]) == running:
+                return
+            time.sleep(0.05)
+        raise AssertionError("nothing is continued")
 
     def ended(self) -> tuple[int, list[str]]:
         """The exit status, and what was said on stderr."""
@@ -79,15 +87,16 @@ def test_a_signal_lets_what_runs_finish_and_nothing_new_in(number, status, word)
         answers = {}
 
         def ask(stream: bool) -> None:
-            answers[stream] = server.complete(60, stream=stream)
+            answers[stream] = server.complete(150, stream=stream)
 
         threads = [threading.Thread(target=ask, args=(stream,)) for stream in (True, False)]
         for thread in threads:
             thread.start()
-        time.sleep(0.5)
+        server.wait_for(2)
         server.process.send_signal(number)
-        time.sleep(0.2)
-        assert server.complete(1).status_code == 503
+        while (refused := server.complete(1)).status_code == 200:  # the signal is on its way
+            pass
+        assert refused.status_code == 503
         for thread in threads:
             thread.join()
         assert server.ended() == (
@@ -103,7 +112,7 @@ def test_what_does_not_finish_in_time_is_told_so():
         answers = []
         thread = threading.Thread(target=lambda: answers.append(server.complete(200)))
         thread.start()
-        time.sleep(0.5)
+        server.wait_for(1)
         server.process.send_signal(signal.SIGTERM)
         thread.join()
         assert answers[0].status_code == 503 and answers[0].json()["error"]["code"] == "shutting_down"
@@ -113,9 +122,10 @@ def test_what_does_not_finish_in_time_is_told_so():
 def test_a_second_signal_ends_at_once():
     with Server(delay=0.1, grace=60) as server:
         threading.Thread(target=lambda: pytest.raises(httpx.HTTPError, server.complete, 200), daemon=True).start()
-        time.sleep(0.5)
+        server.wait_for(1)
         server.process.send_signal(signal.SIGINT)
-        time.sleep(0.3)
+        while httpx.get(f"{server.address}/health").status_code == 200:
+            pass
         started = time.monotonic()
         server.process.send_signal(signal.SIGINT)
         assert server.ended()[0] == 130 and time.monotonic() - started < 3
@@ -179,3 +189,28 @@ def test_an_adapter_is_called_as_its_folder_or_as_one_says(tmp_path):
     for wrong in (str(equal), "", "x=", "a b"):
         with pytest.raises(UserError, match="adapter"):
             ServedModels(adapter=(wrong,)).adapters()
+
+
+LOST = """
+import asyncio
+import uvicorn
+
+async def main_loop(self):
+    await asyncio.sleep(0.2)
+    raise ConnectionError("lost")
+
+uvicorn.Server.main_loop = main_loop
+"""
+
+
+def test_when_nobody_can_ask_any_more_it_ends_and_says_why():
+    """The thread that speaks HTTP has failed: what computes must not go on for nobody."""
+    ended = subprocess.run(
+        [sys.executable, "-c", LOST + PROGRAM.replace("DELAY", "0").replace("GRACE", "60")],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": IMPORTS},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode not in (0, 143) and "lost" in ended.stderr and ended.stderr.count("\n") <= 2

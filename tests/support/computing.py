@@ -22,6 +22,7 @@ from serving.work import (
     Loading,
     Scoring,
     Served,
+    Stopped,
     Token,
     Unloading,
 )
@@ -72,19 +73,24 @@ class FakeComputing:
 
     def figures(self):
         done = sum(len(ticket.generated) for ticket in self.tickets)
-        return Figures(1, 2, 30, 4, done, 5)
+        texts = [ticket for ticket in self.tickets if isinstance(ticket.work, Continuation)]
+        running = sum(not (ticket.done or ticket.cancelled) for ticket in texts)
+        return Figures(running, 2, 30, 4, done, 5)
 
     def run(self):
         """A token of each text in turn, until `stop`."""
         running: list[Ticket] = []
         while self._stop is None or (running and time.monotonic() < self._stop):
             with contextlib.suppress(queue.Empty):
-                running.append(self._queue.get(timeout=0 if running else 0.02))
+                running.append(self._queue.get_nowait() if running else self._queue.get(timeout=0.02))
             if running and self.delay:
                 time.sleep(self.delay)
             for ticket in running:
                 self._advance(ticket)
             running = [ticket for ticket in running if not (ticket.done or ticket.cancelled)]
+
+        for ticket in running:
+            ticket.deliver(Stopped("the server ends"))
 
     def stop(self, grace: float) -> None:
         self._stop = time.monotonic() + grace
@@ -155,6 +161,23 @@ def served(name: str, task, tokenizer, parent=None, positions=256, max_length=20
     """A model of that name; what requests do not say is as OpenAI has it, unless `options` say otherwise."""
     settings = GenerationOptions(**{"temperature": 1.0, "top_p": 1.0, **options})
     return Served(name, task, tokenizer, settings, positions, max_length, len(tokenizer), parent, 1_700_000_000)
+
+
+class Letters:
+    """A tokenizer that costs nothing to load: as many tokens as letters, and 0, which ends a text. It only decodes."""
+
+    eos_token_id, all_special_ids, added_tokens_decoder, chat_template = 0, [0], {}, None
+
+    def __len__(self) -> int:
+        return 27
+
+    def decode(self, ids, **_) -> str:
+        """The letters, without ends."""
+        return "".join(chr(ord("a") + token - 1) for token in ids if token)
+
+    def convert_ids_to_tokens(self, token: int) -> str:
+        """A letter."""
+        return self.decode([token])
 
 
 class Running:
