@@ -12,7 +12,7 @@ endif
 CUDA ?= 1
 STATUS = @printf '\n== %s\n'
 
-.PHONY: setup demo test test-short test-pythons test-long test-faults test-mpi test-cuda-emulated test-clients cuda-compile lint doctor cuda-check clean
+.PHONY: setup demo test test-short test-pythons test-long test-faults test-mpi test-cuda-emulated test-clients lm-eval cuda-compile lint doctor cuda-check clean
 
 setup: $(VENV)/runtime
 	@$(CUDA_TOOLKIT)
@@ -91,6 +91,22 @@ test-clients: $(VENV)/dev requirements-clients.txt
 	$(STATUS) "asking the server as its clients do"
 	$(PIP) -r requirements-clients.txt
 	$(BIN)/python -m pytest -m clients -rs tests/serving
+
+# lm-evaluation-harness asks the server and PyTorch the same, of nano and of an adapter (docs/evaluation-harness.md)
+JUDGED := runs/lm-eval
+lm-eval: $(VENV)/runtime .venv-lm-eval/installed $(JUDGED)/adapter_model.safetensors
+	$(STATUS) "judging a served model and PyTorch's"
+	$(BIN)/python -m tools.lm_eval.compare --adapter $(JUDGED)
+
+.venv-lm-eval/installed: requirements-lm-eval.txt
+	$(STATUS) "installing lm-evaluation-harness into .venv-lm-eval"
+	$(PYTHON) -m venv .venv-lm-eval
+	.venv-lm-eval/bin/pip install --quiet --disable-pip-version-check -r requirements-lm-eval.txt
+	@touch $@
+
+$(JUDGED)/adapter_model.safetensors: | $(VENV)/runtime
+	$(STATUS) "training an adapter to be judged"
+	$(BIN)/python train.py --task dailydialog --data-dir sample --model nano --output-dir $(JUDGED) --max-steps 60
 
 # every CUDA kernel of training and generation, by a real nvcc of CUDA 11 to 13 (nvcc_path, cc_path); needs no GPU
 cuda-compile: $(VENV)/dev

@@ -31,14 +31,15 @@ class Delta:
 class Answer:
     """One answer. It ends with the model's end token, before a stop string, or where it may not grow.
 
-    `keeps_space`: else there is no space around its text. `text`, `scored` and `finish` are what was given out so far;
-    `tokens` counts what was computed, an end token included; `log_prob` is the sum of their log-probabilities.
+    `keeps_space`: else there is no space around its text. `scores_end`: a special end token, which is no text, is in
+    `scored`, too. `text`, `scored` and `finish` are what was given out so far; `tokens` counts what was computed, an
+    end token included; `log_prob` is the sum of their log-probabilities.
     """
 
-    def __init__(self, served: Served, stop: Sequence[str], keeps_space: bool):
+    def __init__(self, served: Served, stop: Sequence[str], keeps_space: bool, scores_end: bool = False):
         self._stream, self._stopper = TextStream(served.tokenizer), Stopper(stop)
         self._special = frozenset(served.tokenizer.all_special_ids)
-        self._keeps_space = keeps_space
+        self._keeps_space, self._scores_end = keeps_space, scores_end
         self._waiting: list[Scored] = []  # whose text is not certain yet
         self._decoded = self._certain = 0  # characters that tokens spelled, and those before any stop string
         self._space = ""  # that ends what is certain: it is shown once more follows
@@ -54,7 +55,8 @@ class Answer:
         """Takes the next token; what is certain now."""
         self.tokens += 1
         self.log_prob += token.log_prob or 0.0
-        if token.ends != END or token.id not in self._special:  # an end token may be text, too
+        is_text = token.ends != END or token.id not in self._special  # an end token may be text, too
+        if is_text or self._scores_end:
             self._waiting.append(Scored(token, self._decoded))
         certain, stopped = self._push(self._stream.push(token.id))
         if token.ends and not stopped:

@@ -41,7 +41,8 @@ async def chat(request: Request) -> Response:
         raise invalid("messages", f"leave no room for an answer: the model reads {served.max_length} tokens", TOO_LONG)
     with contextlib.ExitStack() as stack:
         jobs = stack.enter_context(service.jobs())
-        answers = submit(jobs, asked, windows, limits, keeps_space=keeps_space, compared=len(windows) > 1)
+        how = {"keeps_space": keeps_space, "scores_end": False, "compared": len(windows) > 1}
+        answers = submit(jobs, asked, windows, limits, **how)
         run = _Run(service, asked, windows, answers, started)
         if asked.stream:
             return Stream(run.chunks(jobs), stack.pop_all().close)

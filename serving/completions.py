@@ -57,7 +57,7 @@ async def completions(request: Request) -> Response:
             answers = [[_nothing(asked) for _ in range(asked.draws)] for _ in prompts]
         else:
             ids, several = [prompt.ids for prompt in prompts], asked.draws > asked.count
-            answers = submit(jobs, asked, ids, limits, keeps_space=True, compared=several)
+            answers = submit(jobs, asked, ids, limits, keeps_space=True, scores_end=True, compared=several)
         if echo and top is not None:
             for index, prompt in enumerate(prompts):
                 scoring.submit(index, Scoring(served.name, prompt.ids, top))
@@ -68,7 +68,7 @@ async def completions(request: Request) -> Response:
 
 
 def _nothing(asked: Asked) -> Answer:
-    answer = Answer(asked.served, asked.stop, keeps_space=True)
+    answer = Answer(asked.served, asked.stop, keeps_space=True, scores_end=True)
     answer.finish = LENGTH
     return answer
 

@@ -49,11 +49,12 @@ def submit(
     limits: Sequence[int],
     *,
     keeps_space: bool,
+    scores_end: bool,
     compared: bool,
 ) -> list[list[Answer]]:
     """Hands over `draws` continuations of each prompt, under numbers in order; their answers, prompt by prompt.
 
-    `limits`: the longest answer to each. `compared`: the likeliest of several will be wanted.
+    `limits`: the longest answer to each. `compared`: the likeliest of several will be wanted. The rest is `Answer`'s.
     """
     served = asked.served
     ends = served.options.end_ids
@@ -61,7 +62,7 @@ def submit(
     top = 0 if asked.top is None and compared else asked.top
     found: list[list[Answer]] = []
     for index, (ids, limit) in enumerate(zip(prompts, limits, strict=True)):
-        found.append([Answer(served, asked.stop, keeps_space) for _ in range(asked.draws)])
+        found.append([Answer(served, asked.stop, keeps_space, scores_end) for _ in range(asked.draws)])
         for draw in range(asked.draws):
             sample = asked.choosing.sampler(len(ids), draw)
             jobs.submit(index * asked.draws + draw, Continuation(served.name, ids, limit, sample, end_ids, top))

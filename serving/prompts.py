@@ -33,8 +33,9 @@ class Prompt:
 def read_prompts(name: str, given: Any, served: Served, most: int) -> list[Prompt]:
     """What a field gives: a text, ids, or a list of one of them. Raises ApiError for anything else, and for too many.
 
-    An empty text is the beginning of a document, an end token. Special tokens that a text spells are text, as
-    everywhere where strangers write: ids can be any.
+    An empty text is the beginning of a document, an end token; so is one that a text begins with, as evaluation
+    harnesses send it. Other special tokens that a text spells are text, as everywhere where strangers write: ids can
+    be any.
     """
     several = given if isinstance(given, list) and not (given and _is_id(given[0])) else [given]
     if not several or len(several) > most:
@@ -116,8 +117,11 @@ def _is_id(value: Any) -> bool:
 
 def _prompt(name: str, given: Any, served: Served) -> Prompt:
     if isinstance(given, str):
-        ids = next(tokenise([(given, False)], served.tokenizer)) if given else [served.tokenizer.eos_token_id]
-        return Prompt(np.array(ids, np.int64), given)
+        end, end_id = served.tokenizer.eos_token, served.tokenizer.eos_token_id
+        begun = [end_id] if given.startswith(end) or not given else []
+        text = given.removeprefix(end)
+        ids = next(tokenise([(text, False)], served.tokenizer)) if text else []
+        return Prompt(np.array([*begun, *ids], np.int64), given)
     if not isinstance(given, list) or not given or not all(map(_is_id, given)):
         raise invalid(name, f"must be a text, a list of token ids, or a list of one of these, not {kind(given)}")
     if wrong := [token for token in given if not 0 <= token < served.vocab_size]:

@@ -1,4 +1,4 @@
-"""Servers over a side that computes without a model: `ask` without a port, `live` on a real one."""
+"""Servers over a side that computes without a model: `ask` without a port, `live` on a real one; and `serve.py`."""
 
 import pytest
 from asking import Asker, listening
@@ -43,3 +43,19 @@ def live(computing):
     """The address of a running server."""
     with listening(computing) as (address, _):
         yield address
+
+
+@pytest.fixture(scope="session")
+def real(tmp_path_factory):
+    """`serve.py` with nano and three adapters, once for all; `folders` has the adapters by name."""
+    import real_server  # needs PEFT, which takes seconds to import
+
+    folders = real_server.make_adapters(tmp_path_factory.mktemp("adapters"), seed=5)
+    server = real_server.RealServer("--model", "nano", *real_server.adapter_options(folders))
+    server.folders = folders
+    try:
+        yield server
+        said = server.said()  # a first start says that it compiles
+        assert server.poll() is None and "Traceback" not in said and "error" not in said, said
+    finally:
+        server.close()

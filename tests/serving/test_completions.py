@@ -76,6 +76,32 @@ def test_what_an_evaluation_harness_sends_is_scored_token_by_token(ask, computin
     assert body["usage"]["prompt_tokens"] == 20 and body["usage"]["completion_tokens"] == 3
 
 
+def test_an_end_token_that_a_prompt_begins_with_begins_a_document(ask, computing, tokenizer):
+    """lm-evaluation-harness sends it so, where it sends no ids, before a text of which every token is scored."""
+    given = {"prompt": ["<|endoftext|>Tea <|endoftext|>", "<|endoftext|>"], "echo": True, "logprobs": 0}
+    body = ask.post("/v1/completions", model="nano", max_tokens=1, **given).json()
+    work = [ticket.work for ticket in computing.tickets if isinstance(ticket.work, Continuation)]
+    first, second = (each.prompt.tolist() for each in work)
+    assert first[0] == tokenizer.eos_token_id and tokenizer.decode(first[1:]) == "Tea <|endoftext|>"
+    assert tokenizer.eos_token_id not in first[1:] and second == [tokenizer.eos_token_id]
+    assert all(choice["text"].startswith(text) for choice, text in zip(body["choices"], given["prompt"], strict=True))
+    assert body["choices"][0]["logprobs"]["text_offset"][1] == len("<|endoftext|>")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_end_token_is_scored_though_it_is_no_text(ask, computing, tokenizer, stream):
+    """lm-evaluation-harness cuts off what was generated, a token, to be left with those of its prompt."""
+    computing.script = []
+    given = {"prompt": [5, 6, 7], "echo": True, "logprobs": 1, "max_tokens": 1, "stream": stream}
+    answer = ask.post("/v1/completions", model="nano", **given)
+    choices = [body["choices"][0] for body in (events(answer) if stream else [answer.json()])]
+    assert "".join(choice["text"] for choice in choices) == tokenizer.decode([5, 6, 7])
+    assert choices[-1]["finish_reason"] == "stop"
+    found = {name: sum((choice["logprobs"][name] for choice in choices), []) for name in choices[0]["logprobs"]}
+    assert {name: len(values) for name, values in found.items()} == dict.fromkeys(found, 4)
+    assert found["tokens"][-1] == tokenizer.eos_token and found["token_logprobs"][-1] <= 0
+
+
 def test_offsets_and_names_of_tokens_are_those_of_the_echoed_text(ask, computing, tokenizer):
     computing.script = tokenizer(" né 😀!")["input_ids"]
     given = "Tea – 茶, é"
@@ -83,9 +109,10 @@ def test_offsets_and_names_of_tokens_are_those_of_the_echoed_text(ask, computing
     (choice,) = body["choices"]
     text, found = choice["text"], choice["logprobs"]
     assert text == given + " né 😀!"
+    assert (found["tokens"][-1], found["text_offset"][-1]) == (tokenizer.eos_token, len(text))  # it is no text
     starts = [*found["text_offset"], len(text)]
     spelled = 0
-    for name, start, end in zip(found["tokens"], starts, starts[1:], strict=False):
+    for name, start, end in zip(found["tokens"][:-1], starts, starts[1:], strict=False):
         if not name.startswith("bytes:"):
             assert text[start:end] == name
             spelled += 1
