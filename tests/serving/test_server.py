@@ -212,5 +212,6 @@ def test_when_nobody_can_ask_any_more_it_ends_and_says_why():
         capture_output=True,
         text=True,
         timeout=60,
+        check=False,
     )
     assert ended.returncode not in (0, 143) and "lost" in ended.stderr and ended.stderr.count("\n") <= 2
