@@ -169,6 +169,7 @@ def build_model(inputs: Inputs):
     model = load_base(inputs.source, given.seed)
     if given.head_dropout:
         model.head_dropout = given.head_dropout
+    model.label_smoothing = given.label_smoothing
     if given.tuning == "lora":
         base = base_name(given.model, inputs.source.directory)
         inject(model, adapter_config(given, not inputs.task.kind.generates, inputs.added, base), given.seed)
