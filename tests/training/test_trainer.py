@@ -63,7 +63,8 @@ def torch_run(trainer, folder, adapter):
     for _ in range(given.max_steps):
         batch = next(batches)
         ids, labels, mask = (torch.tensor(a).long() for a in (batch.input_ids, batch.labels, batch.attention_mask))
-        loss = model(input_ids=ids, labels=labels, attention_mask=mask).loss
+        logits, targets = model(input_ids=ids, attention_mask=mask).logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+        loss = torch.nn.functional.cross_entropy(logits, targets, label_smoothing=given.label_smoothing)
         optimizer.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(parameters, given.max_grad_norm)
@@ -75,8 +76,13 @@ def torch_run(trainer, folder, adapter):
 
 @pytest.mark.parametrize(
     "more",
-    [{}, {"lora_plus_ratio": 4.0, "lora_bias": "lora_only", "learning_rate": 2e-3}, {"lora_dora": True}],
-    ids=["lora", "lora+", "dora"],
+    [
+        {},
+        {"lora_plus_ratio": 4.0, "lora_bias": "lora_only", "learning_rate": 2e-3},
+        {"lora_dora": True},
+        {"label_smoothing": 0.1},
+    ],
+    ids=["lora", "lora+", "dora", "label smoothing"],
 )
 def test_50_steps_are_those_of_peft_and_torch(world, tmp_path, more):
     settings = {"lora_dropout": 0.0, "max_steps": 50, "eval_every": 50, "weight_decay": 0.1, "max_grad_norm": 2.0}
@@ -100,6 +106,18 @@ def test_50_steps_are_those_of_peft_and_torch(world, tmp_path, more):
             third = len(value) // 3
             value, others = (np.delete(array, np.s_[third : 2 * third]) for array in (value, others))
         np.testing.assert_allclose(value, others, rtol=0, atol=atol, err_msg=name)
+
+
+def test_a_smoothed_training_loss_is_no_perplexity_and_validation_is_not_smoothed(world, tmp_path):
+    settings = {"lora_dropout": 0.0, "max_steps": 1, "learning_rate": 1e-9}
+    smoothed, plain = (
+        run(arguments(world, tmp_path / str(share), "still", label_smoothing=share, **settings)) for share in (0.5, 0.0)
+    )
+    (record,), (other,) = metrics(smoothed.run_dir), metrics(plain.run_dir)
+    assert record["perplexity"] is None and other["perplexity"] == pytest.approx(math.exp(other["loss"]))
+    assert record["loss"] != pytest.approx(other["loss"], rel=1e-3)
+    first, same = metrics(smoothed.run_dir, "validation")[0], metrics(plain.run_dir, "validation")[0]
+    assert (first["loss"], first["perplexity"]) == (same["loss"], same["perplexity"])
 
 
 def test_uneven_micro_batches_add_up_to_one_large_batch(world, tmp_path):
