@@ -68,7 +68,8 @@ class GPT2ForSequenceClassification(GPT2PreTrained):
         """
         classes = on_host(classes)
         check_ids(classes, len(self.config.labels), "classes", "classifier")
-        return self.score.losses(self._last(input_ids, attention_mask), jt.array(classes.astype(np.int32)), self.smoothing)
+        targets = jt.array(classes.astype(np.int32))
+        return self.score.losses(self._last(input_ids, attention_mask), targets, self.smoothing)
 
     def loss(self, input_ids, classes, attention_mask=None):
         """The mean of `losses`: a Var of one element."""

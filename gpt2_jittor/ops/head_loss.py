@@ -25,7 +25,7 @@ def head_loss(hidden, weight, targets, tokens=None, rows=None, smoothing: float 
     has it (Szegedy et al. 2016, section 7, https://arxiv.org/abs/1512.00567).
     """
     loss = _unsmoothed(hidden, weight, targets, tokens, rows)
-    # the two differ by logits alone: (1 − ε)(lse − z[target]) + ε(lse − mean z) = lse − z[target] + ε(z[target] − mean z)
+    # the two differ by logits alone: (1 − ε)(L − z[target]) + ε(L − mean z) = L − z[target] + ε(z[target] − mean z)
     return loss + smoothing * _target_above_mean(hidden, weight, targets, tokens, rows) if smoothing else loss
 
 

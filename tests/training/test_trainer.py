@@ -63,8 +63,9 @@ def torch_run(trainer, folder, adapter):
     for _ in range(given.max_steps):
         batch = next(batches)
         ids, labels, mask = (torch.tensor(a).long() for a in (batch.input_ids, batch.labels, batch.attention_mask))
-        logits, targets = model(input_ids=ids, attention_mask=mask).logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
-        loss = torch.nn.functional.cross_entropy(logits, targets, label_smoothing=given.label_smoothing)
+        logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1].flatten(0, 1)
+        smoothing = given.label_smoothing
+        loss = torch.nn.functional.cross_entropy(logits, labels[:, 1:].flatten(), label_smoothing=smoothing)
         optimizer.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(parameters, given.max_grad_norm)
