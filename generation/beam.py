@@ -37,8 +37,8 @@ def beam_search(
     no_repeat_ngram_size: int = 0,
     repetition_penalty: float = 1.0,
     early_stopping: bool | str = False,
-    samples: int = 1,
     penalise_prompt: bool = True,
+    samples: int = 1,
 ) -> list[list[Generated]]:
     """Continues prompts of any lengths: for each its `samples` best continuations, the best first.
 

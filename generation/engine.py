@@ -226,10 +226,11 @@ class Engine:
                 given.no_repeat_ngram_size,
                 given.repetition_penalty,
                 given.early_stopping,
-                given.samples,
                 penalise_prompt,
             )
-            return beam_search(self.model, prompts, given.num_beams, given.max_new_tokens, ends, *penalties)
+            return beam_search(
+                self.model, prompts, given.num_beams, given.max_new_tokens, ends, *penalties, samples=given.samples
+            )
         stop = StopStrings(self.tokenizer, given.stop) if given.stop else None
         repeated = [ids for ids in prompts for _ in range(given.draws)]
         drawn = generate(self.model, repeated, self.sample, given.max_new_tokens, ends, stop, penalise_prompt)

@@ -109,18 +109,6 @@ def test_50_steps_are_those_of_peft_and_torch(world, tmp_path, more):
         np.testing.assert_allclose(value, others, rtol=0, atol=atol, err_msg=name)
 
 
-def test_a_smoothed_training_loss_is_no_perplexity_and_validation_is_not_smoothed(world, tmp_path):
-    settings = {"lora_dropout": 0.0, "max_steps": 1, "learning_rate": 1e-9}
-    smoothed, plain = (
-        run(arguments(world, tmp_path / str(share), "still", label_smoothing=share, **settings)) for share in (0.5, 0.0)
-    )
-    (record,), (other,) = metrics(smoothed.run_dir), metrics(plain.run_dir)
-    assert record["perplexity"] is None and other["perplexity"] == pytest.approx(math.exp(other["loss"]))
-    assert record["loss"] != pytest.approx(other["loss"], rel=1e-3)
-    first, same = metrics(smoothed.run_dir, "validation")[0], metrics(plain.run_dir, "validation")[0]
-    assert (first["loss"], first["perplexity"]) == (same["loss"], same["perplexity"])
-
-
 def test_uneven_micro_batches_add_up_to_one_large_batch(world, tmp_path):
     tiny.dialogue_folder(tmp_path / "data", seed=3, train=4)
     found = []
