@@ -3,6 +3,7 @@
 python evaluate.py --adapter runs/dailydialog-nano-lora                    # the base stands beside it
 python evaluate.py --task squad --data-dir data/squad --adapter RUN --predictions answers.json
 python evaluate.py --task emotion --data-dir data/emotion --adapter RUN    # and a confusion matrix, RUN/confusion.png
+python evaluate.py --adapter runs/e2e-gpt2-lora --num-beams 10 --length-penalty 0.8 --no-repeat-ngram 4
 python evaluate.py --task dailydialog --model nano --loss-only --json
 """
 
@@ -21,10 +22,12 @@ from datasets.encode import report
 from datasets.example import SPLITS
 from datasets.task import Task
 from generation.loading import ModelOptions, check_task, check_weights, engine_for, find_task
-from generation.options import GenerationOptions
+from generation.options import GenerationOptions, check_typed
 from gpt2_jittor.checkpoint.stored import SCORE
 from gpt2_jittor.runtime.demand import check_forward
 from lora.source import ModelSource, find
+
+CHOOSING = ("num_beams", "length_penalty", "no_repeat_ngram_size")  # how answers are found, else greedily
 
 
 @dataclass(frozen=True)
@@ -43,10 +46,14 @@ class EvaluationOptions:
     batch_size: int = option(16, "examples measured together", at_least=1)
     loss_only: bool = option(False, "generate nothing: loss, perplexity and classes alone", flag=True)
     max_new_tokens: int | None = option(
-        None, "longest generated answer; else 32 (qa), 40 (chat), 128 (instruct)", at_least=1
+        None, "longest generated answer; else 32 (qa), 40 (chat), 64 (describe), 128 (instruct)", at_least=1
     )
     num_beams: int = option(1, "beam search instead of greedy answers", at_least=1)
-    predictions: Path | None = option(None, "write what the model said: SQuAD's own format", metavar="FILE")
+    length_penalty: float = option(1.0, "of the beams: above 0 longer answers gain")
+    no_repeat_ngram_size: int = option(0, "never the same n tokens twice; 0: off")
+    predictions: Path | None = option(
+        None, "write what the model said, as SQuAD's or the E2E challenge's script reads it", metavar="FILE"
+    )
     confusion: Path | None = option(None, "draw who was taken for whom", metavar="FILE.png")
     json: bool = option(False, "print JSON instead of a table", flag=True)
 
@@ -57,9 +64,11 @@ def parse() -> tuple[ModelOptions, EvaluationOptions]:
     add_options(parser, ModelOptions)
     add_options(parser, EvaluationOptions)
     parsed: argparse.Namespace = parser.parse_args()
-    given = EvaluationOptions(**typed(EvaluationOptions, parsed))
+    found = typed(EvaluationOptions, parsed)
+    given = EvaluationOptions(**found)
     for problem in problems(given):
         raise problem
+    check_typed({name: found[name] for name in CHOOSING if name in found})
     return ModelOptions(**typed(ModelOptions, parsed)), given
 
 
@@ -99,7 +108,7 @@ def main() -> None:
     if measured.unasked:
         print(f"{measured.unasked:,} prompts are too long; their answer counts as empty", file=sys.stderr)
     trivial_is, rows["trivial"] = trivial(task, dataset, data)
-    said = notes(rows, not task.kind.generates and SCORE not in source.base.tensors)
+    said = [*notes(rows, not task.kind.generates and SCORE not in source.base.tensors), *measured.notes]
     write_files(given, source, task, measured)
     shown = Report(task, given.split, how.precision, dataset, data, rows, seconds, trivial_is, said)
     print(shown.json() if given.json else shown.table())  # last: nobody may be there to read it
@@ -144,7 +153,7 @@ def answer_options(given: EvaluationOptions, task: Task, source: ModelSource) ->
     return GenerationOptions(
         max_new_tokens=given.max_new_tokens or task.kind.answer_tokens,
         greedy=True,
-        num_beams=given.num_beams,
+        **{name: getattr(given, name) for name in CHOOSING},
         batch_size=given.batch_size,
         end_ids=source.ends(),
     )

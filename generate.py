@@ -46,6 +46,7 @@ class Asked:
     text: str | None = option(None, type=typed_text)
     sentence1: str | None = option(None, type=typed_text)
     sentence2: str | None = option(None, type=typed_text)
+    meaning: str | None = option(None, "what to describe: name[…], food[…]", type=typed_text)
     input: Path | None = option(None, "answer every line, its fields named as above", metavar="FILE.jsonl")
     output: Path | None = option(None, "where to write these answers", metavar="FILE.jsonl")
 

@@ -197,13 +197,21 @@ def _reason(error: Exception) -> object:
     return f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
 
 
+def records_of_csv(content: str, place: str, columns: Sequence[str]) -> Iterator[Record]:
+    """The records of a text that was read at `place`, as comma-separated values. Raises UserError as `records` does."""
+    return _csv_rows(content, place, _Columns(columns, (), {}), ",")
+
+
 def _csv(path: Path, columns: _Columns, separator: str | None = None) -> Iterator[Record]:
+    return _csv_rows(read_text(path), path, columns, separator)
+
+
+def _csv_rows(content: str, path: Path | str, columns: _Columns, separator: str | None) -> Iterator[Record]:
     """Comma-separated values under a header line; what is in quotes may hold commas, quotes and lines.
 
     Semicolons or tabs separate them where the header has no comma, as spreadsheets of some languages write it.
     """
     csv.field_size_limit(LIMIT)
-    content = read_text(path)
     first = content.partition("\n")[0]
     separator = separator or next((mark for mark in ",;\t" if mark in first), ",")
     reader = csv.reader(io.StringIO(content, newline=""), delimiter=separator, strict=True)

@@ -1,5 +1,5 @@
-"""What a task is to the commands, and the six kinds of tasks: chat, questions, instructions, completions, plain text,
-classes.
+"""What a task is to the commands, and the seven kinds of tasks: chat, questions, instructions, completions,
+descriptions, plain text, classes.
 
 A kind is data. What follows from it (which fields are asked for, whether turns are remembered, how answers are judged)
 stands here, and nobody asks which kind it is.
@@ -30,7 +30,9 @@ class Kind:
     prompt. `keeps_space`: a text is read, and shown, to its last character. `refuses_long`: an input that would be cut
     is refused. `generates`: else it tells classes apart.
     `answer_tokens`: the longest answer that an evaluation lets a model give; None where there is none to judge.
-    `has_references`: answers are judged by those that count as right; else replies by what was really said.
+    `judged_by`: "answers", by those that count as right; "descriptions", by all texts of one meaning, each of which is
+    an example, and the meaning is asked once; else "replies", by what was really said.
+    `repeats_prompt`: an answer says what its prompt says, and repeats nothing by that.
     `example`: the task whose prompts `--mode` means, where a model was trained for another kind.
     """
 
@@ -42,18 +44,20 @@ class Kind:
     refuses_long: bool = False
     generates: bool = True
     answer_tokens: int | None = None
-    has_references: bool = False
+    judged_by: str = "replies"
+    repeats_prompt: bool = False
     example: str | None = None
 
 
 CHAT = Kind("chat", remembers=True, answer_tokens=40, example="dailydialog")
 ASSISTANT = dataclasses.replace(CHAT, optional=("system",), standing="system", example=None)  # a chat, told how to be
-QA = Kind("qa", standing="context", answer_tokens=32, has_references=True, example="squad")
+QA = Kind("qa", standing="context", answer_tokens=32, judged_by="answers", example="squad")
 COMPLETE = Kind("complete", keeps_space=True, answer_tokens=128)
 INSTRUCT = Kind("instruct", optional=("context",), refuses_long=True, answer_tokens=128, example="dolly")
+DESCRIBE = Kind("describe", answer_tokens=64, judged_by="descriptions", repeats_prompt=True, example="e2e")
 TEXT = Kind("text", keeps_space=True, example="text")
 CLASSIFY = Kind("classify", refuses_long=True, generates=False)
-KINDS = {kind.name: kind for kind in (CHAT, QA, TEXT, INSTRUCT, COMPLETE, CLASSIFY)}
+KINDS = {kind.name: kind for kind in (CHAT, QA, TEXT, INSTRUCT, COMPLETE, DESCRIBE, CLASSIFY)}
 
 
 @dataclass(frozen=True)

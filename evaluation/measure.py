@@ -11,6 +11,7 @@ from datasets.encode import IGNORED, EncodedSet
 from datasets.example import Dataset, Example
 from datasets.task import Task
 from evaluation import metrics
+from evaluation.descriptions import statistics_of
 from generation.engine import Engine, Prompt
 from generation.scoring import Losses, losses
 
@@ -36,6 +37,7 @@ class Measured:
     predictions: list = field(default_factory=list)
     gold: list[int] = field(default_factory=list)
     unasked: int = 0  # prompts that are too long: their answer counts as empty
+    notes: list[str] = field(default_factory=list)  # on the figures
 
 
 def measure(engine: Engine, dataset: Dataset, data: EncodedSet, batch_size: int, generates: bool = True) -> Measured:
@@ -51,15 +53,27 @@ def measure(engine: Engine, dataset: Dataset, data: EncodedSet, batch_size: int,
         result.gold = [item.label for item in data.items]
         result.predictions = each.logits.argmax(axis=1).tolist()
         result.figures |= class_figures(result.gold, result.predictions, len(task.labels))
-    elif task.kind.answer_tokens and generates and (asked := [e for e in dataset.examples if e.opening]):
+    elif task.kind.answer_tokens and generates and (asked := _asked(task, dataset)):
         result.examples = asked
         prompts = {index: prompt for index, e in enumerate(asked) if (prompt := _encoded(engine, e.given))}
         result.unasked = len(asked) - len(prompts)
         result.predictions = [""] * len(asked)
         for index, found in zip(prompts, engine.answers(list(prompts.values()), progress=True), strict=True):
             result.predictions[index] = found[0].text
-        result.figures |= text_figures(task, asked, result.predictions)
+        figures, result.notes = text_figures(task, asked, result.predictions)
+        result.figures |= figures
     return result
+
+
+def _asked(task: Task, dataset: Dataset) -> list[Example]:
+    """The examples that have a prompt; the first with each, where examples are texts of one meaning."""
+    examples = [example for example in dataset.examples if example.opening]
+    if task.kind.judged_by != "descriptions":
+        return examples
+    first: dict = {}
+    for example in examples:
+        first.setdefault(example.opening, example)
+    return list(first.values())
 
 
 def loss_figures(each: Losses) -> dict[str, Figure]:
@@ -85,18 +99,25 @@ def class_figures(gold: list[int], predicted: list[int], classes: int) -> dict[s
     return {"accuracy": _resampled(len(gold), accuracy), "macro_f1": _resampled(len(gold), macro_f1)}
 
 
-def text_figures(task: Task, examples: list[Example], predictions: list[str]) -> dict[str, Figure]:
-    """Exact match and F1 of answers, in percent; BLEU and the diversity of replies."""
-    if task.kind.has_references:
+def text_figures(task: Task, examples: list[Example], predictions: list[str]) -> tuple[dict[str, Figure], list[str]]:
+    """Exact match and F1 of answers, in percent; the E2E challenge's measures of descriptions; BLEU and the diversity
+    of replies. And notes on them.
+    """
+    if task.kind.judged_by == "descriptions":
+        measures, missing = statistics_of(predictions, [example.references for example in examples])
+        figures = {name: _resampled(len(predictions), statistic) for name, statistic in measures.items()}
+        how = f"bleu to cider: e2e-metrics' figures of {len(predictions):,} meanings, in percent but for nist and cider"
+        return figures, [how, missing] if missing else [how]
+    if task.kind.judged_by == "answers":
         pairs = [(prediction, e.references) for prediction, e in zip(predictions, examples, strict=True)]
         each = {"exact_match": [100 * metrics.exact_match(*pair) for pair in pairs]}
         each["f1"] = [100 * metrics.f1(*pair) for pair in pairs]
-        return {name: _resampled(len(values), metrics.mean_of(values)) for name, values in each.items()}
+        return {name: _resampled(len(values), metrics.mean_of(values)) for name, values in each.items()}, []
     figures = {"bleu": _resampled(len(predictions), metrics.bleu_of(predictions, [_said(e) for e in examples]))}
     for n in (1, 2):
         interval = metrics.distinct_interval(predictions, n)
         figures[f"distinct_{n}"] = Figure(metrics.distinct(predictions, n), *interval)
-    return figures
+    return figures, [f"bleu: {metrics.bleu_signature()}"]
 
 
 def trivial(task: Task, dataset: Dataset, data: EncodedSet) -> tuple[str, dict[str, Figure]]:
@@ -105,12 +126,12 @@ def trivial(task: Task, dataset: Dataset, data: EncodedSet) -> tuple[str, dict[s
         gold = [item.label for item in data.items]
         ((most, _),) = Counter(gold).most_common(1)
         return f"always {task.labels[most]}", class_figures(gold, [most] * len(gold), len(task.labels))
-    figures = _unigram(data)
-    if not task.kind.has_references:
-        return "each token by its frequency here", figures
+    figures, how = _unigram(data), "each token by its frequency here"
+    if task.kind.judged_by != "answers":
+        return how, figures
     contexts = [next(segment.text for segment in e.segments if segment.cut) for e in dataset.examples]
-    how = "each token by its frequency here; answering with the whole context"
-    return how, figures | text_figures(task, dataset.examples, contexts)
+    answered, _ = text_figures(task, dataset.examples, contexts)
+    return f"{how}; answering with the whole context", figures | answered
 
 
 def _unigram(data: EncodedSet) -> dict[str, Figure]:

@@ -74,18 +74,20 @@ def notes(rows: dict[str, dict[str, Figure]], headless: bool) -> list[str]:
     if INT8 in rows:
         of_floats = rows["adapter" if "adapter" in rows else "model"]["perplexity"].value
         said.append(f"int8: perplexity {rows[INT8]['perplexity'].value / of_floats - 1:+.3%}")
-    if any("bleu" in figures for figures in rows.values()):
-        said.append(f"bleu: {metrics.bleu_signature()}")
     if any("f1" in figures for figures in rows.values()):
         said.append("loss: where a context is too long, on the part around the answer")
     return said
 
 
 def write_predictions(path: Path, task: Task, measured: Measured) -> None:
-    """By the publisher's ids, as SQuAD's own format has them, where examples have such; else a JSON object a line."""
+    """By the publisher's ids, as SQuAD's own format has them, where examples have such; descriptions as a line each,
+    which the E2E challenge's script reads; else a JSON object a line.
+    """
     said = measured.predictions if task.kind.generates else [task.labels[p] for p in measured.predictions]
     pairs = list(zip(measured.examples, said, strict=True))
-    if all(example.name for example in measured.examples):
+    if task.kind.judged_by == "descriptions":
+        text = "".join(" ".join(prediction.split()) + "\n" for prediction in said)
+    elif all(example.name for example in measured.examples):
         text = json_text({example.name: prediction for example, prediction in pairs})
     else:
         lines = [{"source": example.source, "prediction": prediction} for example, prediction in pairs]

@@ -37,6 +37,7 @@ def beam_search(
     no_repeat_ngram_size: int = 0,
     repetition_penalty: float = 1.0,
     early_stopping: bool | str = False,
+    penalise_prompt: bool = True,
     samples: int = 1,
 ) -> list[list[Generated]]:
     """Continues prompts of any lengths: for each its `samples` best continuations, the best first.
@@ -45,7 +46,8 @@ def beam_search(
     length ** `length_penalty`: above 0 longer ones gain. The length is that of what was generated, the end token
     included. The search ends with `num_beams` finished continuations (`early_stopping` True), when the running ones
     are not likely to become better than those (False), or when they cannot ("never"); at the latest after
-    `max_new_tokens` or with the last position. The penalties see the prompt, as transformers' do, but no pads.
+    `max_new_tokens` or with the last position. The penalties see the prompt, as transformers' do, but no pads; without
+    `penalise_prompt` they see the continuation alone, as transformers' do where an encoder reads the prompt.
     There are fewer than `samples` only where the penalties leave no more.
 
     Raises UserError for options out of range and, as `stream`, for prompts.
@@ -64,7 +66,7 @@ def beam_search(
             log_probs = log_softmax(logits)
             scores = log_probs
             for penalty in penalties:
-                scores = penalty(scores, [ids for search in live for ids in search.texts()])
+                scores = penalty(scores, [ids for search in live for ids in search.texts(penalise_prompt)])
             rows = _advance(live, scores, log_probs)
             live = [search for search in live if not search.done]
             if live:
@@ -102,9 +104,9 @@ class _Search:
         self.log_probs = np.zeros(1)  # [beams], the model's own
         self.pool: list[Generated] = []
 
-    def texts(self) -> list[np.ndarray]:
-        """Each beam's ids, the prompt's first."""
-        return [np.concatenate([self.prompt, ids]) for ids in self.ids]
+    def texts(self, with_prompt: bool) -> list[np.ndarray]:
+        """Each beam's ids, perhaps behind the prompt's."""
+        return [np.concatenate([self.prompt, ids]) if with_prompt else ids for ids in self.ids]
 
     def advance(self, scores: np.ndarray, log_probs: np.ndarray) -> np.ndarray:
         """Makes the beams one token longer; returns which beam each of the new ones continues.

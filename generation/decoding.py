@@ -80,22 +80,25 @@ def stream(
     max_new_tokens: int,
     end_id: EndIds,
     kept: KeptPrefix | None = None,
+    penalise_prompt: bool = True,
 ) -> Iterator[int]:
     """Yields the ids that follow `prompt`, until an end token (not yielded), `max_new_tokens` or the last position.
 
     `end_id`: an end token, several of which each ends the text, or None. `kept`: what an earlier call with the same
     model has kept, of which what this prompt begins with is not computed again; it takes up this text.
+    `penalise_prompt`: the sampler's penalties of repetition look at the prompt, too.
     Raises UserError for an empty prompt and for one that leaves no position free.
     """
     (limit,), ends = max_answer_tokens([prompt], max_new_tokens, model.config.n_positions), end_set(end_id)
     ids, kept = np.asarray(prompt, np.int64), kept or KeptPrefix()
+    start = 0 if penalise_prompt else len(ids)
     with evaluating(model):
         cache, new = kept.take(ids)
         held = None  # the ids that the cache holds in every layer; None while a token is computed
         try:
             for _ in range(limit):
                 held = None
-                token = int(_next_tokens(model, new[None], cache, None, sample, [ids])[0][0])
+                token = int(_next_tokens(model, new[None], cache, None, sample, [ids[start:]])[0][0])
                 held = ids
                 if token in ends:
                     return
@@ -114,11 +117,12 @@ def generate(
     max_new_tokens: int,
     end_id: EndIds,
     stop: StopStrings | None = None,
+    penalise_prompt: bool = True,
 ) -> list[Generated]:
     """Continues prompts of any lengths together: each as `stream` would, until an end token or a stop string.
 
     A row that has ended leaves the batch. A greedy `sample` gives the ids that `stream` gives; one that draws, draws
-    for the rows in turn. Errors as of `stream`.
+    for the rows in turn. `penalise_prompt` and errors as of `stream`.
     """
     limits, ends = max_answer_tokens(prompts, max_new_tokens, model.config.n_positions), end_set(end_id)
     rows = [_Row(prompt, limit, stop) for prompt, limit in zip(prompts, limits, strict=True)]
@@ -127,7 +131,7 @@ def generate(
     new, mask = pad_left([row.ids for row in live])
     with evaluating(model):
         while live:
-            ids = [row.ids for row in live]
+            ids = [row.ids if penalise_prompt else row.ids[row.start :] for row in live]
             tokens, log_probs = _next_tokens(model, new, cache, mask, sample, ids, scored=True)
             for row, token, log_prob in zip(live, tokens.tolist(), log_probs.tolist(), strict=True):
                 row.take(token, log_prob, ends)

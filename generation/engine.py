@@ -126,7 +126,8 @@ class Engine:
         text, begun = StoppedText(self.tokenizer, self.options.stop), self.task.kind.keeps_space
         self._kept = self._kept or KeptPrefix()
         # an end token may be text itself, and so is asked for and shown; special tokens are no text
-        for token in stream(self.model, prompt.windows[0], self.sample, self.options.max_new_tokens, None, self._kept):
+        options = (self.sample, self.options.max_new_tokens, None, self._kept, not self.task.kind.repeats_prompt)
+        for token in stream(self.model, prompt.windows[0], *options):
             piece, stopped = text.push(token)
             piece = piece if begun else piece.lstrip()
             begun = begun or bool(piece)
@@ -218,20 +219,21 @@ class Engine:
         from generation.decoding import generate
         from generation.stopping import StopStrings
 
-        given, ends = self.options, self.end_ids
+        given, ends, penalise_prompt = self.options, self.end_ids, not self.task.kind.repeats_prompt
         if given.num_beams > 1:
             penalties = (
                 given.length_penalty,
                 given.no_repeat_ngram_size,
                 given.repetition_penalty,
                 given.early_stopping,
+                penalise_prompt,
             )
             return beam_search(
                 self.model, prompts, given.num_beams, given.max_new_tokens, ends, *penalties, samples=given.samples
             )
         stop = StopStrings(self.tokenizer, given.stop) if given.stop else None
         repeated = [ids for ids in prompts for _ in range(given.draws)]
-        drawn = generate(self.model, repeated, self.sample, given.max_new_tokens, ends, stop)
+        drawn = generate(self.model, repeated, self.sample, given.max_new_tokens, ends, stop, penalise_prompt)
         return [drawn[start : start + given.draws] for start in range(0, len(drawn), given.draws)]
 
     def _likeliest(self, several: list) -> list[Answer]:

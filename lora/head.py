@@ -35,9 +35,11 @@ class LoraHead(LoraLayer):
         """Hidden states float32 [tokens, width] → logits [tokens, vocab]."""
         return self.base_layer(x) if self.merged else matmul(*self._sides(x), transposed=True)
 
-    def losses(self, x, targets):
+    def losses(self, x, targets, smoothing: float = 0.0):
         """The cross-entropy of those logits in nats, [tokens]; targets int32 [tokens]."""
-        return self.base_layer.losses(x, targets) if self.merged else head_loss(*self._sides(x), targets)
+        if self.merged:
+            return self.base_layer.losses(x, targets, smoothing)
+        return head_loss(*self._sides(x), targets, smoothing=smoothing)
 
     def _sides(self, x) -> tuple:
         """What is multiplied: hidden states and the weight, each with LoRA's columns behind its own."""

@@ -65,11 +65,11 @@ class TrainedTokens(AdapterLayer):
             return logits
         return logits.setitem((slice(None), self._tokens), matmul(x, self.rows, transposed=True))
 
-    def losses(self, x, targets):
+    def losses(self, x, targets, smoothing: float = 0.0):
         """The cross-entropy of those logits, [tokens]."""
         if self.merged:
-            return self.base_layer.losses(x, targets)
-        return head_loss(x, self.weight, targets, self._tokens, self.rows)
+            return self.base_layer.losses(x, targets, smoothing)
+        return head_loss(x, self.weight, targets, self._tokens, self.rows, smoothing)
 
     def merge(self) -> None:
         """Writes the rows over the weight's and keeps the old ones. Does nothing where it is merged already."""

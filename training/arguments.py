@@ -89,6 +89,9 @@ class TrainingArguments:
         None, "new tokens, whose rows are trained; <USER> and <BOT> open a dialogue's turns, <END> ends them"
     )
     head_dropout: float = option(0.0, "dropout before the language model's head", at_least=0, below=1)
+    label_smoothing: float = option(
+        0.0, "share of each target that is spread over the vocabulary; in the training loss alone", at_least=0, below=1
+    )
     epochs: float | None = option(
         None, "passes over the training data; a fraction is allowed", above=0, at_most=MOST_EPOCHS
     )

@@ -142,6 +142,7 @@ def described(arguments: TrainingArguments, model: Any) -> TrainingArguments:
     """The arguments, with what they say of the model as the model says it."""
     config = model.adapter_config
     values = {"precision": model.precision, "head_dropout": getattr(model, "head_dropout", 0.0), "tuning": "full"}
+    values["label_smoothing"] = model.label_smoothing
     if config is not None:
         values |= {"tuning": "lora", "lora_r": config.r, "lora_alpha": config.lora_alpha, "lora_bias": config.bias}
         values |= {"lora_dropout": config.lora_dropout, "lora_rslora": config.use_rslora}

@@ -170,6 +170,7 @@ def build_model(inputs: Inputs):
     model.transformer.gradient_checkpointing = given.gradient_checkpointing
     if given.head_dropout:
         model.head_dropout = given.head_dropout
+    model.label_smoothing = given.label_smoothing
     if given.tuning == "lora":
         base = base_name(given.model, inputs.source.directory)
         inject(model, adapter_config(given, not inputs.task.kind.generates, inputs.added, base), given.seed)

@@ -195,7 +195,8 @@ class Trainer:
             "epoch": round(self.batches.epochs(step), 4),
             "split": "train",
             "loss": result.loss,
-            "perplexity": Score(result.loss, 0).perplexity,
+            # a smoothed loss is not that of what is there
+            "perplexity": None if self.arguments.label_smoothing else Score(result.loss, 0).perplexity,
             "learning_rate": rate,
             "grad_norm": result.grad_norm,
             "tokens": sum(batch.tokens for batch in batches),

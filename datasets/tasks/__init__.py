@@ -8,11 +8,11 @@ from typing import Any
 from common.errors import ParameterError, UserError
 from datasets.read import read_text
 from datasets.task import Task
-from datasets.tasks import dailydialog, dolly, emotion, imdb, rte, squad, text
+from datasets.tasks import dailydialog, dolly, e2e, emotion, imdb, rte, squad, text
 from datasets.tasks.own import tasks as own
 from datasets.tasks.own.files import guessed_task
 
-TASKS = {module.TASK.name: module.TASK for module in (dailydialog, squad, imdb, dolly, emotion, rte, text)}
+TASKS = {module.TASK.name: module.TASK for module in (dailydialog, squad, imdb, dolly, emotion, rte, e2e, text)}
 
 
 def find(name: str, run: Mapping[str, Any] | None = None) -> Task:

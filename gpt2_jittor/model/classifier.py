@@ -62,10 +62,14 @@ class GPT2ForSequenceClassification(GPT2PreTrained):
 
     @in_own_precision
     def losses(self, input_ids, classes, attention_mask=None):
-        """The cross-entropy of each row, in nats, [batch]; `classes` [batch] are indexes into `config.labels`."""
+        """The cross-entropy of each row, in nats, [batch]; `classes` [batch] are indexes into `config.labels`.
+
+        In training mode labels are smoothed as `label_smoothing` says.
+        """
         classes = on_host(classes)
         check_ids(classes, len(self.config.labels), "classes", "classifier")
-        return self.score.losses(self._last(input_ids, attention_mask), jt.array(classes.astype(np.int32)))
+        targets = jt.array(classes.astype(np.int32))
+        return self.score.losses(self._last(input_ids, attention_mask), targets, self.smoothing)
 
     def loss(self, input_ids, classes, attention_mask=None):
         """The mean of `losses`: a Var of one element."""

@@ -107,9 +107,10 @@ class Embedding(Layer):
         """The product of hidden states [tokens, width] with every row: a tied head, [tokens, rows]."""
         return matmul(x, self.weight, transposed=True)
 
-    def losses(self, x, targets):
-        """The cross-entropy of those logits, [tokens], without storing them. Each head has this method."""
-        return head_loss(x, self.weight, targets)
+    def losses(self, x, targets, smoothing: float = 0.0):
+        """The cross-entropy of those logits, [tokens], without storing them, with labels smoothed as `head_loss` does
+        it. Each head has this method."""
+        return head_loss(x, self.weight, targets, smoothing=smoothing)
 
 
 class Attention(jt.nn.Module):
@@ -236,9 +237,9 @@ class TiedHead(Layer):
         """Hidden states float32 [tokens, width] → logits [tokens, vocab]."""
         return self.embedding.logits(x)
 
-    def losses(self, x, targets):
+    def losses(self, x, targets, smoothing: float = 0.0):
         """The cross-entropy of those logits in nats, [tokens]; targets int32 [tokens]."""
-        return self.embedding.losses(x, targets)
+        return self.embedding.losses(x, targets, smoothing)
 
 
 class Head(Layer):
@@ -256,9 +257,9 @@ class Head(Layer):
         """Hidden states float32 [tokens, width] → logits [tokens, vocab]."""
         return matmul(x, self.weight, transposed=True)
 
-    def losses(self, x, targets):
+    def losses(self, x, targets, smoothing: float = 0.0):
         """The cross-entropy of those logits in nats, [tokens]; targets int32 [tokens]."""
-        return head_loss(x, self.weight, targets)
+        return head_loss(x, self.weight, targets, smoothing=smoothing)
 
 
 def is_tied(head, embedding) -> bool:

@@ -51,6 +51,8 @@ class GPT2LMHeadModel(GPT2PreTrained):
     def losses(self, input_ids, labels, attention_mask=None):
         """The cross-entropy of each scored position, [scored], in reading order; arguments and errors as of `loss`.
 
+        In training mode labels are smoothed as `label_smoothing` says.
+
         The head's product, the largest of the model, is computed for scored positions alone.
         """
         labels = on_host(labels)
@@ -67,4 +69,4 @@ class GPT2LMHeadModel(GPT2PreTrained):
         hidden = self.hidden(input_ids, attention_mask)
         hidden = hidden.reshape(-1, hidden.shape[-1])[jt.array(rows)]  # [scored, width]
         hidden = dropout(hidden, self.head_dropout if self.is_training() else 0.0)
-        return self.lm_head.losses(hidden, jt.array(targets.astype(np.int32)))
+        return self.lm_head.losses(hidden, jt.array(targets.astype(np.int32)), self.smoothing)

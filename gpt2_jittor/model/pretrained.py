@@ -55,6 +55,7 @@ class GPT2PreTrained(jt.nn.Module):
     generation: dict[str, Any] | None = None  # what its folder says of generation, for a folder made of this model
     unused: tuple[str, ...] = ()  # tensors of a checkpoint that this kind of model has no use for
     precision = "fp32"  # of its products: `to_precision`
+    label_smoothing = 0.0  # of its loss in training: `ops/head_loss.py`
     adapter_config: Any = None  # of the adapter that its layers belong to, while there is one: `lora/attach.py`
 
     def __init__(self, config: GPT2Config, seed: int = 0):
@@ -242,6 +243,11 @@ class GPT2PreTrained(jt.nn.Module):
         for part in name.split("."):
             value = value[int(part)] if part.isdigit() else getattr(value, part)
         return value
+
+    @property
+    def smoothing(self) -> float:
+        """`label_smoothing` in training; 0 in evaluation, where a loss is that of what is there."""
+        return self.label_smoothing if self.is_training() else 0.0
 
     # Jittor's own train() and eval() start and stop gradients, and so unfreeze what was frozen in between.
     def train(self):

@@ -55,9 +55,9 @@ class Int8Table(Layer):
         """The product of hidden states [tokens, width] with every row, [tokens, vocab]."""
         return int8_transposed(x, *self.parts)
 
-    def losses(self, x, targets):
+    def losses(self, x, targets, smoothing: float = 0.0):
         """The cross-entropy of those logits, [tokens]."""
-        return head_loss(x, self._rows.float32() * self._scales.unsqueeze(1), targets)
+        return head_loss(x, self._rows.float32() * self._scales.unsqueeze(1), targets, smoothing=smoothing)
 
 
 class Int8Embedding(Int8Table):

@@ -1,7 +1,7 @@
 """Cross-entropy of hidden states under an LM head: the model's largest product, and its loss, in one operator.
 
 The fused kernel goes through the vocabulary in blocks, CUDA's through the rows: no [rows, vocab] array exists, in
-either direction.
+either direction. Label smoothing needs none either, and stands beside whichever of them runs.
 """
 
 import numpy as np
@@ -15,13 +15,21 @@ from gpt2_jittor.runtime.backend import jt
 _HEAD = "const Head head = {{in0_p, in1_p, in2_p, in0_shape0, in0_shape1, in1_shape0, {replaced}}};\n"
 
 
-def head_loss(hidden, weight, targets, tokens=None, rows=None):
+def head_loss(hidden, weight, targets, tokens=None, rows=None, smoothing: float = 0.0):
     """−log softmax(hidden · weightᵀ)[target] of each row.
 
     hidden [n, width], weight [vocab, width] float32, targets [n] int32 in [0, vocab) → [n] float32. `rows`
     [k, width] stand in place of the rows of `weight` that `tokens` [k] int32 (no two alike) names: that is how
     single tokens are trained; `weight` is frozen then.
+    `smoothing` ε: (1 − ε) of that and ε of the mean of −log softmax over the vocabulary, as torch's CrossEntropyLoss
+    has it (Szegedy et al. 2016, section 7, https://arxiv.org/abs/1512.00567).
     """
+    loss = _unsmoothed(hidden, weight, targets, tokens, rows)
+    # the two differ by logits alone: (1 − ε)(L − z[target]) + ε(L − mean z) = L − z[target] + ε(z[target] − mean z)
+    return loss + smoothing * _target_above_mean(hidden, weight, targets, tokens, rows) if smoothing else loss
+
+
+def _unsmoothed(hidden, weight, targets, tokens, rows):
     if fused.products():
         return _HeadLoss.apply(hidden, weight, targets, tokens, rows)
     if rows is None and fused.products_on_cuda("cross_entropy"):
@@ -38,6 +46,22 @@ def composed(hidden, weight, targets, tokens=None, rows=None):
     log_sum = jt.log(jt.exp(shifted).sum(-1))
     is_target = jt.arange(logits.shape[-1]).unsqueeze(0) == targets.unsqueeze(1)
     return log_sum - (shifted * is_target).sum(-1)
+
+
+def _target_above_mean(hidden, weight, targets, tokens, rows):
+    """How far the logit of each row's target is above the mean of the row's logits, [n].
+
+    A mean of logits is the logit of the mean of the weight's rows, so the others are not computed.
+    """
+    weight = weight.float32()  # of one that is kept in a half type
+    vocab = weight.shape[0]
+    total = jt.matmul(jt.ones((1, vocab)), weight)  # [1, width]; a product, for it is read along its rows
+    of_target = weight[targets]  # [n, width]
+    if rows is not None:
+        total = total + (rows - weight[tokens]).sum(0, keepdims=True)
+        is_replaced = (targets.unsqueeze(1) == tokens.unsqueeze(0)).float32()  # [n, k]
+        of_target = of_target * (1 - is_replaced.sum(1, keepdims=True)) + jt.matmul(is_replaced, rows)
+    return (hidden * (of_target - total / vocab)).sum(-1)
 
 
 def proofs(rng: np.random.Generator):

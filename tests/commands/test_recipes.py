@@ -1,5 +1,8 @@
 """The recipes: each is its origin's hyperparameters, and each runs."""
 
+import re
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -7,13 +10,15 @@ import yaml
 from places import ROOT
 
 from common.errors import UserError
+from datasets.tasks import TASKS
 from training.arguments import read_recipe, resolve
 
-QUICK = ("s0-chatbot", "s4-emotion")  # the others train in the long tests
+QUICK = ("s0-chatbot", "s4-emotion", "paper-e2e")  # the others train in the long tests
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
 # the origins' table in words: model, task, targets, r, alpha, dropout, rate
 ORIGINS = {
+    "paper-e2e": ("gpt2", "e2e", ["q", "v"], 4, 32, 0.1, 2e-4),
     "s0-chatbot": ("gpt2", "dailydialog", ["c_attn"], 8, 32, 0.1, 5e-4),
     "s1-chatbot-xl": ("gpt2-xl", "dailydialog", ["c_attn", "c_proj"], 8, 32, 0.05, 3e-4),
     "s2-dialogpt-imdb": ("microsoft/DialoGPT-medium", "imdb", ["c_attn", "c_proj"], 16, 32, 0.05, 2e-4),
@@ -40,7 +45,22 @@ def test_what_is_peculiar_to_an_origin_stands_in_its_recipe():
     s0, s1, s2 = (given[name] for name in ("s0-chatbot", "s1-chatbot-xl", "s2-dialogpt-imdb"))
     assert (s0.lora_modules_to_save, s0.head_dropout, s0.gradient_accumulation) == (["lm_head"], 0.1, 4)
     assert (s1.added_tokens, s1.epochs, s1.batch_size) == (["<USER>", "<BOT>", "<END>"], 3, 8)
+    paper = given["paper-e2e"]
+    assert (paper.label_smoothing, paper.weight_decay, paper.max_grad_norm) == (0.1, 0.01, 0)
+    assert (paper.epochs, paper.batch_size, paper.schedule, paper.warmup_steps) == (5, 8, "linear", 500)
     assert (s2.max_steps, s2.warmup_steps, s2.batch_size, s2.gradient_accumulation) == (1000, 100, 4, 4)
+
+
+def test_the_papers_recipe_says_how_its_texts_are_generated(monkeypatch):
+    import evaluate
+
+    (line,) = re.findall(r"#   python (evaluate.py .*)", (ROOT / "recipes" / "paper-e2e.yaml").read_text("utf-8"))
+    monkeypatch.setattr("sys.argv", line.split())
+    _, given = evaluate.parse()
+    assert (given.num_beams, given.length_penalty, given.no_repeat_ngram_size) == (10, 0.8, 4)
+    options = evaluate.answer_options(given, TASKS["e2e"], SimpleNamespace(ends=lambda: (256,)))
+    assert (options.num_beams, options.length_penalty, options.no_repeat_ngram_size) == (10, 0.8, 4)
+    assert options.max_new_tokens == 64 and TASKS["e2e"].kind.repeats_prompt
 
 
 @pytest.mark.parametrize(
@@ -76,8 +96,6 @@ def test_a_recipe_trains_nano_on_the_embedded_sample(path, tmp_path):
 
 
 def test_every_task_has_a_sample_with_three_splits():
-    from datasets.tasks import TASKS
-
     for name, task in TASKS.items():
         if name != "text":
             assert all(len(task.load(split, task.sample)) for split in ("train", "validation", "test")), name

@@ -54,7 +54,7 @@ def test_what_is_no_file_is_told_and_never_waited_for(tmp_path, kind, name):
         READERS[name](path)
 
 
-@pytest.mark.parametrize("task", ["dailydialog", "squad", "imdb", "dolly", "emotion", "rte", "text"])
+@pytest.mark.parametrize("task", ["dailydialog", "squad", "imdb", "dolly", "emotion", "rte", "e2e", "text"])
 def test_a_pipe_as_data_is_told(tmp_path, task):
     os.mkfifo(tmp_path / "pipe.txt")
     with pytest.raises(UserError, match="pipe.txt is neither a folder nor a file"):

@@ -13,7 +13,11 @@ from datasets.tasks import TASKS, data_dir, find, sample_dir
 
 def test_the_tasks_are_known_by_name_and_only_text_needs_the_users_own_files():
     kinds = {"dailydialog": "chat", "squad": "qa", "imdb": "text", "dolly": "instruct", "emotion": "classify"}
-    assert {name: each.kind.name for name, each in TASKS.items()} == kinds | {"rte": "classify", "text": "text"}
+    assert {name: each.kind.name for name, each in TASKS.items()} == kinds | {
+        "rte": "classify",
+        "e2e": "describe",
+        "text": "text",
+    }
     assert [name for name, each in TASKS.items() if each.sample is None] == ["text"]
     assert all(bool(each.labels) == (not each.kind.generates) for each in TASKS.values())
 

@@ -138,7 +138,7 @@ def test_special_tokens_in_a_prompt_are_text(task):
     assert tokenizer.eos_token_id not in ids and tokenizer.decode(ids) == f"Hello {END} there"
 
 
-@pytest.mark.parametrize("name", ["dailydialog", "squad", "imdb", "dolly", "emotion", "rte"])
+@pytest.mark.parametrize("name", ["dailydialog", "squad", "imdb", "dolly", "emotion", "rte", "e2e"])
 def test_special_tokens_in_the_data_of_other_tasks_are_text(name):
     task = tasks.find(name)
     assert not any(segment.special for example in task.load("train", task.sample) for segment in example.segments)

@@ -17,7 +17,8 @@ from datasets import tasks
 from datasets.encode import IGNORED, Encoded, EncodedSet
 from datasets.example import Dataset, Example, Segment
 from evaluation import measure as module
-from evaluation import report
+from evaluation import meteor, report
+from evaluation.descriptions import statistics_of
 from evaluation.measure import loss_figures, measure, trivial
 from evaluation.report import write_predictions
 from generation import decoding
@@ -28,7 +29,7 @@ from generation.scoring import Losses
 from gpt2_jittor import GPT2ForSequenceClassification, GPT2LMHeadModel
 from gpt2_jittor.checkpoint.tokenizer import load_tokenizer
 
-CHAT, DOLLY, RTE, SQUAD, TEXT = map(tasks.find, ("dailydialog", "dolly", "rte", "squad", "text"))
+CHAT, DOLLY, E2E, RTE, SQUAD, TEXT = map(tasks.find, ("dailydialog", "dolly", "e2e", "rte", "squad", "text"))
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +223,33 @@ def test_replies_are_measured_against_the_last_turn(monkeypatch, talker, tokeniz
     assert_intervals_hold_their_values(result.figures)
 
 
-@pytest.mark.parametrize("task", [CHAT, DOLLY, SQUAD, TEXT], ids=lambda task: task.name)
+def test_a_meaning_is_asked_once_and_judged_by_all_its_texts(monkeypatch, talker, tokenizer, tmp_path):
+    texts = {"name[Ox]": ["Ox is a nice pub in town.", "A pub is Ox."], "name[Yew]": ["Yew is by the river."]}
+    texts["name[Ox]"] *= 2  # in which order they stand makes no difference
+    pairs = [(meaning, text) for meaning, several in texts.items() for text in several]
+    examples = [
+        Example((*E2E.prompt(meaning).segments, Segment(f" {text}", scored=True)), f"test.csv:{line}", references=right)
+        for line, (meaning, text) in enumerate([pairs[0], pairs[4], *pairs[1:4]], 2)
+        for right in [tuple(texts[meaning])]
+    ]
+    monkeypatch.setattr(meteor.shutil, "which", lambda name: None)
+    say(monkeypatch, tokenizer, {"Ox": "A pub is Ox.", "Yew": "Yew is  by\na river."})
+    result, dataset, data = measured(talker, tokenizer, E2E, examples, max_new_tokens=20)
+    assert [example.source for example in result.examples] == ["test.csv:2", "test.csv:3"] and len(data) == 5
+    assert result.predictions == ["A pub is Ox.", "Yew is  by\na river."]
+    assert list(result.figures) == ["loss", "perplexity", "bleu", "nist", "rouge_l", "cider"]
+    statistics, missing = statistics_of(result.predictions, [texts["name[Ox]"], texts["name[Yew]"]])
+    for name, statistic in statistics.items():
+        assert result.figures[name].value == statistic(np.arange(2))
+    assert result.notes[1:] == [missing] == ["meteor left out: METEOR needs Java, which is not there"]
+    assert result.notes[0].startswith("bleu to cider: e2e-metrics' figures of 2 meanings")
+    assert_intervals_hold_their_values(result.figures)
+    assert set(trivial(E2E, dataset, data)[1]) == {"loss", "perplexity"}
+    write_predictions(tmp_path / "said.txt", E2E, result)
+    assert (tmp_path / "said.txt").read_text() == "A pub is Ox.\nYew is by a river.\n"
+
+
+@pytest.mark.parametrize("task", [CHAT, DOLLY, E2E, SQUAD, TEXT], ids=lambda task: task.name)
 def test_without_decoding_nothing_is_generated(talker, tokenizer, task, monkeypatch):
     monkeypatch.setattr(decoding, "generate", None)
     examples = [Example((Segment("We.", scored=False, cut=True), Segment("Tea.", scored=True)), "file:1")]

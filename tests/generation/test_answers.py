@@ -19,7 +19,7 @@ from generation.sampling import make_sampler
 from gpt2_jittor import GPT2LMHeadModel
 from gpt2_jittor.checkpoint.tokenizer import add_tokens, load_tokenizer
 
-CHAT, SQUAD, TEXT = (tasks.find(name) for name in ("dailydialog", "squad", "text"))
+CHAT, E2E, SQUAD, TEXT = (tasks.find(name) for name in ("dailydialog", "e2e", "squad", "text"))
 SCORE = 1e-4  # absolute, the contract's for logits: a score is a mean of their differences
 Greedy = partial(GenerationOptions, greedy=True)  # unless a test says otherwise
 DRAWN = {"greedy": False, "max_new_tokens": 7}
@@ -202,6 +202,21 @@ def test_a_prompt_and_its_answer_are_no_longer_than_in_training(model, tokenizer
     assert len(ids) == room
     with pytest.raises(UserError, match=f"the prompt takes {room + 1} tokens, {room} fit"):
         answers.encode(Example((Segment("y" * (room + 1), scored=False, end=False),)))
+
+
+def test_a_description_may_say_what_its_meaning_says_but_nothing_twice(model, tokenizer):
+    options = {"no_repeat_ngram_size": 1, "max_new_tokens": 30}
+    text = "".join(map(chr, range(33, 95))).translate(str.maketrans("", "", "[],|:"))  # much of what a model could say
+    answers = Engine(model, tokenizer, E2E, Greedy(**options, end_ids=()))
+    prompt = answers.encode(answers.example(f"name[{text}]"))
+    sample, (ids,) = make_sampler(greedy=True, no_repeat_ngram_size=1), prompt.windows
+    alone, with_prompt = (list(stream(model, ids, sample, 30, None, None, seen)) for seen in (False, True))
+    assert set(alone) & set(ids.tolist()) and len(set(alone)) == 30 and not set(with_prompt) & set(ids.tolist())
+    expected = tokenizer.decode(alone, skip_special_tokens=True).strip()
+    assert answers.answer(prompt) == "".join(answers.stream(prompt)).strip() == expected
+    beams = Engine(model, tokenizer, E2E, Greedy(**options, num_beams=2, end_ids=()))
+    (found,) = beam.beam_search(model, [ids], 2, 30, (), no_repeat_ngram_size=1, penalise_prompt=False)
+    assert beams.answer(prompt) == tokenizer.decode(found[0].ids, skip_special_tokens=True).strip()
 
 
 def test_special_tokens_are_not_part_of_an_answer(folder, model, monkeypatch):

@@ -239,3 +239,11 @@ def test_an_option_out_of_range_is_refused_by_its_name(model, option, value, mes
     with pytest.raises(UserError) as caught:
         beam_search(model, **options)
     assert str(caught.value).startswith(message)
+
+
+def test_the_penalties_may_look_at_the_continuation_alone():
+    model, prompt = GPT2LMHeadModel(GPT2Config(**tiny.SIZES | {"vocab_size": 5})), [0, 1, 2, 3, 4]
+    with pytest.raises(UserError, match="no_repeat_ngram_size"):  # every id was there
+        beam_search(model, [prompt], 2, 4, None, no_repeat_ngram_size=1)
+    (beams,) = beam_search(model, [prompt], 2, 4, None, no_repeat_ngram_size=1, samples=2, penalise_prompt=False)
+    assert len(beams) == 2 and all(len(set(beam.ids)) == len(beam.ids) == 4 for beam in beams)

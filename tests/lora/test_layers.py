@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 import tiny
+import torch
 
 import lora
 from common.errors import UserError
-from gpt2_jittor import GPT2LMHeadModel
+from gpt2_jittor import GPT2Config, GPT2LMHeadModel
 from gpt2_jittor.model.layers import Conv1D
 from gpt2_jittor.model.quantized import Int8Linear, quantize
 from gpt2_jittor.ops.activation import gelu_new
+from gpt2_jittor.ops.matmul import products_in
 from gpt2_jittor.runtime.backend import jt
 from lora.linear import LoraLinear
 
@@ -100,3 +102,31 @@ def test_what_needs_float32_weights_is_refused_of_int8_ones(tmp_path, seed):
     for doing, call in needs.items():
         with pytest.raises(UserError, match=f"int8, which is for use only: {doing} before that"):
             call()
+
+
+HEADS = {
+    "the embedding": {"target_modules": ["c_attn"]},
+    "trained whole": {"target_modules": ["c_attn"], "modules_to_save": ["lm_head"]},
+    "with trained rows": {"target_modules": ["c_attn"], "trainable_token_indices": [3, 7, 200]},
+    "with LoRA": {"target_modules": ["lm_head"], "init_lora_weights": False},
+}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("head", HEADS)
+def test_every_head_smooths_its_labels_as_torch_does(rng, head, precision):
+    model = lora.inject(GPT2LMHeadModel(GPT2Config(**tiny.SIZES)), lora.LoraConfig(r=3, **HEADS[head]), seed=1)
+    for _, parameter in lora.trainable(model):
+        parameter.assign(0.3 * rng.standard_normal(parameter.shape, dtype=np.float32))
+    model.to_precision(precision)
+    model.label_smoothing = 0.3
+    hidden = jt.array(rng.standard_normal((9, 36), dtype=np.float32))
+    targets = np.array([3, 7, 200, *rng.integers(0, 301, 6)], np.int32)
+    with products_in(precision):
+        logits = torch.tensor(model.lm_head(hidden).numpy()).double()
+        found = model.lm_head.losses(hidden, jt.array(targets), model.train().smoothing).numpy()
+    expected = torch.nn.functional.cross_entropy(
+        logits, torch.tensor(targets).long(), reduction="none", label_smoothing=0.3
+    )
+    # a logit of some units has 8 bits in bfloat16
+    np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=1e-5 if precision == "fp32" else 0.1)

@@ -75,6 +75,17 @@ def test_each_gradient_is_that_of_transformers(tmp_path, seed, rng, side):
         assert difference <= GRADIENT * np.linalg.norm(expected[name]), name
 
 
+def test_classes_are_smoothed_in_training_alone(tmp_path, seed, rng):
+    folder, reference = classifier_folder(tmp_path, seed, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
+    model = GPT2ForSequenceClassification.from_pretrained(folder)
+    model.label_smoothing = 0.2
+    ids, mask, positions, classes = batch(rng, "right")
+    logits, targets = torch_logits(reference, ids, mask, positions), torch.tensor(classes)
+    for prepare, smoothing in ((model.train, 0.2), (model.eval, 0.0)):
+        expected = torch.nn.functional.cross_entropy(logits, targets, label_smoothing=smoothing)
+        assert prepare().loss(ids, classes, mask).item() == pytest.approx(expected.item(), abs=LOGITS)
+
+
 def test_what_is_saved_loads_in_transformers_with_equal_logits_and_the_classes_names(tmp_path, seed, rng):
     model = GPT2ForSequenceClassification.from_pretrained(classifier_folder(tmp_path / "a", seed)[0])
     model.save_pretrained(tmp_path / "b")

@@ -89,6 +89,16 @@ def test_the_composed_operators_give_the_same_model(tmp_path, seed, rng):
         assert_same_training_step(theirs, ours, ids, mask, labels)
 
 
+def test_labels_are_smoothed_in_training_alone(tmp_path, seed, rng):
+    theirs, ours = pair(tmp_path, seed)
+    ids, mask, labels = make_batch(rng)
+    logits, targets = torch_logits(theirs, ids, mask)[:, :-1].flatten(0, 1), torch.tensor(labels)[:, 1:].flatten()
+    ours.label_smoothing = 0.2
+    for prepare, smoothing in ((ours.train, 0.2), (ours.eval, 0.0)):
+        expected = torch.nn.functional.cross_entropy(logits, targets, label_smoothing=smoothing)
+        assert prepare().loss(ids, labels, mask).item() == pytest.approx(expected.item(), rel=LOSS)
+
+
 @pytest.mark.parametrize(
     "settings",
     [

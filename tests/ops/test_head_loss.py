@@ -77,6 +77,48 @@ def test_rows_stand_in_place_of_the_weights(way, rng, vocab):
     assert_close(found, torchs(theirs, [hidden, rows], dloss), 2e-5)
 
 
+@pytest.mark.parametrize("smoothing", [0.1, 0.73])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_smoothed_labels_have_torchs_loss(way, rng, shape, smoothing):
+    hidden, weight, targets, dloss = draw(rng, *shape, 1)
+    of_ours, of_torch = jt.array(targets), torch.tensor(targets).long()
+    found = ours(lambda h, w: head_loss(h, w, of_ours, smoothing=smoothing), [hidden, weight], dloss)
+
+    def theirs(h, w):
+        return functional.cross_entropy(h @ w.T, of_torch, reduction="none", label_smoothing=smoothing)
+
+    assert_close(found, torchs(theirs, [hidden, weight], dloss))
+
+
+def test_smoothed_labels_bear_logits_as_low_as_gpt2s(way, rng):
+    hidden, weight, targets, dloss = draw(rng, 9, 36, 1500, 2)
+    hidden[:, 0], weight[:, 0] = 10, -10  # all of them about -100
+    found = ours(lambda h, w: head_loss(h, w, jt.array(targets), smoothing=0.1), [hidden, weight], dloss)
+
+    def theirs(h, w):
+        return functional.cross_entropy(h @ w.T, torch.tensor(targets).long(), reduction="none", label_smoothing=0.1)
+
+    assert_close(found, torchs(theirs, [hidden, weight], dloss), 3e-5)  # a logit of 100 rounds at 8e-6
+
+
+@pytest.mark.parametrize("vocab", [3, 301])
+def test_smoothed_labels_count_the_rows_that_stand_in_place_of_the_weights(way, rng, vocab):
+    hidden, weight, targets, dloss = draw(rng, 40, 12, vocab, 3)
+    tokens = rng.permutation(vocab)[: min(vocab, 5)].astype(np.int32)
+    targets[: len(tokens)] = tokens
+    rows = normal(rng, len(tokens), 12)
+    frozen, of_ours = jt.array(weight).stop_grad(), jt.array(targets)
+    found = ours(lambda h, r: head_loss(h, frozen, of_ours, jt.array(tokens), r, smoothing=0.2), [hidden, rows], dloss)
+
+    def theirs(h, r):
+        whole = torch.tensor(weight).double().index_put((torch.tensor(tokens).long(),), r)
+        return functional.cross_entropy(
+            h @ whole.T, torch.tensor(targets).long(), reduction="none", label_smoothing=0.2
+        )
+
+    assert_close(found, torchs(theirs, [hidden, rows], dloss), 2e-5)
+
+
 def test_without_gradients_the_loss_is_the_same(way, rng):
     hidden, weight, targets, _ = draw(rng, 11, 8, 2100, 2)
     trained = head_loss(jt.array(hidden), jt.array(weight), jt.array(targets)).numpy()

@@ -40,6 +40,7 @@ OTHER = {
     "lora_plus_ratio": (4.0, "lora_plus_ratio was 1.0 and is 4.0 now"),
     "added_tokens": (["<USER>"], "added_tokens was unset and is <USER> now"),
     "head_dropout": (0.5, "head_dropout was 0.0 and is 0.5 now"),
+    "label_smoothing": (0.1, "label_smoothing was 0.0 and is 0.1 now"),
     "batch_size": (5, "batch_size was 4 and is 5 now"),
     "gradient_accumulation": (2, "gradient_accumulation was 1 and is 2 now"),
     "learning_rate": (0.02, "learning_rate was 0.01 and is 0.02 now"),

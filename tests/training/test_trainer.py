@@ -63,7 +63,9 @@ def torch_run(trainer, folder, adapter):
     for _ in range(given.max_steps):
         batch = next(batches)
         ids, labels, mask = (torch.tensor(a).long() for a in (batch.input_ids, batch.labels, batch.attention_mask))
-        loss = model(input_ids=ids, labels=labels, attention_mask=mask).loss
+        logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1].flatten(0, 1)
+        smoothing = given.label_smoothing
+        loss = torch.nn.functional.cross_entropy(logits, labels[:, 1:].flatten(), label_smoothing=smoothing)
         optimizer.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(parameters, given.max_grad_norm)
@@ -75,8 +77,13 @@ def torch_run(trainer, folder, adapter):
 
 @pytest.mark.parametrize(
     "more",
-    [{}, {"lora_plus_ratio": 4.0, "lora_bias": "lora_only", "learning_rate": 2e-3}, {"lora_dora": True}],
-    ids=["lora", "lora+", "dora"],
+    [
+        {},
+        {"lora_plus_ratio": 4.0, "lora_bias": "lora_only", "learning_rate": 2e-3},
+        {"lora_dora": True},
+        {"label_smoothing": 0.1},
+    ],
+    ids=["lora", "lora+", "dora", "label smoothing"],
 )
 def test_50_steps_are_those_of_peft_and_torch(world, tmp_path, more):
     settings = {"lora_dropout": 0.0, "max_steps": 50, "eval_every": 50, "weight_decay": 0.1, "max_grad_norm": 2.0}
