@@ -12,7 +12,7 @@ endif
 CUDA ?= 1
 STATUS = @printf '\n== %s\n'
 
-.PHONY: setup demo test test-short test-pythons test-long test-faults test-mpi test-cuda-emulated cuda-compile lint doctor cuda-check clean
+.PHONY: setup demo test test-short test-pythons test-long test-faults test-mpi test-cuda-emulated cuda-compile lint doctor cuda-check align clean
 
 setup: $(VENV)/runtime
 	@$(CUDA_TOOLKIT)
@@ -92,6 +92,17 @@ cuda-compile: $(VENV)/dev
 	$(BIN)/python -m tools.cuda.compile
 	$(STATUS) "counting bytes"
 	$(BIN)/python -m tools.cuda.bytes
+
+# this project beside PyTorch, update for update: curves, differences, times, memory (docs/alignment.md); ends with 1 where
+# losses differ. DATA_DIR= is the hub's copy; OPTIONS="--lora-r 4 --device cuda": what train.py takes, too
+STEPS ?= 200
+TASK ?= dailydialog
+MODEL ?= nano
+DATA_DIR ?= sample
+align: $(VENV)/dev
+	$(STATUS) "aligning with PyTorch: $(MODEL) on $(TASK), $(STEPS) updates, without dropout and with it"
+	$(BIN)/python -m tools.align --task $(TASK) --model $(MODEL) --steps $(STEPS) \
+		$(if $(DATA_DIR),--data-dir $(DATA_DIR)) $(OPTIONS)
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
