@@ -29,7 +29,7 @@ $(VENV)/runtime: requirements.txt requirements-jittor.txt requirements-cuda.txt
 	@$(CUDA_TOOLKIT)
 	@touch $@
 
-$(VENV)/dev: $(VENV)/runtime requirements-dev.txt requirements-cuda-emulation.txt
+$(VENV)/dev: $(VENV)/runtime requirements-dev.txt requirements-cuda-emulation.txt requirements-trackers.txt
 	$(STATUS) "installing what tests need (PyTorch, PEFT, pytest) into $(VENV)"
 	$(PIP) -r requirements-dev.txt
 	@touch $@
