@@ -73,7 +73,7 @@ class SwanLab:
 
     def close(self, finished: bool) -> None:
         """As `Tracker` says."""
-        self.run.finish()
+        self.run.finish(state="success" if finished else "aborted")
 
 
 class WandB:

@@ -220,6 +220,17 @@ def test_a_python_without_pytorch_is_said_to_be_one(world, tmp_path):
         race.run([side], 1, tmp_path, dropout=False)
 
 
+def test_a_folder_is_used_again_but_not_a_trainings(tmp_path):
+    (tmp_path / "start").mkdir()
+    for name in ("align.md", "ours.jsonl", "start/adapter_config.json"):
+        (tmp_path / name).touch()
+    align.clear(tmp_path)
+    assert not any(tmp_path.iterdir())
+    (tmp_path / "metrics.jsonl").touch()
+    with pytest.raises(race.UserError, match="holds a run of train.py's: choose another --output-dir"):
+        align.clear(tmp_path)
+
+
 def test_a_relative_difference_of_nothing_is_none():
     sides = []
     for rate in (0.0, 0.5):

@@ -39,8 +39,8 @@ calls = []
 class Run:
     def log(self, data, step=None, print_to_console=False):
         calls.append(("log", data, step))
-    def finish(self):
-        calls.append(("finish",))
+    def finish(self, state="success", error=None):
+        calls.append(("finish", state))
 def init(project=None, workspace=None, experiment_name=None, config=None, logdir=None, mode=None, id=None, resume=None):
     calls.append(("init", id, resume, config))
     return Run()
@@ -83,6 +83,13 @@ class MlflowClient:
     def set_terminated(self, run_id, status=None, end_time=None):
         calls.append(("finish", status))
 """,
+}
+# how each is told of the end, and of one that was not to be
+ENDS = {
+    "wandb": (("finish", 0), ("finish", 1)),
+    "swanlab": (("finish", "success"), ("finish", "aborted")),
+    "trackio": (("finish",), ("finish",)),
+    "mlflow": (("finish", "FINISHED"), ("finish", "KILLED")),
 }
 GIVEN = {"seed": 3, "learning_rate": 0.5, "task": "dailydialog", "lora_targets": ["q", "v"], "epochs": None}
 
@@ -195,7 +202,7 @@ def test_the_others_are_told_arguments_and_every_value_once_over_a_resume(tmp_pa
     kind, id, resume, config = module.calls[0]
     assert (kind, resume) == ("init", "allow") and config["seed"] == 3 and config["task"] == "dailydialog"
     assert {(key, number): value for key, number, value in told(name)} == expected(run_dir)
-    assert module.calls[-1] in (("finish",), ("finish", 0), ("finish", "FINISHED"))
+    assert module.calls[-1] == ENDS[name][0]
     first = len(module.calls)
     # step 4 was lost with the process, and is made again; the tracker has it already
     log = log_of(run_dir, name, reached={"train": 2, "validation": 0})
@@ -219,7 +226,7 @@ def test_ctrl_c_closes_a_trackers_run_as_unfinished(tmp_path, double, name):
             raise KeyboardInterrupt
         finally:
             log.close()
-    assert sys.modules[name].calls[-1] in (("finish",), ("finish", 1), ("finish", "KILLED"))
+    assert sys.modules[name].calls[-1] == ENDS[name][1]
 
 
 def test_a_new_run_in_the_folder_of_one_that_never_saved_is_a_new_run_to_trackers(tmp_path, double):

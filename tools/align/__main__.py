@@ -27,6 +27,7 @@ from tools.align import inputs as make
 from tools.align import race, report
 from tools.align.turns import Prompt
 from training.arguments import TrainingArguments, read_recipe, resolve
+from training.metrics_log import METRICS
 from training.setup import Inputs
 
 DEFAULT_STEPS = 200
@@ -61,7 +62,7 @@ def main() -> int:
     inputs = make.read(arguments)
     folder = inputs.arguments.run_dir
     with locked(folder), tempfile.TemporaryDirectory() as temporary:
-        shutil.rmtree(folder / "start", ignore_errors=True)  # an earlier alignment's
+        clear(folder)
         inputs.arguments.save(folder / "arguments.yaml")
         data = Path(temporary) / "batches.npz"
         prompts = make.write(inputs, data)
@@ -71,6 +72,15 @@ def main() -> int:
             sides = race.contestants(told | {"dropout": dropout}, python)
             phases[dropout] = report.Phase(*race.run(sides, told["steps"], folder, dropout).values())
         return tell(inputs, prompts, phases[False], phases[True], device)
+
+
+def clear(folder: Path) -> None:
+    """Removes what an earlier alignment has left. Raises UserError where the folder is a training's."""
+    if (folder / METRICS).exists():
+        raise UserError(f"{folder} holds a run of train.py's: choose another --output-dir")
+    shutil.rmtree(folder / "start", ignore_errors=True)
+    for path in (*folder.glob("align.*"), *folder.glob("*.jsonl")):
+        path.unlink()
 
 
 def tell(inputs: Inputs, prompts: list[Prompt], still: report.Phase, dropped: report.Phase, device: str) -> int:
