@@ -203,6 +203,7 @@ def test_seconds_and_speeds_leave_the_first_update_out():
         (["--torch-python", "no-such-python"], ["--torch-python no-such-python", "no such program"]),
         (["--tuning", "full"], ["--tuning"]),
         (["--config", "recipes/s0-chatbot.yaml"], ["--head-dropout", "leave it out"]),
+        (["--lora-init", "olora"], ["--lora-init olora"]),
         (["--data-dir", "nowhere", "--model", "nano"], ["nowhere"]),
         (["--precision", "bf16", "--device", "cpu"], ["--precision", "CUDA"]),
     ],

@@ -28,6 +28,8 @@ def check(arguments: TrainingArguments) -> str:
     for name in ("added_tokens", "head_dropout"):
         if getattr(arguments, name):
             raise ParameterError(f"{{{name}}}: PEFT has no equal of it that would be the same; leave it out")
+    if arguments.lora_init == "olora":
+        raise ParameterError("{lora_init} olora: PEFT begins with another part of GPT-2's weights; leave it out")
     if arguments.precision not in PRECISIONS:
         raise ParameterError("{precision} is one of {0} here, not {1}", ", ".join(PRECISIONS), arguments.precision)
     device = runtime.prepare(arguments.device)
