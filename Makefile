@@ -12,7 +12,7 @@ endif
 CUDA ?= 1
 STATUS = @printf '\n== %s\n'
 
-.PHONY: setup demo test test-short test-pythons test-long test-faults test-mpi test-cuda-emulated test-clients lm-eval cuda-compile lint doctor cuda-check clean
+.PHONY: setup demo test test-short test-pythons test-long test-faults test-mpi test-cuda-emulated test-clients lm-eval cuda-compile align lint doctor cuda-check clean
 
 setup: $(VENV)/runtime
 	@$(CUDA_TOOLKIT)
@@ -29,7 +29,7 @@ $(VENV)/runtime: requirements.txt requirements-jittor.txt requirements-cuda.txt
 	@$(CUDA_TOOLKIT)
 	@touch $@
 
-$(VENV)/dev: $(VENV)/runtime requirements-dev.txt requirements-cuda-emulation.txt
+$(VENV)/dev: $(VENV)/runtime requirements-dev.txt requirements-cuda-emulation.txt requirements-trackers.txt
 	$(STATUS) "installing what tests need (PyTorch, PEFT, pytest) into $(VENV)"
 	$(PIP) -r requirements-dev.txt
 	@touch $@
@@ -90,7 +90,7 @@ test-cuda-emulated: $(VENV)/dev
 test-clients: $(VENV)/dev requirements-clients.txt
 	$(STATUS) "asking the server as its clients do"
 	$(PIP) -r requirements-clients.txt
-	$(BIN)/python -m pytest -m clients -rs tests/serving
+	$(BIN)/python -m pytest -m clients -rs tests/serving tests/lora/test_gguf_llama_cpp.py
 
 # lm-evaluation-harness asks the server and PyTorch the same, of nano and of an adapter (docs/evaluation-harness.md)
 JUDGED := runs/lm-eval
@@ -114,6 +114,17 @@ cuda-compile: $(VENV)/dev
 	$(BIN)/python -m tools.cuda.compile
 	$(STATUS) "counting bytes"
 	$(BIN)/python -m tools.cuda.bytes
+
+# this project beside PyTorch, update for update: curves, differences, times, memory (docs/alignment.md); ends with 1 where
+# losses differ. DATA_DIR= is the hub's copy; OPTIONS="--lora-r 4 --device cuda": what train.py takes, too
+STEPS ?= 200
+TASK ?= dailydialog
+MODEL ?= nano
+DATA_DIR ?= sample
+align: $(VENV)/dev
+	$(STATUS) "aligning with PyTorch: $(MODEL) on $(TASK), $(STEPS) updates, without dropout and with it"
+	$(BIN)/python -m tools.align --task $(TASK) --model $(MODEL) --steps $(STEPS) \
+		$(if $(DATA_DIR),--data-dir $(DATA_DIR)) $(OPTIONS)
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

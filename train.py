@@ -23,6 +23,7 @@ from common.lock import locked
 from common.options import add_options, option_name
 from common.output import ignore_closed_output
 from gpt2_jittor.runtime.precision import check_precision
+from training import trackers
 from training.arguments import TrainingArguments, over, read_recipe, resolve, resolve_resumed
 from training.folder import check_own
 
@@ -62,6 +63,8 @@ def main() -> None:
         check_folder(arguments.run_dir, before)
     with errors.collect():
         check_device(arguments)
+    with errors.collect():
+        trackers.check(arguments.report_to or ())
     if not is_here(arguments):
         errors.raise_all()  # before minutes of a download
     with errors.collect():

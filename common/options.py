@@ -19,7 +19,7 @@ import math
 import reprlib
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import Any
 
 from common.errors import ParameterError
@@ -72,12 +72,12 @@ def option_name(parameter: str) -> str:
     return SHORTER.get(parameter) or "--" + parameter.replace("_", "-")
 
 
-def add_options(parser: Any, cls: type) -> None:
-    """Adds one option a field to a parser, or to a group of one.
+def add_options(parser: Any, cls: type, without: Container[str] = ()) -> None:
+    """Adds one option a field to a parser, or to a group of one, but for the fields called as in `without`.
 
     Options that are not typed are absent from what `parse_args` returns.
     """
-    for field in options_of(cls).values():
+    for field in (field for name, field in options_of(cls).items() if name not in without):
         said, kind = field.metadata[OPTION], _plain_type(field)
         settings: dict[str, Any] = {"help": _help(field), "default": argparse.SUPPRESS, "dest": field.name}
         settings |= {"required": True} if field.default is dataclasses.MISSING else {}
@@ -106,6 +106,8 @@ def check_type(field: dataclasses.Field, value: Any) -> Any:
     if container := _container(field):
         value = [value] if isinstance(value, kind) else value
         if isinstance(value, list) and value and all(type(item) is kind for item in value):
+            for item in value:
+                _check_choice(field.name, choices, item)
             return container(value)
     elif kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
         try:
@@ -113,8 +115,7 @@ def check_type(field: dataclasses.Field, value: Any) -> Any:
         except (ValueError, OverflowError):  # OverflowError: a whole number of hundreds of digits
             pass
     elif type(value) is kind:
-        if choices and value not in choices:
-            raise _must(field.name, "one of {choices}, not {value!r}", choices=", ".join(choices), value=value)
+        _check_choice(field.name, choices, value)
         return value
     raise _must(field.name, "{kind}, not {value}", kind=kind.__name__, value=short(value))
 
@@ -134,6 +135,11 @@ def problems(instance: Any) -> Iterator[ParameterError]:
                 words = "positive" if (way, bound) == ("above", 0) else words
                 yield _must(name, words + ", not {value}", bound=bound, value=value)
                 break
+
+
+def _check_choice(name: str, choices: tuple[str, ...] | None, value: Any) -> None:
+    if choices and value not in choices:
+        raise _must(name, "one of {choices}, not {value!r}", choices=", ".join(choices), value=value)
 
 
 def _must(name: str, words: str, **values: Any) -> ParameterError:

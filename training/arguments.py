@@ -19,6 +19,7 @@ from common.errors import ErrorCollector, ParameterError, UserError, joined
 from common.files import read_yaml, write_text
 from common.options import check_type, option, options_of, problems, short
 from gpt2_jittor.runtime.precision import PRECISIONS, check_precision
+from training import trackers
 from training.schedule import SCHEDULES
 
 TUNINGS = ("lora", "full")
@@ -36,6 +37,7 @@ RESUMABLE = {
     "chat_template",
     "output_dir",
     "device",
+    "report_to",
 }
 
 
@@ -118,6 +120,9 @@ class TrainingArguments:
     save_every: int | None = count(None, "updates between checkpoints; else at each validation")
     skip_nonfinite: bool = option(False, "go on behind updates whose loss or gradients are not finite")
     patience: int | None = count(None, "stop after this many validations without a better loss")
+    report_to: list[str] | None = option(
+        None, "trackers that are told what metrics.jsonl says", choices=tuple(trackers.KINDS)
+    )
     device: str = option("auto", "where to train", choices=("auto", "cpu", "cuda"))
     precision: str = option("fp32", "of matrix products; fp16 and bf16 on CUDA alone", choices=PRECISIONS)
 

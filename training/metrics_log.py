@@ -6,12 +6,14 @@ Needs no Jittor.
 
 import contextlib
 import json
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -20,6 +22,7 @@ from common.errors import UserError
 from common.files import flush, write_text
 from common.terminal import bar
 from training.forecast import Forecast
+from training.trackers import Trackers
 
 METRICS = "metrics.jsonl"
 LARGEST = 3.4e38  # a float32
@@ -51,13 +54,22 @@ class MetricsLog:
     """One run's metrics and bar. `reached`, of a run that is taken up again: the last step of each split.
 
     The lines of what came later are removed; all of them, where there is no `reached`.
+    `arguments`: the run's; trackers that its `report_to` names are told them, and all that is logged.
     """
 
     def __init__(
-        self, run_dir: Path, total_steps: int, forecast: Forecast, reached: Mapping[str, int] = MappingProxyType({})
+        self,
+        run_dir: Path,
+        total_steps: int,
+        forecast: Forecast,
+        reached: Mapping[str, int] = MappingProxyType({}),
+        arguments: Mapping[str, Any] = MappingProxyType({}),
     ):
         self.path, self.total_steps, self.forecast = run_dir / METRICS, total_steps, forecast
-        self.started = time.perf_counter() - self._forget_after(reached)
+        told, seconds = self._last_steps() if reached else None, self._forget_after(reached)
+        self.trackers = Trackers(arguments.get("report_to") or (), run_dir, arguments, self.say, told, seconds)
+        self.trackers.replay(read_lines(self.path))
+        self.started = time.perf_counter() - seconds
         self.bar = bar("train", total=total_steps, initial=reached.get("train", 0), unit="step")
         self.bar.set_postfix_str("operators that are new here are compiled first")
         self.recent: deque[tuple[int, float]] = deque(maxlen=WINDOW)
@@ -98,13 +110,15 @@ class MetricsLog:
         tqdm.write(text)
 
     def close(self) -> None:
-        """Ends the bar. The lines are written already."""
+        """Ends the bar, and what trackers are told. The lines are written already."""
         self.bar.close()
+        self.trackers.close(finished=sys.exc_info()[0] is None)  # else an error, or Ctrl-C, is on its way out
 
     def _append(self, record: dict) -> None:
-        line = json.dumps({**record, "seconds": round(self.seconds, 3)})
+        record = {**record, "seconds": round(self.seconds, 3)}
         with self._telling(), self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+            file.write(json.dumps(record) + "\n")
+        self.trackers.log(record)
 
     def flush(self) -> None:
         """Waits until the lines are on the disk: a checkpoint must not outlive the metrics of its steps."""
@@ -118,26 +132,39 @@ class MetricsLog:
         except OSError as error:
             raise UserError(f"cannot write {self.path}: {error.strerror}; free some space") from error
 
+    def _last_steps(self) -> dict[str, int]:
+        """The last step of each split that the file tells of, be it made again now or not."""
+        steps = sorted((record["step"], record["split"]) for _, record in self._records())
+        return {split: step for step, split in steps}
+
     def _forget_after(self, reached: Mapping[str, int]) -> float:
         """Keeps the lines up to each split's step; the seconds passed by then.
 
         Drops the rest: a cut line, and what was measured at the end of the run on more examples than before.
         """
         kept, seconds, examples = [], 0.0, None
-        for line in read_lines(self.path) if self.path.is_file() else ():
-            try:
-                record = json.loads(line)
-                wanted = record["step"] <= reached.get(record["split"], -1)
-                if record["split"] == "validation":
-                    examples = record.get("examples") if examples is None else examples
-                    wanted = wanted and record.get("examples") == examples
-            except (ValueError, KeyError, TypeError, RecursionError):
-                continue
+        for line, record in self._records():
+            wanted = record["step"] <= reached.get(record["split"], -1)
+            if record["split"] == "validation":
+                examples = record.get("examples") if examples is None else examples
+                wanted = wanted and record.get("examples") == examples
             if wanted:
                 kept.append(line.rstrip("\n") + "\n")
                 seconds = record.get("seconds", seconds)
         write_text(self.path, "".join(kept))
         return seconds
+
+    def _records(self) -> Iterator[tuple[str, dict]]:
+        """The file's lines with what they hold; those that hold no record, as a cut one, are passed over."""
+        for line in read_lines(self.path) if self.path.is_file() else ():
+            with contextlib.suppress(ValueError, RecursionError):
+                record = json.loads(line)
+                if (
+                    isinstance(record, dict)
+                    and type(record.get("step")) is int
+                    and isinstance(record.get("split"), str)
+                ):
+                    yield line, record
 
 
 # --- read back

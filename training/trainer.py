@@ -111,7 +111,8 @@ class Trainer:
         self.log = NullLog()
         if processes.is_first():
             reached = {"train": progress.step, "validation": progress.validated} if self.resumed_from else {}
-            self.log = MetricsLog(self.run_dir, self.plan.total_steps, self.plan.forecast(progress.step), reached)
+            forecast, given = self.plan.forecast(progress.step), vars(self.arguments)
+            self.log = MetricsLog(self.run_dir, self.plan.total_steps, forecast, reached, given)
         try:
             while True:
                 # first what this step still owes: a resumed run may have been stopped in the middle of it

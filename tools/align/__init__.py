@@ -1,0 +1,1 @@
+"""`make align`: this project beside PyTorch, update for update."""
