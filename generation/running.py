@@ -46,10 +46,10 @@ class Text:
 
 
 class Reading:
-    """A prompt that is read, a piece at a time. `cache` holds what was read, or what it begins with."""
+    """A prompt that is read, a piece at a time. `cache` holds what was read, of which `kept` tokens are from before."""
 
     def __init__(self, text: Text):
-        self.text, self.cache = text, KVCache()
+        self.text, self.cache, self.kept = text, KVCache(), 0
 
     @property
     def left(self) -> int:

@@ -14,13 +14,14 @@ class Token:
     """A token, and how probable the model finds it, in nats, before any option of sampling.
 
     `top`: the likeliest tokens with theirs, the likeliest first. `ends`: END or LENGTH for the last one of a text; an
-    end token is delivered too.
+    end token is delivered too. `kept`, of a text's first token: how many of its prompt's tokens were known from before.
     """
 
     id: int
     log_prob: float | None = None
     top: tuple[tuple[int, float], ...] = ()
     ends: str | None = None
+    kept: int = 0
 
 
 def described(token: int, logits: np.ndarray, top: int | None, ends: str | None = None) -> Token:

@@ -44,7 +44,7 @@ class Answer:
         self._decoded = self._certain = 0  # characters that tokens spelled, and those before any stop string
         self._space = ""  # that ends what is certain: it is shown once more follows
         self.text, self.scored, self.finish = "", [], None
-        self.tokens, self.log_prob = 0, 0.0
+        self.tokens, self.kept, self.log_prob = 0, 0, 0.0
 
     @property
     def score(self) -> float:
@@ -54,6 +54,7 @@ class Answer:
     def push(self, token: Token) -> Delta:
         """Takes the next token; what is certain now."""
         self.tokens += 1
+        self.kept += token.kept
         self.log_prob += token.log_prob or 0.0
         is_text = token.ends != END or token.id not in self._special  # an end token may be text, too
         if is_text or self._scores_end:

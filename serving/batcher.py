@@ -6,6 +6,7 @@ end of a long answer.
 """
 
 import contextlib
+import dataclasses
 import gc
 import threading
 import time
@@ -21,18 +22,15 @@ from generation.decoding import max_answer_tokens
 from generation.running import Reading, Text
 from generation.sampling import make_sampler
 from generation.token import Token
-from serving.measure import class_shares, mean_state, token_scores
+from serving.measure import measured
 from serving.models import Loaded, Models, Place
 from serving.prefixes import alike
 from serving.ticket import Ticket, report
 from serving.work import (
     Busy,
-    Classification,
     Continuation,
-    Embedding,
     Figures,
     Loading,
-    Scoring,
     Served,
     Stopped,
     Unloading,
@@ -196,13 +194,14 @@ class Batcher:
             return
         text = reading.text
         reading.cache = loaded.prefixes.take(text.adapter, text.ids)
+        reading.kept = reading.cache.length
         self._counts["prompt_tokens"] += len(text.ids)
-        self._counts["cached_tokens"] += reading.cache.length
+        self._counts["cached_tokens"] += reading.kept
 
     def _join(self, ticket: Ticket, reading: Reading, logits: np.ndarray) -> None:
         """A prompt is read: its text gets its first token, and goes on among the others."""
         loaded, text, ids = ticket.place.loaded, reading.text, reading.text.ids
-        token = text.next(logits)
+        token = dataclasses.replace(text.next(logits), kept=reading.kept)
         if token.ends is None:
             loaded.running.join(text, reading.cache)
             self._texts[text] = ticket
@@ -262,14 +261,8 @@ class Batcher:
             self._leaving.append(self._models.unload(work.name))
             return None
         place = self._place(work.model)
-        loaded = place.loaded
-        loaded.running.choose([place.adapter])
-        if isinstance(work, Scoring):
-            return token_scores(loaded.model, work.ids, work.top)
-        if isinstance(work, Embedding):
-            return mean_state(loaded.model, work.ids)
-        assert isinstance(work, Classification)
-        return class_shares(loaded.model, work.ids)
+        place.loaded.running.choose([place.adapter])
+        return measured(place.loaded.model, work)
 
     def _place(self, name: str) -> Place:
         if name not in self._models.places:  # it was unloaded while this waited

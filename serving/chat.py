@@ -122,7 +122,8 @@ class _Run:
         return None if self.asked.top is None else of_chat(scored, self.asked.top, self.pieces)
 
     def _usage(self) -> dict[str, Any]:
-        return usage(sum(map(len, self.windows)), sum(answer.tokens for answer in self.all))
+        kept = sum(answer.kept for answer in self.groups[0])
+        return usage(sum(map(len, self.windows)), sum(answer.tokens for answer in self.all), kept)
 
 
 def _chunk(index: int, delta: dict, logprobs: dict | None = None, finish: str | None = None) -> dict[str, Any]:

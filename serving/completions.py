@@ -144,4 +144,5 @@ class _Run:
 
     def _usage(self) -> dict[str, Any]:
         written = sum(answer.tokens for group in self.answers for answer in group)
-        return usage(sum(len(prompt.ids) for prompt in self.prompts), written)
+        kept = sum(group[0].kept for group in self.answers)
+        return usage(sum(len(prompt.ids) for prompt in self.prompts), written, kept)

@@ -8,8 +8,16 @@ from gpt2_jittor.model.lm import GPT2LMHeadModel
 from gpt2_jittor.model.pretrained import GPT2PreTrained
 from gpt2_jittor.ops.matmul import products_in
 from gpt2_jittor.runtime.backend import jt
+from serving.work import Classification, Embedding, Scoring
 
 POSITIONS = 64  # whose logits are made together: 13 MB for GPT-2's vocabulary
+
+
+def measured(model: GPT2PreTrained, work: Scoring | Embedding | Classification):
+    """What is asked, of a model whose adapter is chosen; the results are those of the functions below."""
+    if isinstance(work, Scoring):
+        return token_scores(model, work.ids, work.top)
+    return mean_state(model, work.ids) if isinstance(work, Embedding) else class_shares(model, work.ids)
 
 
 def token_scores(model: GPT2LMHeadModel, ids: np.ndarray, top: int) -> list[Token]:

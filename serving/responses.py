@@ -76,11 +76,11 @@ class Envelope:
         return {**self._said, "choices": choices, **more}
 
 
-def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
-    """What was read and written."""
+def usage(prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> dict[str, Any]:
+    """What was read, how much of that without computing it again, and what was written."""
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
         "total_tokens": prompt_tokens + completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": 0},  # which these were is not known of a single request
+        "prompt_tokens_details": {"cached_tokens": cached_tokens},
     }

@@ -121,6 +121,7 @@ def test_a_chat_that_goes_on_is_not_read_again(batcher, theirs, rng):
         finish(batcher)
         assert [token.id for token in found] == greedy(theirs[model], longer, 5)
         assert batcher.figures().cached_tokens - before.cached_tokens == len(prompt) + 5
+        assert [token.kept for token in found] == [len(prompt) + 5, 0, 0, 0, 0]
     found.clear()
     before = batcher.figures()
     batcher.submit(work_of("one", longer, 3), found.append)  # another adapter's keys are not its

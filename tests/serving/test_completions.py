@@ -42,6 +42,16 @@ def test_an_answer_has_exactly_the_fields_of_the_api(ask, computing, tokenizer):
     }
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_was_known_of_each_prompt_is_counted_once_whatever_is_made_of_it(ask, computing, stream):
+    computing.kept = 2
+    given = {"model": "nano", "prompt": [[5, 6, 7], [8, 9, 10, 11]], "n": 3, "max_tokens": 2}
+    more = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
+    answer = ask.post("/v1/completions", **given, **more)
+    used = (events(answer)[-1] if stream else answer.json())["usage"]
+    assert used["prompt_tokens"] == 7 and used["prompt_tokens_details"] == {"cached_tokens": 4}
+
+
 def test_a_prompt_is_continued_as_it_stands_for_sixteen_tokens_unless_it_says_otherwise(ask, computing, tokenizer):
     ask.post("/v1/completions", model="nano", prompt="  <|endoftext|> Tea ")
     ask.post("/v1/completions", model="squad", prompt=[5, 6, 7], max_tokens=3)

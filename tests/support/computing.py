@@ -57,6 +57,7 @@ class FakeComputing:
         self.tickets: list[Ticket] = []
         self._queue: queue.SimpleQueue = queue.SimpleQueue()
         self._stop: float | None = None
+        self.kept = 0  # of each prompt's tokens
         self.failing: Exception | None = None  # is delivered instead of results
 
     @property
@@ -120,7 +121,7 @@ class FakeComputing:
         ends = END if chosen in work.end_ids else LENGTH if len(said) == work.max_tokens else None
         ticket.done = ends is not None
         known = {} if work.top is None else scores(logits, chosen, work.top)
-        ticket.deliver(Token(chosen, ends=ends, **known))
+        ticket.deliver(Token(chosen, ends=ends, kept=0 if said[1:] else self.kept, **known))
 
     def _result(self, work):
         if isinstance(work, Scoring):
