@@ -59,3 +59,35 @@ def real(tmp_path_factory):
         assert server.poll() is None and "Traceback" not in said and "error" not in said, said
     finally:
         server.close()
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory):
+    """A tiny model's folder, for a batcher of real models."""
+    import tiny
+
+    return tiny.model_folder(tmp_path_factory.mktemp("served") / "base", seed=5)
+
+
+@pytest.fixture(scope="session")
+def folders(base, tmp_path_factory):
+    """Its adapters' folders by name."""
+    import batching
+
+    return batching.made(base, tmp_path_factory.mktemp("adapters"))
+
+
+@pytest.fixture(scope="session")
+def theirs(base, folders):
+    """PEFT's model of each name."""
+    import batching
+
+    return batching.theirs_of(base, folders)
+
+
+@pytest.fixture
+def batcher(base, folders):
+    """A batcher of them all."""
+    import batching
+
+    return batching.Batcher(batching.models_of(base, folders), piece=16)
