@@ -112,6 +112,32 @@ def test_answers_are_measured_and_written_as_squad_wants_them(runs, tmp_path):
     assert list(json.loads(said.read_text(encoding="utf-8"))) == names[:5]
 
 
+def test_descriptions_are_measured_by_the_challenges_measures_and_written_as_its_script_wants_them(tmp_path):
+    said = tmp_path / "said.txt"
+    model = ("--model", "nano", "--task", "e2e", "--data-dir", "sample", "--json", "--predictions", said)
+    beams = ("--num-beams", 2, "--length-penalty", 0.8, "--no-repeat-ngram", 4, "--max-new-tokens", 6)
+    result = command("evaluate.py", *model, *beams)
+    assert result.returncode == 0, result.stderr
+    told = json.loads(result.stdout)
+    measures = ["bleu", "nist", *(["meteor"] if "meteor" in told["model"] else []), "rouge_l", "cider"]
+    assert list(told["model"]["intervals"]) == ["loss", "perplexity", *measures]
+    assert told["examples"] == 8 and "of 4 meanings" in told["notes"][0]
+    assert ("meteor left out" in told["notes"][-1]) == ("meteor" not in told["model"])
+    assert len(said.read_text(encoding="utf-8").splitlines()) == 4
+
+
+def test_what_is_wrong_about_descriptions_is_told_in_one_line(tmp_path):
+    (tmp_path / "trainset.csv").write_text("mr,ref\nname[Ox],Ox it is.\nOx,It is Ox.\n")
+    train = ("train.py", "--task", "e2e", "--output-dir", tmp_path / "run")
+    assert_one_line_error(command(*train, "--data-dir", tmp_path), "trainset.csv:3: a meaning is name[The Vaults]")
+    assert_one_line_error(command(*train), "e2e-dataset.zip", "give it with --data-dir")
+    assert_one_line_error(command(*train, "--data-dir", "sample", "--label-smoothing", 1), "--label-smoothing")
+    asked = ("generate.py", "--model", "nano", "--mode", "describe", "--meaning", "The Vaults")
+    assert_one_line_error(command(*asked), "a meaning is name[The Vaults]", "not 'The Vaults'")
+    measured = ("evaluate.py", "--model", "nano", "--task", "e2e", "--data-dir", "sample", "--length-penalty", 0.8)
+    assert_one_line_error(command(*measured), "--length-penalty", "--num-beams")
+
+
 def test_what_was_trained_for_another_task_is_refused_in_one_line(runs):
     classifier, talker = runs / "emotion", runs / "squad"
     assert_one_line_error(command("generate.py", "--adapter", classifier, "--mode", "chat"), classifier, "classifier")
