@@ -52,12 +52,13 @@ def _curves(axes, phase: Phase) -> None:
 
 def _differences(axes, phase: Phase) -> None:
     sizes = np.maximum(np.abs(phase.differences), FLOOR)
-    axes.semilogy(np.arange(1, len(sizes) + 1), sizes, color=COLOURS[2], linewidth=0.8, label="|difference| of the two")
+    label = f"|difference|; equal to the last bit: {FLOOR:.0e}"
+    axes.semilogy(np.arange(1, len(sizes) + 1), sizes, color=COLOURS[2], linewidth=0.8, label=label)
     axes.axhline(BOUND, color=COLOURS[6], linestyle="--", linewidth=1, label=f"the bound, {BOUND:.0e}")
     axes.set_ylim(FLOOR, max(1e-2, 3 * float(np.nanmax(sizes))))
     axes.yaxis.set_major_formatter(lambda size, _: f"{size:.0e}")
     axes.set_ylabel("|difference| (nats)")
-    axes.legend(loc="lower right")
+    axes.legend(loc="center right", bbox_to_anchor=(1, 0.72))  # between the bound and where differences lie
 
 
 def _smoothed(axes, phase: Phase) -> None:
