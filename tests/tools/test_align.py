@@ -45,6 +45,8 @@ def test_20_updates_of_dialogues_agree_and_everything_is_written(world, tmp_path
         "c_fc",
         "--lora-plus-ratio",
         2,
+        "--label-smoothing",
+        0.1,
         "--weight-decay",
         "0.1",
         "--lora-dropout",

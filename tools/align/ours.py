@@ -62,6 +62,7 @@ def _adapted(settings: dict, given: TrainingArguments):
     from gpt2_jittor.model.lm import GPT2LMHeadModel
     from lora import inject, load_adapter, save_adapter
     from training.adapter import adapter_config
+    from training.setup import set_losses
 
     stored, labels, start = open_model(settings["base"]), settings["labels"], Path(settings["start"])
     if not settings["dropout"]:
@@ -73,6 +74,7 @@ def _adapted(settings: dict, given: TrainingArguments):
     if not start.exists():
         save_adapter(model, start)
     load_adapter(model, start, trained=True, ignore_base=True)  # a base without dropout is another one
+    set_losses(model, given)
     return model.to_precision(given.precision).train()
 
 

@@ -80,7 +80,14 @@ class TorchSide:
     def _loss(self, rows: Rows) -> torch.Tensor:
         ids, labels, mask = map(self._placed, rows)
         with self._autocast():
-            return self.model(input_ids=ids, labels=labels, attention_mask=mask).loss
+            made = self.model(input_ids=ids, labels=labels, attention_mask=mask)
+        smoothing = self.given["label_smoothing"] if self.model.training else 0.0
+        if not smoothing:
+            return made.loss
+        logits = made.logits.float()
+        if logits.dim() == 3:  # the next token's; else a class's
+            logits, labels = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+        return torch.nn.functional.cross_entropy(logits, labels, label_smoothing=smoothing)
 
     def _autocast(self):
         return torch.autocast(self.device, torch.bfloat16) if self.half else contextlib.nullcontext()
