@@ -91,10 +91,11 @@ class Batcher:
             self._deadline = time.monotonic() + grace
             self._changed.notify()
 
-    def run(self) -> None:
-        """Computes until `stop`. What is not finished then is told so."""
+    def run(self, between: Callable[[], None] = lambda: None) -> None:
+        """Computes until `stop`, and calls `between` between two turns. What is not finished then is told so."""
         while not (self._over() or (self._deadline is not None and not self._busy())):
             self.turn()
+            between()
         for ticket in [*self._waiting, *(ticket for ticket, _ in self._reading), *self._texts.values()]:
             ticket.tell(Stopped("the server ends"))
 

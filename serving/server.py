@@ -23,14 +23,19 @@ from serving.work import Computing
 
 PAGE = Path(__file__).with_name("page.html")
 LAST_WORDS = 5  # seconds for answers that are computed to reach their clients
+HOPS = 8  # turns of the loop from a token that was handed over to its bytes
+PATIENCE = 0.1  # seconds that computing waits for them
 KEEP_ALIVE = 30  # seconds that a connection without a request stays open
 
 
 class Batcher(Computing, Protocol):
     """The side that computes, as this file starts and stops it."""
 
-    def run(self) -> None:
-        """Computes, in the thread that calls it, until `stop`, and finishes what was taken by then."""
+    def run(self, between: Callable[[], None]) -> None:
+        """Computes, in the thread that calls it, until `stop`, and finishes what was taken by then.
+
+        `between` is called between two tokens or so, where other threads should get their turn.
+        """
 
     def stop(self, grace: float) -> None:
         """From any thread, and without waiting: `run` returns once nothing runs, after `grace` seconds in any case."""
@@ -65,7 +70,7 @@ def serve(batcher: Batcher, options: ServingOptions, listening: socket.socket, p
             http.wait_until_ready()
             names = ", ".join(batcher.models)
             print(f"serving {names} on {_address(listening)} (page: /, API: /v1)", flush=True)
-            batcher.run()
+            batcher.run(http.let_run)
         finally:
             http.end(LAST_WORDS + 2 if len(signals.received) < 2 else 0)
     if http.error is not None:
@@ -97,6 +102,19 @@ class Http:
         """From now on requests are refused; `then` is called in this thread. Safe in a signal handler."""
         self._service.closing = True
         self._call(then)
+
+    def let_run(self) -> None:
+        """Waits until what was handed over has gone out, for a moment at most.
+
+        Jittor computes without ever giving up the interpreter's lock, so else this thread would fall behind.
+        """
+        done = threading.Event()
+
+        def later(hops: int) -> None:
+            self._loop.call_soon(later, hops - 1) if hops else done.set()
+
+        self._call(lambda: later(HOPS))
+        done.wait(PATIENCE)
 
     def end(self, seconds: float) -> None:
         """Tells whoever still waits that the server ends, and waits so long until answers have gone out."""

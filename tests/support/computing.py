@@ -78,7 +78,7 @@ class FakeComputing:
         running = sum(not (ticket.done or ticket.cancelled) for ticket in texts)
         return Figures(running, 2, 30, 4, done, 5)
 
-    def run(self):
+    def run(self, between=None):
         """A token of each text in turn, until `stop`."""
         running: list[Ticket] = []
         while self._stop is None or (running and time.monotonic() < self._stop):
