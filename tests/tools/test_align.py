@@ -79,6 +79,7 @@ def test_20_updates_of_dialogues_agree_and_everything_is_written(world, tmp_path
     assert not b.any()
 
 
+@pytest.mark.long
 def test_a_classifier_with_a_trained_head_agrees(world, tmp_path):
     options = ["--model", world / "model", "--data-dir", "sample", "--task", "emotion", "--max-length", 60]
     options += ["--output-dir", tmp_path / "align", "--steps", 6, "--learning-rate", "1e-2", "--lora-dora"]
