@@ -58,10 +58,7 @@ class KeptPrefix:
 
         It is the caller's alone: a stream that begins meanwhile gets another.
         """
-        alike = min(len(self._ids), len(prompt) - 1)
-        differing = np.flatnonzero(self._ids[:alike] != prompt[:alike])
-        alike = int(differing[0]) if len(differing) else alike
-        cache = KVCache()
+        alike, cache = common_beginning(self._ids, prompt), KVCache()
         if alike:
             cache = self._cache
             cache.cut(alike)
@@ -140,6 +137,13 @@ def generate(
                 cache.select(kept)
             live, new, mask = [live[i] for i in kept], tokens[kept, None], None
     return [row.result() for row in rows]
+
+
+def common_beginning(ids: np.ndarray, prompt: np.ndarray) -> int:
+    """How many of the first ids are the same; at most all of the prompt but its last."""
+    size = min(len(ids), len(prompt) - 1)
+    differing = np.flatnonzero(ids[:size] != prompt[:size])
+    return int(differing[0]) if len(differing) else size
 
 
 def end_set(end_id: EndIds) -> frozenset[int]:

@@ -177,7 +177,7 @@ class Engine:
 
         Texts are cut to `max_length` tokens, as they were in training.
         """
-        from gpt2_jittor.runtime.backend import jt
+        from generation.scoring import class_shares
 
         if self.task.kind.generates:
             raise UserError(f"{self.task.name} has no classes: let it answer")
@@ -188,10 +188,7 @@ class Engine:
         for start in range(0, len(prompts), size):
             ids = [prompt.windows[0] for prompt in prompts[start : start + size]]
             batch = collate([Encoded(i, i) for i in ids], self.tokenizer.pad_token_id)
-            with jt.no_grad():
-                logits = self.model(batch.input_ids, batch.attention_mask).numpy().astype(np.float64)
-            shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-            shares /= shares.sum(axis=1, keepdims=True)
+            shares = class_shares(self.model, batch.input_ids, batch.attention_mask)
             found += [{self.task.labels[k]: float(row[k]) for k in np.argsort(-row)} for row in shares]
         return found
 

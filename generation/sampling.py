@@ -153,8 +153,7 @@ def penalize_frequency(
 ) -> np.ndarray:
     """Makes what a row has generated less probable: logit - count * frequency - presence, of ids from `start` on.
 
-    Takes and returns [batch, vocab]. OpenAI's formula of the two penalties, in which the prompt does not count:
-    https://platform.openai.com/docs/advanced-usage
+    Takes and returns [batch, vocab]. OpenAI's formula, without the prompt: https://platform.openai.com/docs/advanced-usage
     """
     logits = logits.copy()
     for row, seen in zip(logits, ids, strict=True):

@@ -14,11 +14,12 @@ from gpt2_jittor.model.layers import Layer
 from gpt2_jittor.model.lm import GPT2LMHeadModel
 from gpt2_jittor.ops.lora_linear import low_rank
 from gpt2_jittor.runtime.backend import jt
-from lora.combination import more_than_matrices
+from lora.attach import replace
+from lora.combination import more_than_matrices, paths
 from lora.files import Adapter
-from lora.keys import PREFIX, A, B, is_a, layer_of
+from lora.keys import PREFIX, A, B
 from lora.layers import AdapterLayer
-from lora.matching import PROJECTIONS
+from lora.matching import PROJECTIONS, is_called
 
 
 class SharedAdapters:
@@ -27,25 +28,17 @@ class SharedAdapters:
     def __init__(self, model: GPT2LMHeadModel):
         self._layers: dict[str, SharedLora] = {}
         self._ranks: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {}  # A and scaled Bᵀ by adapter and path
-        for block in model.transformer.h:
-            for part, names in ((block.attn, ("c_attn", "c_proj")), (block.mlp, ("c_fc", "c_proj"))):
-                for name in names:
-                    setattr(part, name, SharedLora(getattr(part, name)))
         for path, layer in model.layers().items():
-            if isinstance(layer, SharedLora):
-                self._layers[path] = layer
-
-    @property
-    def names(self) -> list[str]:
-        """What was added, in that order."""
-        return list(self._ranks)
+            if is_called(path, PROJECTIONS):
+                self._layers[path] = SharedLora(layer)
+                replace(model, path, self._layers[path])
 
     def add(self, name: str, adapter: Adapter) -> None:
         """Adds an adapter. Raises UserError where it needs a model of its own, or does not fit this one."""
         if reason := why_not(adapter):
             raise UserError(f"adapter {name!r} trains {reason}: it needs a model of its own")
         matrices = {}
-        for path in map(layer_of, filter(is_a, adapter.tensors)):
+        for path in paths(adapter):
             a, b = (adapter.tensors[f"{PREFIX}{path}{kind}"] for kind in (A, B))
             layer = self._layers.get(path)
             if layer is None or (a.shape[1], b.shape[0]) != layer.shape:
@@ -134,7 +127,4 @@ def why_not(adapter: Adapter) -> str:
     """What an adapter changes for which a model must be its own; "" where it can stand beside others."""
     if more := [kind for kind, there in more_than_matrices(adapter) if there]:
         return " and ".join(more)
-    others = [
-        path for path in map(layer_of, filter(is_a, adapter.tensors)) if path.rpartition(".")[2] not in PROJECTIONS
-    ]
-    return others[0] if others else ""
+    return next((path for path in paths(adapter) if not is_called(path, PROJECTIONS)), "")

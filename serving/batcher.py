@@ -1,7 +1,7 @@
 """The thread that computes: takes in work, and goes on with all of it by turns.
 
-Each turn reads up to `piece` tokens of the prompts that wait, in the order in which they came, does one thing that is
-done at once, and makes one token of every text. So a long prompt stops nobody, and a short one need not wait for the
+Each turn reads up to `piece` tokens of the prompts that wait, a piece of one and then of the next, does one thing that
+is done at once, and makes one token of every text. So a long prompt stops nobody, and a short one need not wait for the
 end of a long answer.
 """
 
@@ -18,13 +18,12 @@ import numpy as np
 
 from common.errors import UserError
 from common.memory import give_back
-from generation.decoding import max_answer_tokens
+from generation.decoding import common_beginning, max_answer_tokens
 from generation.running import Reading, Text
 from generation.sampling import make_sampler
 from generation.token import Token
 from serving.measure import measured
 from serving.models import Loaded, Models, Place
-from serving.prefixes import alike
 from serving.ticket import Ticket, report
 from serving.work import (
     Busy,
@@ -75,9 +74,10 @@ class Batcher:
         return Figures(running=len(self._texts), waiting=waiting, **self._counts)
 
     def warm_up(self) -> None:
-        """Continues two texts alike with each model: what is compiled for them is compiled before anybody waits."""
-        for name, served in self.models.items():
-            for length in (3, 12) if served.task.kind.generates else ():
+        """Continues two texts alike with each model and one of its adapters: nobody will wait for a compiler."""
+        kinds = {(id(place.loaded), place.adapter is None): name for name, place in self._models.places.items()}
+        for name in kinds.values():
+            for length in (3, 12) if self.models[name].task.kind.generates else ():
                 work = Continuation(name, np.zeros(length, np.int64), 3, make_sampler(greedy=True), frozenset())
                 self.submit(work, lambda token: None)
                 while self._busy():
@@ -96,7 +96,7 @@ class Batcher:
         while not (self._over() or (self._deadline is not None and not self._busy())):
             self.turn()
             between()
-        for ticket in [*self._waiting, *(ticket for ticket, _ in self._reading), *self._texts.values()]:
+        for ticket in [*self._waiting, *self._begun()]:
             ticket.tell(Stopped("the server ends"))
 
     def turn(self) -> None:
@@ -111,6 +111,10 @@ class Batcher:
         if self._finish_unloading():
             gc.collect()  # a model of its own stands in a circle of references, and is large
             give_back()
+
+    def _begun(self) -> list[Ticket]:
+        """The texts that are being read or continued."""
+        return [*(ticket for ticket, _ in self._reading), *self._texts.values()]
 
     def _busy(self) -> bool:
         return bool(self._waiting or self._reading or self._texts)
@@ -152,8 +156,7 @@ class Batcher:
         place = self._models.places.get(work.model)
         if place is None:
             return True  # it will be told
-        taken = [*self._texts.values(), *(ticket for ticket, _ in self._reading)]
-        return sum(ticket.place.loaded is place.loaded for ticket in taken) < place.loaded.running.most
+        return sum(ticket.place.loaded is place.loaded for ticket in self._begun()) < place.loaded.running.most
 
     def _begin(self, ticket: Ticket) -> None:
         work, place = ticket.work, self._place(ticket.work.model)
@@ -183,10 +186,14 @@ class Batcher:
     def _is_being_read(self, ticket: Ticket, reading: Reading) -> bool:
         """Whether a prompt is better begun when another one is read, with which it has the next piece in common."""
         ids, own = reading.text.ids, ticket.place
-        return not reading.cache.length and any(
-            other.cache.length and there.place == own and alike(other.text.ids, ids) >= min(self._piece, len(ids) - 1)
-            for there, other in self._reading
-            if len(ids) > 1
+        piece = min(self._piece, len(ids) - 1)
+        return (
+            bool(piece)
+            and not reading.cache.length
+            and any(
+                other.cache.length and there.place == own and common_beginning(other.text.ids, ids) >= piece
+                for there, other in self._reading
+            )
         )
 
     def _start(self, reading: Reading, loaded: Loaded) -> None:
@@ -272,7 +279,7 @@ class Batcher:
 
     def _finish_unloading(self) -> bool:
         """Takes out the adapters that nothing uses any more; whether one of them was a model of its own."""
-        used = [ticket.place for ticket in [*self._texts.values(), *(ticket for ticket, _ in self._reading)]]
+        used = [ticket.place for ticket in self._begun()]
         free, self._leaving = (
             [place for place in self._leaving if (place in used) is wanted] for wanted in (False, True)
         )
@@ -287,9 +294,6 @@ class Batcher:
         try:
             yield
         except Exception as error:
-            self._fail(ticket, error)
-
-    def _fail(self, ticket: Ticket, error: Exception) -> None:
-        if not isinstance(error, UserError):
-            report(error)
-        ticket.tell(error)
+            if not isinstance(error, UserError):
+                report(error)
+            ticket.tell(error)

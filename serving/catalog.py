@@ -1,6 +1,5 @@
 """What is served: the list of models, adapters that come and go, and how the server is."""
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from serving.body import short
 from serving.errors import ApiError, invalid
 from serving.options import NAME
 from serving.responses import Json
-from serving.service import Service, while_connected
+from serving.service import Service, results_of
 from serving.work import Loading, Served, Unloading
 
 OWNER = "gpt2-jittor"
@@ -87,16 +86,13 @@ async def metrics(request: Request) -> Response:
 
 
 async def _done(request: Request, work: Loading | Unloading) -> Any:
-    service: Service = request.app.state.service
-    with contextlib.ExitStack() as stack:
-        jobs = stack.enter_context(service.jobs())
-        jobs.submit(0, work)
-        try:
-            return (await while_connected(request, jobs.results()))[0]
-        except ApiError as error:
-            if error.status == 400:
-                error.param = "folder" if isinstance(work, Loading) else "name"
-            raise
+    try:
+        (found,) = await results_of(request, [work])
+        return found
+    except ApiError as error:
+        if error.status == 400:
+            error.param = "folder" if isinstance(work, Loading) else "name"
+        raise
 
 
 def _below(root: Path | None, folder: str) -> Path:

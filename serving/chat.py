@@ -12,7 +12,7 @@ from starlette.responses import Response
 from serving.answers import Answer, Delta, deltas, finished
 from serving.body import Fields
 from serving.errors import invalid
-from serving.generating import Asked, chosen, read_asked, submit
+from serving.generating import Asked, chosen, read_asked, submit, timed
 from serving.jobs import Jobs
 from serving.logprobs import MOST_TOP, of_chat
 from serving.pieces import pieces_of
@@ -97,11 +97,7 @@ class _Run:
         more = {"usage": None} if self.asked.with_usage else {}
         for index in range(self.asked.count):
             yield said.around([_chunk(index, {"role": "assistant", "content": ""})], **more)
-        first = True
-        async for index, delta in self._deltas(jobs):
-            if first:
-                self.service.metrics.first_token.observe(time.perf_counter() - self.started)
-                first = False
+        async for index, delta in timed(self._deltas(jobs), self.service, self.started):
             if delta.text or (delta.scored and self.asked.top is not None):
                 yield said.around([_chunk(index, {"content": delta.text}, self._logprobs(delta.scored))], **more)
             if delta.finish:

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from serving.answers import LENGTH, Answer, Delta, Scored, deltas, finished
-from serving.generating import Asked, chosen, read_asked, submit
+from serving.generating import Asked, chosen, read_asked, submit, timed
 from serving.jobs import Jobs
 from serving.logprobs import MOST_TOP, of_completion
 from serving.pieces import pieces_of
@@ -112,11 +112,7 @@ class _Run:
         for index, answer in enumerate(answers):
             if answer.finish:
                 yield self.said.around([self._choice(index, Delta(finish=answer.finish), echoes[index])], **more)
-        first = True
-        async for index, delta in deltas(jobs, self._open):
-            if first:
-                self.service.metrics.first_token.observe(time.perf_counter() - self.started)
-                first = False
+        async for index, delta in timed(deltas(jobs, self._open), self.service, self.started):
             if delta.text or delta.scored or delta.finish:
                 yield self.said.around([self._choice(index, delta, echoes[index])], **more)
         if self.asked.with_usage:

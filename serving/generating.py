@@ -1,7 +1,9 @@
 """What completions and chats have in common: the options of an answer, its work, and the choice among several."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -10,8 +12,10 @@ from serving.body import Fields, kind, short_text
 from serving.choosing import Choosing, read_choosing
 from serving.errors import invalid
 from serving.jobs import Jobs
+from serving.service import Service
 from serving.work import Continuation, Served
 
+Item = TypeVar("Item")
 MOST_STOPS, LONGEST_STOP = 16, 256  # stop strings, and characters of one: each token is compared with all of them
 
 
@@ -67,6 +71,16 @@ def submit(
             sample = asked.choosing.sampler(len(ids), draw)
             jobs.submit(index * asked.draws + draw, Continuation(served.name, ids, limit, sample, end_ids, top))
     return found
+
+
+async def timed(deltas: AsyncIterator[Item], service: Service, started: float) -> AsyncIterator[Item]:
+    """The same, and how long it took to the first is counted. `started`: of `time.perf_counter`."""
+    first = True
+    async for each in deltas:
+        if first:
+            service.metrics.first_token.observe(time.perf_counter() - started)
+            first = False
+        yield each
 
 
 def chosen(answers: Sequence[Sequence[Answer]], count: int) -> list[Answer]:

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from generation.scoring import class_shares
 from generation.token import Token, described
-from gpt2_jittor.model.classifier import GPT2ForSequenceClassification
 from gpt2_jittor.model.lm import GPT2LMHeadModel
 from gpt2_jittor.model.pretrained import GPT2PreTrained
 from gpt2_jittor.ops.matmul import products_in
@@ -14,10 +14,10 @@ POSITIONS = 64  # whose logits are made together: 13 MB for GPT-2's vocabulary
 
 
 def measured(model: GPT2PreTrained, work: Scoring | Embedding | Classification):
-    """What is asked, of a model whose adapter is chosen; the results are those of the functions below."""
+    """What is asked, of a model whose adapter is chosen, as `work` says."""
     if isinstance(work, Scoring):
         return token_scores(model, work.ids, work.top)
-    return mean_state(model, work.ids) if isinstance(work, Embedding) else class_shares(model, work.ids)
+    return mean_state(model, work.ids) if isinstance(work, Embedding) else class_shares(model, work.ids[None])[0]
 
 
 def token_scores(model: GPT2LMHeadModel, ids: np.ndarray, top: int) -> list[Token]:
@@ -37,11 +37,3 @@ def mean_state(model: GPT2PreTrained, ids: np.ndarray) -> np.ndarray:
     """The mean over a text's tokens of the hidden states after the last norm, float32 [width]."""
     with jt.no_grad():
         return model.hidden(ids[None])[0].mean(0).numpy()
-
-
-def class_shares(model: GPT2ForSequenceClassification, ids: np.ndarray) -> np.ndarray:
-    """Each class's probability, float64 [labels]."""
-    with jt.no_grad():
-        logits = model(ids[None]).numpy()[0].astype(np.float64)
-    shares = np.exp(logits - logits.max())
-    return shares / shares.sum()

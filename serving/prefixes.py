@@ -5,6 +5,7 @@ from collections.abc import Hashable
 
 import numpy as np
 
+from generation.decoding import common_beginning
 from gpt2_jittor.model.cache import KVCache
 
 
@@ -24,7 +25,7 @@ class Prefixes:
         """A cache of what a prompt begins with, its last token never among it: the caller's own."""
         best, key = 0, None
         for (name, encoded), (ids, _) in self._kept.items():
-            if name == adapter and (common := alike(ids, prompt)) > best:
+            if name == adapter and (common := common_beginning(ids, prompt)) > best:
                 best, key = common, (name, encoded)
         if key is None:
             return KVCache()
@@ -50,10 +51,3 @@ class Prefixes:
         """Drops an adapter's."""
         for key in [key for key in self._kept if key[0] == adapter]:
             del self._kept[key]
-
-
-def alike(ids: np.ndarray, prompt: np.ndarray) -> int:
-    """How many of the first ids are the same; at most all of the prompt but its last."""
-    size = min(len(ids), len(prompt) - 1)
-    differing = np.flatnonzero(ids[:size] != prompt[:size])
-    return int(differing[0]) if len(differing) else size

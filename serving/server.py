@@ -4,6 +4,7 @@ The first signal (Ctrl-C, SIGTERM, SIGHUP) lets nothing new in, and lets what ru
 """
 
 import asyncio
+import contextlib
 import signal
 import socket
 import threading
@@ -113,8 +114,9 @@ class Http:
         def later(hops: int) -> None:
             self._loop.call_soon(later, hops - 1) if hops else done.set()
 
-        self._call(lambda: later(HOPS))
-        done.wait(PATIENCE)
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and so will the caller
+            self._loop.call_soon_threadsafe(later, HOPS)
+            done.wait(PATIENCE)
 
     def end(self, seconds: float) -> None:
         """Tells whoever still waits that the server ends, and waits so long until answers have gone out."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +14,7 @@ from serving.errors import ApiError
 from serving.jobs import Jobs
 from serving.metrics import Metrics
 from serving.options import ServingOptions
-from serving.work import Computing, Served
+from serving.work import Computing, Served, Work
 
 BODY_SECONDS = 60  # for a request's body to arrive
 DISCARDED = 32 << 20  # bytes of a body that is too long are read, so that its sender reads the answer
@@ -100,6 +100,16 @@ async def while_connected(request: Request, work: Awaitable[Result]) -> Result:
         for task in (working, gone):
             task.cancel()
         await asyncio.gather(working, gone, return_exceptions=True)
+
+
+async def results_of(request: Request, work: Sequence[Work]) -> list[Any]:
+    """What comes of each piece of work, in order. Errors as of `Jobs.next` and `while_connected`."""
+    service: Service = request.app.state.service
+    with service.jobs() as jobs:
+        for index, each in enumerate(work):
+            jobs.submit(index, each)
+        found = await while_connected(request, jobs.results())
+    return [found[index] for index in range(len(work))]
 
 
 async def _disconnected(request: Request) -> None:

@@ -1,7 +1,6 @@
 """POST /v1/embeddings and /v1/classify: numbers about texts."""
 
 import base64
-import contextlib
 import secrets
 import time
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from starlette.responses import Response
 from serving.errors import ApiError, invalid
 from serving.prompts import check_prompt_length, classified, read_prompts
 from serving.responses import Json
-from serving.service import Service, while_connected
+from serving.service import Service, results_of
 from serving.work import Classification, Embedding, Served
 
 FORMATS = ("float", "base64")
@@ -34,7 +33,7 @@ async def embeddings(request: Request) -> Response:
         if prompt.text == "":
             raise invalid("input", "holds an empty text")
         check_prompt_length("input", prompt, served.positions, 0)
-    found = await _results(request, [Embedding(served.name, prompt.ids) for prompt in prompts])
+    found = await results_of(request, [Embedding(served.name, prompt.ids) for prompt in prompts])
     data = [
         {"object": "embedding", "index": index, "embedding": _encoded(vector, encoding)}
         for index, vector in enumerate(found)
@@ -54,7 +53,7 @@ async def classify(request: Request) -> Response:
     if given is None or not 0 < len(several) <= service.most_work:
         raise invalid("input", f"must be 1 to {service.most_work} texts")
     ids = await service.encoded(lambda: [classified("input", each, served) for each in several])
-    found = await _results(request, [Classification(served.name, each) for each in ids])
+    found = await results_of(request, [Classification(served.name, each) for each in ids])
     return Json(
         {
             "id": f"classify-{secrets.token_hex(12)}",
@@ -65,17 +64,6 @@ async def classify(request: Request) -> Response:
             "usage": _usage(ids),
         }
     )
-
-
-async def _results(request: Request, work: Sequence[Any]) -> list[np.ndarray]:
-    """What comes of each piece of work, in order."""
-    service: Service = request.app.state.service
-    with contextlib.ExitStack() as stack:
-        jobs = stack.enter_context(service.jobs())
-        for index, each in enumerate(work):
-            jobs.submit(index, each)
-        found = await while_connected(request, jobs.results())
-    return [found[index] for index in range(len(work))]
 
 
 def _encoded(vector: np.ndarray, encoding: str) -> list[float] | str:

@@ -35,19 +35,15 @@ class NullLog:
 
     def step(self, record: dict, step_seconds: float) -> None:
         """Writes nothing."""
-        pass
 
     def validation(self, step: int, epoch: float, score) -> None:
         """Writes nothing."""
-        pass
 
     def say(self, text: str) -> None:
         """Prints nothing."""
-        pass
 
     def close(self) -> None:
         """There is nothing to close."""
-        pass
 
 
 class MetricsLog:

@@ -200,9 +200,8 @@ class Trackers:
                 self.close(finished=False)
                 raise ParameterError("{report_to} {0} cannot begin: {1}", name, str(error)) from error
             self.open[name] = tracker, already or {}
-        if (
-            names or kept
-        ):  # what is not told any more begins anew, with all that was missed, where it is asked for again
+        # what is not told any more begins anew, with all that was missed, where it is asked for again
+        if names or kept:
             write_json(run_dir / IDS, ids)
 
     def log(self, record: Mapping[str, Any]) -> None:

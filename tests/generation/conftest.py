@@ -1,4 +1,4 @@
-"""What consoles talk to. A test's file may have its own."""
+"""A model, and what consoles talk to. A test's file may have a folder of its own, and gets that one's model."""
 
 import pytest
 import tiny

@@ -32,11 +32,6 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def model(folder):
-    return GPT2LMHeadModel.from_pretrained(folder)
-
-
-@pytest.fixture(scope="module")
 def tokenizer(folder):
     return load_tokenizer(folder)
 

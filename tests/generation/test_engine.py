@@ -17,7 +17,6 @@ from datasets.example import Example, Segment
 from generation import decoding
 from generation.engine import Engine
 from generation.options import GenerationOptions
-from gpt2_jittor import GPT2LMHeadModel
 from gpt2_jittor.checkpoint.tokenizer import load_tokenizer
 
 CHAT, EMOTION, SQUAD, TEXT = (tasks.find(name) for name in ("dailydialog", "emotion", "squad", "text"))
@@ -26,11 +25,6 @@ CHAT, EMOTION, SQUAD, TEXT = (tasks.find(name) for name in ("dailydialog", "emot
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tiny.model_folder(tmp_path_factory.mktemp("model"), seed=6, vocab_size=257)
-
-
-@pytest.fixture(scope="module")
-def model(folder):
-    return GPT2LMHeadModel.from_pretrained(folder)
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ import generate
 from datasets import tasks
 from generation.engine import Engine
 from generation.options import GenerationOptions
-from gpt2_jittor import GPT2LMHeadModel
 from gpt2_jittor.checkpoint.tokenizer import text_of
 
 NANO = "checkpoints/gpt2-nano"
@@ -45,11 +44,6 @@ WAYS = [
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tiny.model_folder(tmp_path_factory.mktemp("model"), seed=3, vocab_size=257)
-
-
-@pytest.fixture(scope="module")
-def model(folder):
-    return GPT2LMHeadModel.from_pretrained(folder)
 
 
 @pytest.fixture(scope="module")

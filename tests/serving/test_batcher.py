@@ -9,11 +9,7 @@ from batching import VOCAB, finish, greedy, models_of, prompts, work_of
 from generation.sampling import make_sampler
 from gpt2_jittor.ops.decode_step import DecodeStep
 from serving.batcher import Batcher
-from serving.work import (
-    Classification,
-    Embedding,
-    Scoring,
-)
+from serving.work import Classification, Embedding, Scoring
 
 
 def test_texts_of_all_adapters_come_and_go_and_each_is_that_of_its_model_alone(batcher, theirs, rng, monkeypatch):

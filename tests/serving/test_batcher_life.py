@@ -11,12 +11,7 @@ from common.errors import UserError
 from gpt2_jittor.model.cache import KVCache
 from gpt2_jittor.ops.decode_step import DecodeStep
 from serving.batcher import Batcher, Stopped
-from serving.work import (
-    Busy,
-    Embedding,
-    Loading,
-    Unloading,
-)
+from serving.work import Busy, Embedding, Loading, Unloading
 
 
 def test_who_goes_leaves_the_others_as_they_are(batcher, theirs, rng):

@@ -1,5 +1,6 @@
 """The whole command but for its model: it starts with one line, and ends as a signal ends a command."""
 
+import asyncio
 import os
 import re
 import signal
@@ -17,7 +18,7 @@ from places import IMPORTS, ROOT
 from common.errors import UserError
 from serving.adapters import ServedModels
 from serving.options import ServingOptions
-from serving.server import bound_socket
+from serving.server import Http, bound_socket
 
 PROGRAM = """
 from computing import FakeComputing, Letters, served
@@ -189,6 +190,13 @@ def test_an_adapter_is_called_as_its_folder_or_as_one_says(tmp_path):
     for wrong in (str(equal), "", "x=", "a b"):
         with pytest.raises(UserError, match="adapter"):
             ServedModels(adapter=(wrong,)).adapters()
+
+
+def test_computing_does_not_wait_for_a_thread_that_has_ended():
+    http = Http(None, None)
+    http._loop = asyncio.new_event_loop()
+    http._loop.close()
+    http.let_run()
 
 
 LOST = """

@@ -11,9 +11,7 @@ from generation.sampling import make_sampler
 from serving.adapters import ServedModels
 from serving.batcher import Batcher
 from serving.models import Models
-from serving.work import (
-    Continuation,
-)
+from serving.work import Continuation
 
 VOCAB, POSITIONS = tiny.SIZES["vocab_size"], tiny.SIZES["n_positions"]
 ADAPTERS = {
