@@ -91,3 +91,61 @@ def batcher(base, folders):
     import batching
 
     return batching.Batcher(batching.models_of(base, folders), piece=16)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium."""
+    from browsing import CHROMIUM, sync_api
+
+    if CHROMIUM is None:
+        pytest.skip("no chromium is installed")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def server():
+    """The page's server, whose answers are known."""
+    from chat_server import ChatServer
+
+    with ChatServer() as server:
+        yield server
+
+
+@pytest.fixture
+def open_page(browser, server):
+    """Opens the page; at the end nothing may have been asked of elsewhere, and nothing said in the console."""
+    from browsing import DESKTOP, is_problem
+
+    contexts, problems = [], []
+
+    def opened(viewport=DESKTOP, locale="en-US", **settings):
+        context = browser.new_context(viewport=viewport, locale=locale, **settings)
+        context.set_default_timeout(5000)
+        contexts.append(context)
+        page = context.new_page()
+        here = (server.address, "data:")
+        page.on("request", lambda request: request.url.startswith(here) or problems.append(request.url))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("dialog", lambda dialog: (problems.append(dialog.message), dialog.dismiss()))
+        page.on("console", lambda said: is_problem(said) and problems.append(said.text))
+        page.goto(server.address)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+@pytest.fixture
+def page(open_page):
+    """It, at a desktop's size."""
+    from browsing import expect
+
+    page = open_page()
+    expect(page.get_by_label("Model", exact=True)).to_have_value("talker")  # the first adapter
+    return page
