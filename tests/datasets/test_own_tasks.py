@@ -216,7 +216,9 @@ def test_texts_without_a_prompt_are_packed_into_windows(tmp_path, tokenizer, rng
     path = write(tmp_path / "a.jsonl", rows)
     encoded = tasks.find("complete").encode(task_of("complete").load("test", path).examples, tokenizer, 16)
     whole = np.concatenate([item.input_ids for item in encoded.items])
-    assert len(whole) == sum(len(row["text"]) + 1 for row in rows) and max(encoded.lengths) == 16
+    total = sum(len(row["text"]) + 1 for row in rows)
+    assert len(whole) == total - (total % 16 == 1)  # in a window of one token nothing could be scored
+    assert max(encoded.lengths) == 16
 
 
 def test_what_a_run_was_trained_on_is_never_its_test_data(tmp_path):

@@ -1,6 +1,5 @@
 """SQuAD: the publisher's JSON and the hub's Parquet, answers and their places, and every broken file."""
 
-import copy
 import gzip
 import json
 import random
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+from documents import MISSING, changed, paths
 from places import ROOT, SHARED
 
 from common.errors import UserError
@@ -214,9 +214,6 @@ def test_a_broken_document_is_refused_with_its_place(tmp_path, broken, message):
         load("test", tmp_path)
 
 
-MISSING = object()
-
-
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
@@ -244,23 +241,6 @@ def test_a_wrong_field_is_refused_with_its_place(tmp_path, path, value, message)
     write(tmp_path, changed(article(qa()), path, value))
     with pytest.raises(UserError, match=message):
         load("test", tmp_path)
-
-
-def changed(document, path: list, value):
-    """A copy of the document with the node at `path` replaced, or removed."""
-    document = node = copy.deepcopy(document)
-    for step in path[:-1]:
-        node = node[step]
-    if value is MISSING:
-        del node[path[-1]]
-    else:
-        node[path[-1]] = value
-    return document
-
-
-def paths(node, path=()):
-    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-    return [each for key, child in children for each in ([*path, key], *paths(child, (*path, key)))]
 
 
 def test_whatever_is_changed_in_a_document_is_read_or_is_the_users_error(tmp_path, seed, letters):

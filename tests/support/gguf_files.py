@@ -7,6 +7,8 @@ import numpy as np
 import tiny
 from places import ROOT
 
+from gpt2_jittor.checkpoint.tokenizer import load_tokenizer, save_tokenizer
+
 NANO = ROOT / "checkpoints" / "gpt2-nano"
 ROWS = 8200  # of an embedding: nano's 8,192 tokens, and eight without one
 
@@ -41,3 +43,11 @@ def expected_tensors(state: dict) -> dict[str, np.ndarray]:
         turned = kind == "weight" and module.endswith(("c_attn", "c_proj", "c_fc"))
         result[f"{names[module]}.{kind}"] = (value.T if turned else value).float().numpy().copy()
     return result
+
+
+def with_end_token(folder, base) -> None:
+    """Puts the base's tokenizer into an adapter's folder, with one token more, which ends texts."""
+    tokenizer = load_tokenizer(base)
+    tokenizer.add_tokens(["<END>"], special_tokens=True)
+    tokenizer.eos_token = "<END>"
+    save_tokenizer(tokenizer, folder)
