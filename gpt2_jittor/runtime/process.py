@@ -100,12 +100,12 @@ def ignore_flushed_subnormals() -> None:
 
 
 def tame_compilers(jittor) -> None:
-    """Sends the C++ error stream of `jittor` through the filter of quiet.h, and runs its compilers as
-    compiler_session.h says: on Linux, elsewhere a signal to the process group reaches them.
+    """Sends the C++ error stream of `jittor` through the filter of quiet.h, and keeps signals from its
+    compilers and its waits for a lock as uninterrupted.h says: on Linux alone.
     """
-    headers = ["quiet.h"] + ["compiler_session.h"] * (sys.platform == "linux")
+    headers = ["quiet.h"] + ["uninterrupted.h"] * (sys.platform == "linux")
     header = "\n".join(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in headers)
-    led = "run_compilers_in_sessions()" if sys.platform == "linux" else "1"
+    led = "lead_interrupted_calls()" if sys.platform == "linux" else "1"
     done = jittor.code([1], "float32", [], cpu_header=header, cpu_src=f"quieten(); *out0_p = {led};")
     if not done.item():
-        raise RuntimeError("this is not the Jittor that compiler_session.h was written for")
+        raise RuntimeError("this is not the Jittor that uninterrupted.h was written for")

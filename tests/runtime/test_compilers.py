@@ -1,5 +1,8 @@
-"""The compilers that Jittor starts: no signal to our process group reaches them, and none outlives its work."""
+"""The compilers that Jittor starts: no signal to our process group reaches them or ends the wait for another process's,
+and none outlives its work.
+"""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -11,6 +14,7 @@ from pathlib import Path
 import pytest
 from places import ROOT
 
+LOCKS = Path("/proc/locks")
 START = """
 from gpt2_jittor.runtime import runtime
 runtime.prepare("cpu")
@@ -54,6 +58,44 @@ def test_a_signal_to_the_group_does_not_reach_a_compilation(count):
     os.killpg(process.pid, signal.SIGTERM)
     said = process.communicate(timeout=300)[0]
     assert (process.returncode, said) == (0, f"compiled {[1.0] * count} heard 1\n")
+
+
+WAITING = """
+import signal, sys
+from jittor_utils.lock import lock_path
+heard = []
+signal.signal(signal.SIGTERM, lambda *_: heard.append(1))
+print(lock_path, flush=True)
+sys.stdin.readline()
+value = jt.code([1], "float32", [], cpu_src="*out0_p = 3;  // {name}") + 1
+print("computed", value.item(), "heard", len(heard), flush=True)
+"""
+
+
+def waits_for_a_lock(number: int) -> bool:
+    """Whether the kernel lists a process among those that wait for a file's lock: "1: -> POSIX ADVISORY WRITE 17 …"."""
+    return any(line.split()[1] == "->" and line.split()[5] == str(number) for line in LOCKS.read_text().splitlines())
+
+
+@pytest.mark.skipif(not LOCKS.exists(), reason="no list of locks here")
+def test_a_signal_does_not_end_the_wait_for_what_another_process_compiles():
+    program = START + WAITING.format(name=uuid.uuid4().hex)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with Path(process.stdout.readline().strip()).open("w") as lock:
+        fcntl.lockf(lock, fcntl.LOCK_EX)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        deadline = time.monotonic() + 60
+        while not waits_for_a_lock(process.pid):
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.05)
+        for _ in range(3):
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.1)
+    said = process.communicate(timeout=300)[0]
+    assert (process.returncode, said) == (0, "computed 4.0 heard 1\n")
 
 
 def test_once_jittor_is_imported_no_process_of_its_is_left():

@@ -1,6 +1,8 @@
-// Runs the compilers of operators in sessions of their own. A shell, `timeout` or a scheduler signals a whole process
-// group; a compilation that died of it would take an update with it. Jittor 1.3.11 has no setting for that and calls
-// `system_with_check` (src/utils/log.cc); here its calls are led to a function that differs by POSIX_SPAWN_SETSID alone.
+// What a signal must not break in Jittor 1.3.11, which has no setting for either: its calls are led to functions of ours.
+// - A shell, `timeout` or a scheduler signals a whole process group; a compilation that died of it would take an update
+//   with it. `system_with_check` (src/utils/log.cc) is led to one that differs by POSIX_SPAWN_SETSID alone.
+// - The lock of its cache is waited for while another process compiles. A wait that a signal ends (EINTR) is an error to
+//   it (src/lock.cc), raised from the midst of a graph, whose memory is in disorder then. Here the wait goes on.
 #include <cerrno>
 #include <cstring>
 #include <fcntl.h>
@@ -43,8 +45,24 @@ static void run_in_session(const char* command, const char*) {
     }
 }
 
-// Writes the function into the slots through which a library of Jittor's calls `system_with_check`; counts them.
-static int lead_calls(dl_phdr_info* library, size_t, void* counted) {
+// fcntl(2), as src/lock.cc calls it.
+static int wait_for_lock(int file, int command, struct flock* lock) {
+    int result;
+    while ((result = fcntl(file, command, lock)) < 0 && errno == EINTR) {}
+    return result;
+}
+
+struct Led {
+    const char* called;
+    void* function;
+    int calls;
+};
+
+static Led compiling{"_ZN6jittor17system_with_checkEPKcS1_", (void*)run_in_session, 0};
+static Led locking{"fcntl", (void*)wait_for_lock, 0}, locking64{"fcntl64", (void*)wait_for_lock, 0};  // glibc has both
+
+// Writes the functions into the slots through which a library of Jittor's calls the others; counts them.
+static int lead_calls(dl_phdr_info* library, size_t, void*) {
     if (!strstr(library->dlpi_name, "jit_utils_core") && !strstr(library->dlpi_name, "jittor_core")) return 0;
     const ElfW(Dyn)* entry = nullptr;
     for (int i = 0; i < library->dlpi_phnum; i++)
@@ -62,18 +80,20 @@ static int lead_calls(dl_phdr_info* library, size_t, void* counted) {
     }
     const uintptr_t page = sysconf(_SC_PAGESIZE);
     for (size_t i = 0; calls && symbols && names && i < bytes / sizeof *calls; i++) {
-        const auto symbol = calls[i].r_info >> 32;  // ELF64_R_SYM
-        if (strcmp(names + symbols[symbol].st_name, "_ZN6jittor17system_with_checkEPKcS1_")) continue;
+        const char* const called = names + symbols[calls[i].r_info >> 32].st_name;  // ELF64_R_SYM
         const uintptr_t slot = library->dlpi_addr + calls[i].r_offset;
-        if (mprotect((void*)(slot & ~(page - 1)), page, PROT_READ | PROT_WRITE)) continue;
-        *(void (**)(const char*, const char*))slot = run_in_session;
-        ++*(int*)counted;
+        for (Led* each : {&compiling, &locking, &locking64}) {
+            if (strcmp(called, each->called)) continue;
+            if (mprotect((void*)(slot & ~(page - 1)), page, PROT_READ | PROT_WRITE)) continue;
+            *(void**)slot = each->function;
+            each->calls++;
+        }
     }
     return 0;
 }
 
-static int run_compilers_in_sessions() {
-    int counted = 0;
-    dl_iterate_phdr(lead_calls, &counted);
-    return counted;
+// Whether both are led, so that no signal breaks them any more.
+static bool lead_interrupted_calls() {
+    dl_iterate_phdr(lead_calls, nullptr);
+    return compiling.calls && locking.calls + locking64.calls;
 }
