@@ -77,7 +77,7 @@ def test_rows_stand_in_place_of_the_weights(way, rng, vocab):
     assert_close(found, torchs(theirs, [hidden, rows], dloss), 2e-5)
 
 
-@pytest.mark.parametrize("smoothing", [0.1, 0.73])
+@pytest.mark.parametrize("smoothing", [0.1, pytest.param(0.73, marks=pytest.mark.long)])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_smoothed_labels_have_torchs_loss(way, rng, shape, smoothing):
     hidden, weight, targets, dloss = draw(rng, *shape, 1)

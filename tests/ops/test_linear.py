@@ -19,7 +19,7 @@ SHAPES = [(1, 1, 1, 1, 1), (2, 3, 37, 5, 3), (1, 65, 64, 130, 8), (3, 43, 70, 10
 P, SCALING = 0.3, 1.7
 
 
-@pytest.fixture(params=["gelu_new", "silu", None])
+@pytest.fixture(params=["gelu_new", pytest.param("silu", marks=pytest.mark.long), None])
 def activation(request):
     return request.param
 
