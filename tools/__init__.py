@@ -1,1 +1,1 @@
-"""What only maintainers run: `tools/cuda` checks CUDA, with a GPU and without one; `variants` compares LoRA's."""
+"""What only maintainers run: `cuda`, `variants`, `align`, `scaling`, `lm_eval`, `tour`; CONTRIBUTING.md says what for."""

@@ -197,3 +197,14 @@ def test_an_error_of_one_process_ends_all(world, tmp_path, wrong):
     words = "process 1, " if wrong == "no data" else "the processes do not "
     assert len(errors_of(ended.stderr)) == 1 and words in errors_of(ended.stderr)[0], ended.stderr
     assert not list(tmp_path.glob("run/checkpoint-*"))
+
+
+def test_an_update_sums_the_bytes_that_the_page_on_scaling_says():
+    ended = ground.Running(
+        ["-m", "tools.scaling", "--processes", 4, "--adapters", "nano", "--repeats", 2], **SETTINGS
+    ).finish()
+    assert ended.returncode == 0 and "Traceback" not in ended.stderr, ended.stderr
+    assert "counted in a real update of nano: 524296 bytes\n" in ended.stdout  # 4 x (131,072 + 2)
+    assert "| nano | 131,072 | 524,296 | " in ended.stdout
+    for transport in ("memory", "TCP"):
+        assert f"\n4 processes over {transport}: latency " in ended.stdout
