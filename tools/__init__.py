@@ -1,1 +1,1 @@
-"""What only maintainers run: `cuda`, `variants`, `align`, `scaling`, `lm_eval`, `tour`; CONTRIBUTING.md says what for."""
+"""What only maintainers run, and what measures: CONTRIBUTING.md says what each is for."""

@@ -32,8 +32,9 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def milliseconds(seconds: float) -> str:
-    """Three digits."""
-    return f"{seconds * 1e3:#.3g}".rstrip(".")
+    """In three digits, or whole."""
+    value = seconds * 1e3
+    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
 
 
 def measured_table(found: dict[tuple[int, str], dict]) -> tuple[str, float]:
