@@ -74,9 +74,9 @@ test-short: $(VENV)/dev
 		tests/generation/test_console.py tests/training/test_trainer.py tests/training/test_resume.py \
 		tests/commands/test_end_to_end.py
 
-# two processes on the CPU; where there is no Open MPI, pip's goes into .venv
+# several processes on the CPU; where there is no Open MPI, pip's goes into .venv
 test-mpi: $(VENV)/dev
-	$(STATUS) "training in two processes"
+	$(STATUS) "training in several processes"
 	@command -v mpirun >/dev/null && command -v mpicc >/dev/null || \
 		$(PIP) -r requirements-mpi.txt
 	$(BIN)/python -m pytest -m mpi -rs -s tests/faults/test_mpi.py

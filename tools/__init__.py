@@ -1,1 +1,1 @@
-"""What only maintainers run: `tools/cuda` checks CUDA, with a GPU and without one; `variants` compares LoRA's."""
+"""What only maintainers run, and what measures: CONTRIBUTING.md says what each is for."""

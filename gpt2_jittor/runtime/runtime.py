@@ -141,6 +141,8 @@ def _import_utils():
         os.environ["cc_flags"] = mends.mend(prepare(), os.environ.get("cc_flags", ""))
     import jittor_utils
 
+    # in a notebook it would lead its C++ streams through Python's, into which its threads then write without the lock
+    jittor_utils.is_in_ipynb = False
     return jittor_utils
 
 

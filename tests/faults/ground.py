@@ -34,10 +34,12 @@ def training(world: Path, run_dir: Path, *more) -> list[str]:
 class Running(subprocess.Popen):
     """A command on its way. What it says goes to files: a bar fills a pipe that nobody reads."""
 
-    def __init__(self, arguments: list, launcher: Sequence[str] = (), **environment: str):
+    def __init__(
+        self, arguments: list, launcher: Sequence[str] = (), program: str = sys.executable, **environment: str
+    ):
         self.outputs = (tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+"))  # noqa: SIM115 (for finish)
         super().__init__(
-            [*launcher, sys.executable, *map(str, arguments)],
+            [*launcher, program, *map(str, arguments)],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=self.outputs[0],

@@ -1,19 +1,23 @@
-"""Two processes under `mpirun`: the numbers of one, one writer, and the end of all where one ends."""
+"""Several processes under `mpirun`: the numbers of one, one writer, and the end of all where one ends."""
 
+import functools
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
 from open_mpi import MPIRUN, SETTINGS
+from places import ROOT
 
 from gpt2_jittor.runtime import runtime
 from tests.faults import ground
 from training.checkpoint import check_manifest
 
+SBATCH = ROOT / "tools" / "slurm" / "train.sbatch"
 pytestmark = [pytest.mark.mpi, pytest.mark.skipif(MPIRUN is None, reason=f"no mpirun: {runtime.INSTALL_MPI}")]
 
 
@@ -23,29 +27,41 @@ def still(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def undisturbed_by_two(world, tmp_path_factory):
-    """The folder of a run of 12 steps in two processes, with dropout."""
-    run_dir = tmp_path_factory.mktemp("two") / "run"
-    result = together(ground.training(world, run_dir, "--max-steps", 12)).finish()
-    assert result.returncode == 0, result.stderr
-    return run_dir
+def undisturbed_by(world, tmp_path_factory):
+    """By a number of processes, the folder of their run of 12 steps, with dropout."""
+
+    @functools.cache
+    def folder(processes: int) -> Path:
+        run_dir = tmp_path_factory.mktemp("several") / "run"
+        result = together(ground.training(world, run_dir, "--max-steps", 12), processes).finish()
+        assert result.returncode == 0, result.stderr
+        return run_dir
+
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed_by_two(undisturbed_by):
+    return undisturbed_by(2)
 
 
 def together(arguments: list, processes: int = 2) -> ground.Running:
     return ground.Running(arguments, launcher=[MPIRUN, "-np", str(processes)], **SETTINGS)
 
 
-def process_of(run_dir: Path, rank: int) -> int:
-    """The process that has this number in the run that writes there."""
+def processes_of(run_dir: Path) -> dict[int, int]:
+    """The processes of the run that writes there, by their numbers in it."""
+    found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal() and int(entry.name) != os.getpid():
             try:
                 told = (entry / "environ").read_bytes().split(b"\0"), (entry / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if f"OMPI_COMM_WORLD_RANK={rank}".encode() in told[0] and str(run_dir).encode() in told[1]:
-                return int(entry.name)
-    raise AssertionError(f"no process {rank}")
+            ranks = [value for value in told[0] if value.startswith(b"OMPI_COMM_WORLD_RANK=")]
+            if ranks and str(run_dir).encode() in told[1]:
+                found[int(ranks[0].partition(b"=")[2])] = int(entry.name)
+    return found
 
 
 def losses(run_dir: Path, split: str) -> list[float]:
@@ -91,21 +107,54 @@ def test_only_the_first_process_writes_and_speaks(still, undisturbed, undisturbe
         assert ended.stdout.count(once) == 1, ended.stdout
 
 
-def test_where_a_process_is_killed_all_end_and_resume_goes_on_to_the_same_end(world, undisturbed_by_two, tmp_path):
+@pytest.mark.parametrize("processes", [2, 4])
+def test_where_a_process_is_killed_all_end_and_resume_goes_on_to_the_same_end(
+    world, undisturbed_by, tmp_path, processes
+):
     run_dir = tmp_path / "run"
-    running = together(ground.training(world, run_dir, "--max-steps", 12))
+    running = together(ground.training(world, run_dir, "--max-steps", 12), processes)
     ground.wait_for(lambda: ground.steps_logged(run_dir) >= 5, running)
-    os.kill(process_of(run_dir, 1), signal.SIGKILL)
+    started = processes_of(run_dir)
+    assert sorted(started) == list(range(processes))
+    os.kill(started[processes - 1], signal.SIGKILL)
+    begun = time.monotonic()
     ended = running.finish()
+    assert time.monotonic() - begun < 30  # nobody waits for the dead one's part of a sum
     assert ended.returncode != 0 and "signal 9" in ended.stderr + ended.stdout, ended.stderr
+    assert not processes_of(run_dir)
     for checkpoint in run_dir.glob("checkpoint-*"):
         check_manifest(checkpoint)
     alone = ground.command(["train.py", "--output-dir", run_dir, "--resume"])
-    ground.assert_told(alone, 2, "in 2 processes, this in 1", "mpirun -np 2")
-    result = together(["train.py", "--output-dir", run_dir, "--resume"]).finish()
+    ground.assert_told(alone, 2, f"in {processes} processes, this in 1", f"mpirun -np {processes}")
+    result = together(["train.py", "--output-dir", run_dir, "--resume"], processes).finish()
     assert result.returncode == 0, result.stderr
     assert "resuming from" in result.stdout
-    ground.assert_same_end(run_dir, undisturbed_by_two)
+    ground.assert_same_end(run_dir, undisturbed_by(processes))
+
+
+def test_under_slurm_a_run_whose_time_ends_is_queued_again_and_resumed_to_the_same_end(world, undisturbed_by, tmp_path):
+    run_dir, asked = tmp_path / "run", tmp_path / "asked"
+    asked.mkdir()
+    scontrol = asked / "scontrol"
+    scontrol.write_text(f'#!/bin/sh\necho "$@" >> {asked}/said\n')
+    scontrol.chmod(0o755)
+    path = os.pathsep.join([str(asked), str(Path(MPIRUN).parent), os.environ["PATH"]])
+    slurm = {"SLURM_NTASKS": "4", "SLURM_JOB_ID": "17", "PATH": path, "PYTHON": sys.executable}
+    _, *options = ground.training(world, run_dir, "--max-steps", 12)
+
+    def submitted() -> ground.Running:
+        return ground.Running([SBATCH, *options], program="bash", **slurm, **SETTINGS)
+
+    running = submitted()
+    ground.wait_for(lambda: ground.steps_logged(run_dir) >= 4, running)
+    running.send_signal(signal.SIGUSR1)  # to the script, as --signal=B:USR1 has it
+    ended = running.finish()
+    assert ended.returncode == 143, ended.stderr
+    assert (asked / "said").read_text() == "requeue 17\n"
+    result = submitted().finish()
+    assert result.returncode == 0 and "resuming from" in result.stdout, result.stderr
+    assert (asked / "said").read_text() == "requeue 17\n"  # once
+    ground.assert_same_end(run_dir, undisturbed_by(4))
 
 
 def test_sigusr1_saves_and_resume_goes_on_to_the_same_end(world, undisturbed_by_two, tmp_path):
@@ -148,3 +197,14 @@ def test_an_error_of_one_process_ends_all(world, tmp_path, wrong):
     words = "process 1, " if wrong == "no data" else "the processes do not "
     assert len(errors_of(ended.stderr)) == 1 and words in errors_of(ended.stderr)[0], ended.stderr
     assert not list(tmp_path.glob("run/checkpoint-*"))
+
+
+def test_an_update_sums_the_bytes_that_the_page_on_scaling_says():
+    ended = ground.Running(
+        ["-m", "tools.scaling", "--processes", 4, "--adapters", "nano", "--repeats", 2], **SETTINGS
+    ).finish()
+    assert ended.returncode == 0 and "Traceback" not in ended.stderr, ended.stderr
+    assert "counted in a real update of nano: 524296 bytes\n" in ended.stdout  # 4 x (131,072 + 2)
+    assert "| nano | 131,072 | 524,296 | " in ended.stdout
+    for transport in ("memory", "TCP"):
+        assert f"\n4 processes over {transport}: latency " in ended.stdout

@@ -29,6 +29,17 @@ alive.start()  # as the progress bar's: Python's lock goes to and fro
 print(jt.code([1], "float32", [], cpu_header=header, cpu_src=source).item())
 alive.join()
 """
+IN_A_NOTEBOOK = """
+import builtins, io, os, sys, types
+builtins.get_ipython = lambda: types.SimpleNamespace(config={"IPKernelApp": {}})  # by which Jittor knows one
+sys.stdout = io.StringIO()
+from gpt2_jittor.runtime import runtime
+runtime.prepare("cpu")
+from gpt2_jittor.runtime.backend import jt
+source = 'std::cout << "said" << std::endl; *out0_p = 1;'
+jt.code([1], "float32", [], cpu_header="#include <iostream>", cpu_src=source).sync()
+print("by Python:", sys.stdout.getvalue(), "log_sync" in os.environ, file=sys.stderr)
+"""
 
 
 def test_threads_of_jittors_may_write_errors_at_once_and_lose_none():
@@ -37,3 +48,9 @@ def test_threads_of_jittors_may_write_errors_at_once_and_lose_none():
     assert ended.stdout.split() == ["1.0"]
     said = collections.Counter(ended.stderr.splitlines())
     assert said == {f"thread {t} says {i}": 1 for t in range(THREADS) for i in range(LINES)}
+
+
+def test_in_a_notebook_jittor_does_not_write_through_python():
+    ended = subprocess.run([sys.executable, "-c", IN_A_NOTEBOOK], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert (ended.stdout, ended.stderr) == ("said\n", "by Python:  False\n")
