@@ -110,6 +110,17 @@ def test_a_chats_next_turn_costs_what_is_new(engine, fed):
     assert fed[turn] <= len(ids) - len(kept) and (fed[turn] < len(ids) - len(kept) or not spelled)
 
 
+def test_what_is_asked_alone_is_not_read_again_and_what_is_asked_together_is_not_kept(engine, rng, fed):
+    asking, first, other = engine(), random_text(rng, 30), random_text(rng, 9)
+    asking.answer([first, other])
+    fed.clear()
+    asking.answer(first)
+    assert fed[0] == 30
+    fed.clear()
+    assert asking.answer(first + "b") == engine().answer(first + "b")
+    assert fed[0] == 1
+
+
 def test_scores_are_the_models_own_of_what_is_said_behind_what_is_given(engine, folder, rng):
     """Beside transformers, one example at a time and without a pad."""
     turns = [[random_text(rng, 9), random_text(rng, 12)], [random_text(rng, 3), "a", random_text(rng, 20)]]
