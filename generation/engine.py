@@ -157,9 +157,16 @@ class Engine:
         encoded = [self._prompt(each) for each in asked]
         windows = [ids for prompt in encoded for ids in prompt.windows]
         make = self._searched if self.options.num_beams > 1 else self._drawn
+        made, tokens = [[] for _ in windows], 0
         with bar("answer", total=len(windows), unit="prompt", disable=not progress) as shown:
-            made = iter(make(windows, _Progress(shown)))
-        return [self._likeliest([one for _ in prompt.windows for one in next(made)]) for prompt in encoded]
+            for place, several in make(windows):
+                made[place] = several
+                tokens += sum(each.tokens for each in several)
+                speed = tokens / max(shown.format_dict["elapsed"], 1e-3)
+                shown.set_postfix_str(f"{speed:,.0f} tokens/s", refresh=False)
+                shown.update(1)
+        each = iter(made)
+        return [self._likeliest([one for _ in prompt.windows for one in next(each)]) for prompt in encoded]
 
     def classify(
         self, asked: str | Mapping[str, str] | Sequence, progress: bool = False
@@ -228,33 +235,30 @@ class Engine:
         rows = max(self.options.batch_size, self.options.draws)
         return running.continued(self.model, texts, rows, self._prefixes if len(texts) == 1 else None)
 
-    def _drawn(self, prompts: list[np.ndarray], progress: "_Progress") -> list[list[Generated]]:
-        """What is drawn after each prompt."""
+    def _drawn(self, prompts: list[np.ndarray]) -> Iterator[tuple[int, list[Generated]]]:
+        """What is drawn after each prompt, with its place, once it is whole."""
         draws = self.options.draws
         texts = self._texts([ids for ids in prompts for _ in range(draws)], shown=bool(self.options.stop), top=0)
-        ordered = sorted(texts, key=lambda text: len(text.prompt))  # similar ones are read together
-        ended = 0
-        for _, token in self._continued(ordered):
-            ended += token.ends is not None
-            progress.advance(1, token.ends is not None and ended % draws == 0)
-        return [[text.result() for text in texts[start : start + draws]] for start in range(0, len(texts), draws)]
+        places, left = {text: number // draws for number, text in enumerate(texts)}, [draws] * len(prompts)
+        for text, token in self._continued(sorted(texts, key=lambda text: len(text.prompt))):
+            place = places[text]
+            left[place] -= token.ends is not None
+            if token.ends and not left[place]:
+                yield place, [each.result() for each in texts[place * draws : (place + 1) * draws]]
 
-    def _searched(self, prompts: list[np.ndarray], progress: "_Progress") -> list[list[Generated]]:
-        """The beams of each prompt, which are searched in left-padded batches of similar lengths."""
+    def _searched(self, prompts: list[np.ndarray]) -> Iterator[tuple[int, list[Generated]]]:
+        """The beams of each prompt, with its place. They are searched in left-padded batches of similar lengths."""
         from generation import beam
 
         given = self.options
         penalties = (given.length_penalty, given.no_repeat_ngram_size, given.repetition_penalty, given.early_stopping)
+        how = (given.num_beams, given.max_new_tokens, self.end_ids, *penalties, not self.task.kind.repeats_prompt)
+        order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
         size = max(1, given.batch_size // given.num_beams)
-        order, found = np.argsort([len(ids) for ids in prompts], kind="stable"), {}
         for start in range(0, len(order), size):
-            places = order[start : start + size]
-            chosen = [prompts[place] for place in places]
-            how = (given.num_beams, given.max_new_tokens, self.end_ids, *penalties, not self.task.kind.repeats_prompt)
-            searched = beam.beam_search(self.model, chosen, *how, samples=given.samples)
-            found |= zip(places, searched, strict=True)
-            progress.advance(sum(each.tokens for several in searched for each in several), len(chosen))
-        return [found[place] for place in range(len(prompts))]
+            some = order[start : start + size]
+            found = beam.beam_search(self.model, [prompts[place] for place in some], *how, samples=given.samples)
+            yield from zip(some, found, strict=True)
 
     def _likeliest(self, several: list[Generated]) -> list[Answer]:
         # beams have a score of their own, after the length penalty; equal ones stay in their order
@@ -268,17 +272,3 @@ class Engine:
     def _text(self, generated: Generated) -> str:
         text = text_of(generated.all_ids, self.tokenizer) if generated.text is None else generated.text
         return text if self.task.kind.keeps_space else text.strip()
-
-
-class _Progress:
-    """A bar of prompts, with tokens a second beside it."""
-
-    def __init__(self, shown: Any):
-        self._bar, self._tokens = shown, 0
-
-    def advance(self, tokens: int, prompts: int) -> None:
-        """So many more are done."""
-        self._tokens += tokens
-        speed = self._tokens / max(self._bar.format_dict["elapsed"], 1e-3)
-        self._bar.set_postfix_str(f"{speed:,.0f} tokens/s", refresh=False)
-        self._bar.update(prompts)

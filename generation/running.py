@@ -135,14 +135,15 @@ def continued(
 ) -> Iterator[tuple[Text, Token]]:
     """Continues texts in their order, up to `most` at a time: each token as it comes, and the text that it is of.
 
-    A text takes the row of another one that has ended: none waits for the longest. `prefixes`: what is known of earlier
-    texts of this model, and takes up these. Raises UserError where no token can be chosen.
+    Texts take the rows of others that have ended, as soon as a quarter of the rows is free: none waits for the longest,
+    and several prompts are read for less than one after the other. `prefixes`: what is known of earlier texts of this
+    model, and takes up these. Raises UserError where no token can be chosen.
     """
     running, waiting = Running(model, most, prefixes or Prefixes(0)), deque(text for text in texts if text.left > 0)
     with evaluating(model):
         while waiting or running.texts:
             room = min(most - len(running.texts), len(waiting))
-            if room:
+            if room >= max(1, min(most // 4, len(waiting))):
                 events = running.read(Reading([waiting.popleft() for _ in range(room)]))
             else:
                 events = running.step()

@@ -212,14 +212,6 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
         return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
-def log_probs_of(ids: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    """The logarithm of one id's probability in each row, float32 [batch]; NaN where nothing can be drawn."""
-    top = logits.max(axis=-1)
-    with np.errstate(over="ignore", invalid="ignore"):
-        sums = np.stack([np.exp(row - largest).sum() for row, largest in zip(logits, top, strict=True)])
-        return logits[np.arange(len(ids)), ids] - top - np.log(sums)
-
-
 def draw(logits: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Draws one id a row from softmax(logits), [batch, vocab] -> [batch] int64.
 

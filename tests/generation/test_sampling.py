@@ -22,13 +22,13 @@ from generation.sampling import (
     keep_min_p,
     keep_top_k,
     keep_top_p,
-    log_probs_of,
     log_softmax,
     make_sampler,
     penalize_frequency,
     penalize_repetition,
     scale_by_temperature,
 )
+from generation.token import described
 
 pytestmark = pytest.mark.filterwarnings("error")  # nothing here may leave numpy's warnings on a terminal
 
@@ -158,7 +158,7 @@ def test_log_softmax_equals_torch(logits):
     expected = torch.from_numpy(logits).log_softmax(-1).numpy()
     np.testing.assert_allclose(log_softmax(logits), expected, rtol=1e-6, atol=1e-6)  # the exponentials' last bits
     ids = expected.argmin(axis=-1)
-    chosen = log_probs_of(ids, logits)
+    chosen = [described(int(token), row, 0).log_prob for token, row in zip(ids, logits, strict=True)]
     np.testing.assert_allclose(chosen, expected[np.arange(len(ids)), ids], rtol=1e-6, atol=1e-6)
 
 
