@@ -119,11 +119,11 @@ def main() -> None:
     fields = typed_request(asked.fields(), task)
     check_classifier(chosen, task)
     options, note = options_for(source, task, chosen)
-    from generation.console import FILE_BATCH, Console
+    from generation.console import Console
 
     requests = read_requests(asked.input, task) if asked.input else None
     if task.kind.generates:
-        options.check(source.config, min(len(requests or [None]), FILE_BATCH))
+        options.check(source.config, len(requests or [None]))
     check_weights(how.int8, how.precision, runtime.prepare(how.device))
     if note:
         print(note, file=sys.stderr)

@@ -62,11 +62,12 @@ def decode(settings: dict):
 
 def chat(settings: dict):
     """The first token of a chat's next turn, a unit; keys and values of its history are kept, or computed again."""
-    from generation.decoding import KeptPrefix, stream
+    from generation.decoding import stream
+    from generation.prefixes import Prefixes
     from generation.sampling import make_sampler
 
     model, data = _model(settings), np.load(settings["data"])
-    turns, kept = itertools.cycle(data["turns"]), KeptPrefix()
+    turns, kept = itertools.cycle(data["turns"]), Prefixes(model.config.n_positions)
 
     def first_token() -> float:
         """One unit: the token."""

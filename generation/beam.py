@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from common.errors import ParameterError
-from generation.decoding import EndIds, Generated, end_set, max_answer_tokens, pad_left
+from generation.running import pad_left
 from generation.sampling import (
     against_repetition,
     check_drawable,
@@ -19,6 +19,7 @@ from generation.sampling import (
     check_num_beams,
     log_softmax,
 )
+from generation.text import EndIds, Generated, end_set, max_answer_tokens
 from gpt2_jittor.model.cache import KVCache
 from gpt2_jittor.model.lm import GPT2LMHeadModel
 from gpt2_jittor.model.next_token import last_logits

@@ -11,12 +11,11 @@ from typing import Any
 from common.errors import UserError
 from common.files import is_own_stream, writing_to
 from common.options import option_name
-from common.terminal import bar, exact
+from common.terminal import exact
 from generation.engine import Engine, Prompt
 from generation.requests import Request, typed_text
 
 GIVEN = "given"
-FILE_BATCH = 64  # inputs of a file that are answered together: lengths can be sorted, and the bar moves
 
 
 class Console:
@@ -99,40 +98,35 @@ class Console:
                 prompts.append(self._encode(request.fields))
             except UserError as error:
                 raise UserError(f"{request.where}: {error}") from None
-        with (
-            writing_to(output) as temporary,
-            temporary.open("w", encoding="utf-8") as file,
-            bar("answer", total=len(requests), unit="input") as shown,
-        ):
-            for start in range(0, len(requests), FILE_BATCH):
-                some = slice(start, start + FILE_BATCH)
-                results = self._results([request.fields for request in requests[some]], prompts[some])
-                for request, result in zip(requests[some], results, strict=True):
-                    file.write(json.dumps(_with_answer(request.more, result), ensure_ascii=False) + "\n")
-                shown.update(len(results))
+        with writing_to(output) as temporary, temporary.open("w", encoding="utf-8") as file:
+            results = self._results([request.fields for request in requests], prompts, progress=True)
+            for request, result in zip(requests, results, strict=True):
+                file.write(json.dumps(_with_answer(request.more, result), ensure_ascii=False) + "\n")
         heard = sys.stderr if is_own_stream(output) else sys.stdout  # where the answers go, nothing else does
         print(f"wrote {output}: {len(requests):,} answers", file=heard)
 
     def _encode(self, fields: dict[str, str], history: list[str] | tuple = ()) -> Prompt:
         return self.engine.encode_whole(self.engine.example(fields, history))
 
-    def _results(self, inputs: list[dict[str, str]], prompts: list[Prompt]) -> list[dict[str, Any]]:
+    def _results(
+        self, inputs: list[dict[str, str]], prompts: list[Prompt], progress: bool = False
+    ) -> list[dict[str, Any]]:
         make: Callable = self._answered if self.task.kind.generates else self._classified
-        return [{**fields, **result} for fields, result in zip(inputs, make(prompts), strict=True)]
+        return [{**fields, **result} for fields, result in zip(inputs, make(prompts, progress), strict=True)]
 
-    def _answered(self, prompts: list[Prompt]) -> list[dict[str, Any]]:
+    def _answered(self, prompts: list[Prompt], progress: bool) -> list[dict[str, Any]]:
         results = []
-        for found in self.engine.answers(prompts):
+        for found in self.engine.answers(prompts, progress):
             tokens = sum(answer.tokens for answer in found)
             results.append({"answer": found[0].text, "score": round(found[0].score, 4), "tokens": tokens})
             if len(found) > 1:
                 results[-1]["answers"] = [answer.text for answer in found]
         return results
 
-    def _classified(self, prompts: list[Prompt]) -> list[dict[str, Any]]:
+    def _classified(self, prompts: list[Prompt], progress: bool) -> list[dict[str, Any]]:
         return [
             {"label": next(iter(shares)), "probabilities": {label: round(share, 6) for label, share in shares.items()}}
-            for shares in self.engine.classify(prompts)
+            for shares in self.engine.classify(prompts, progress)
         ]
 
     def _remember(self, fields: dict[str, str], answer: str) -> None:

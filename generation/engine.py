@@ -3,6 +3,7 @@
 An engine neither prints nor asks: the console, files, and evaluation are its callers.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,9 @@ from datasets.encode import Encoded, EncodedSet
 from datasets.example import Example
 from datasets.task import Task
 from generation.options import GenerationOptions
+from generation.stopping import StoppedText
+from generation.text import Generated, Text, max_answer_tokens
+from generation.token import Token
 from gpt2_jittor.checkpoint.tokenizer import text_of
 
 
@@ -40,11 +44,12 @@ class Prompt:
 
 
 class Engine:
-    """A model that answers. The sampler lives as long as this, so a seed gives the same answers in the same order.
+    """A model that answers. It counts its texts, so a seed gives the same answers in the same order; how many are made
+    together says nothing to them.
 
     `max_length`: the tokens of a prompt and its answer together, as in training; else all that the model can read.
-    The model's weights must stay as they are: keys and values of the last text that was streamed are kept, and a next
-    one that begins alike, as a chat's next turn does, costs only what is new.
+    The model's weights must stay as they are: keys and values of what was asked and answered alone are kept, and a next
+    text that begins alike, as a chat's next turn does, costs only what is new.
     """
 
     def __init__(
@@ -57,10 +62,13 @@ class Engine:
     ):
         self.model, self.tokenizer, self.task = model, tokenizer, task
         self.options = options = options or GenerationOptions()
-        self.sample = options.sampler()
+        options.sampler()  # refuses what is out of range
         self.end_ids = (tokenizer.eos_token_id,) if options.end_ids is None else options.end_ids
         self.max_length = min(model.config.n_positions, max_length or model.config.n_positions)
-        self._kept = None  # keys and values of what was streamed last
+        self._made = itertools.count()  # texts, for what each draws by
+        from generation.prefixes import Prefixes
+
+        self._prefixes = Prefixes(model.config.n_positions)
 
     @property
     def max_prompt_tokens(self) -> int:
@@ -116,26 +124,16 @@ class Engine:
 
         Raises UserError for what is too long.
         """
-        from generation.decoding import KeptPrefix, stream
-        from generation.stopping import StoppedText
-
         prompt = self._prompt(asked)
         if not self.can_stream(prompt):
             yield self.answers([prompt])[0][0].text
             return
-        text, begun = StoppedText(self.tokenizer, self.options.stop), self.task.kind.keeps_space
-        self._kept = self._kept or KeptPrefix()
-        # an end token may be text itself, and so is asked for and shown; special tokens are no text
-        options = (self.sample, self.options.max_new_tokens, None, self._kept, not self.task.kind.repeats_prompt)
-        for token in stream(self.model, prompt.windows[0], *options):
-            piece, stopped = text.push(token)
-            piece = piece if begun else piece.lstrip()
+        (text,) = self._texts(prompt.windows, shown=True)
+        begun = self.task.kind.keeps_space
+        for _ in self._continued([text]):
+            piece = text.pieces[-1] if begun else text.pieces[-1].lstrip()
             begun = begun or bool(piece)
             yield piece
-            if stopped or token in self.end_ids:
-                break
-        rest = text.flush()
-        yield rest if begun else rest.lstrip()
 
     def answer(self, asked: str | Mapping[str, str] | Sequence) -> str | list[str]:
         """Text in, text out: the likeliest answer to one text (or fields), or to each of a list of them.
@@ -150,32 +148,32 @@ class Engine:
         """The answers to each, asked as `stream` is: `options.samples` of them, the likeliest first, from whichever of
         its windows.
 
-        They are made in left-padded batches of similar lengths. With `progress`, a bar shows prompts done, tokens a
-        second and the time left. Raises UserError, naming the example, for a prompt that is too long.
+        `options.batch_size` texts are made together, one beginning where another ends. With `progress`, a bar shows
+        prompts done, tokens a second and the time left. Raises UserError, naming the example, for a prompt that is too
+        long.
         """
         if not self.task.kind.generates:
             raise UserError(f"{self.task.name} has classes and says nothing: let it classify")
         encoded = [self._prompt(each) for each in asked]
-        windows = [(index, ids) for index, prompt in enumerate(encoded) for ids in prompt.windows]
-        order = sorted(range(len(windows)), key=lambda place: len(windows[place][1]))
-        size = max(1, self.options.batch_size // max(self.options.num_beams, self.options.draws))
-        found: list[list] = [[] for _ in encoded]
+        windows = [ids for prompt in encoded for ids in prompt.windows]
+        make = self._searched if self.options.num_beams > 1 else self._drawn
+        made, tokens = [[] for _ in windows], 0
         with bar("answer", total=len(windows), unit="prompt", disable=not progress) as shown:
-            tokens = 0
-            for start in range(0, len(order), size):
-                chosen = [windows[place] for place in order[start : start + size]]
-                for (index, _), several in zip(chosen, self._generate([ids for _, ids in chosen]), strict=True):
-                    found[index] += several
-                    tokens += sum(each.tokens for each in several)
+            for place, several in make(windows):
+                made[place] = several
+                tokens += sum(each.tokens for each in several)
                 speed = tokens / max(shown.format_dict["elapsed"], 1e-3)
                 shown.set_postfix_str(f"{speed:,.0f} tokens/s", refresh=False)
-                shown.update(len(chosen))
-        return [self._likeliest(several) for several in found]
+                shown.update(1)
+        each = iter(made)
+        return [self._likeliest([one for _ in prompt.windows for one in next(each)]) for prompt in encoded]
 
-    def classify(self, asked: str | Mapping[str, str] | Sequence) -> dict[str, float] | list[dict[str, float]]:
+    def classify(
+        self, asked: str | Mapping[str, str] | Sequence, progress: bool = False
+    ) -> dict[str, float] | list[dict[str, float]]:
         """Each class's probability, the likeliest first: of one text (or fields), or of each of a list of them.
 
-        Texts are cut to `max_length` tokens, as they were in training.
+        Texts are cut to `max_length` tokens, as they were in training. With `progress`, a bar shows how many are done.
         """
         from generation.scoring import class_shares
 
@@ -185,11 +183,13 @@ class Engine:
             return self.classify([asked])[0]
         prompts = [self._prompt(each) for each in asked]
         found, size = [], self.options.batch_size
-        for start in range(0, len(prompts), size):
-            ids = [prompt.windows[0] for prompt in prompts[start : start + size]]
-            batch = collate([Encoded(i, i) for i in ids], self.tokenizer.pad_token_id)
-            shares = class_shares(self.model, batch.input_ids, batch.attention_mask)
-            found += [{self.task.labels[k]: float(row[k]) for k in np.argsort(-row)} for row in shares]
+        with bar("classify", total=len(prompts), unit="text", disable=not progress) as shown:
+            for start in range(0, len(prompts), size):
+                ids = [prompt.windows[0] for prompt in prompts[start : start + size]]
+                batch = collate([Encoded(i, i) for i in ids], self.tokenizer.pad_token_id)
+                shares = class_shares(self.model, batch.input_ids, batch.attention_mask)
+                found += [{self.task.labels[k]: float(row[k]) for k in np.argsort(-row)} for row in shares]
+                shown.update(len(ids))
         return found
 
     def scores(self, examples: Sequence[Example]) -> list[tuple[float, int]]:
@@ -211,37 +211,64 @@ class Engine:
     def _prompt(self, asked: str | Mapping[str, str] | Example | Prompt) -> Prompt:
         return asked if isinstance(asked, Prompt) else self.encode(self.example(asked))
 
-    def _generate(self, prompts: list[np.ndarray]) -> list[list]:
-        from generation.beam import beam_search
-        from generation.decoding import generate
-        from generation.stopping import StopStrings
-
-        given, ends, penalise_prompt = self.options, self.end_ids, not self.task.kind.repeats_prompt
-        if given.num_beams > 1:
-            penalties = (
-                given.length_penalty,
-                given.no_repeat_ngram_size,
-                given.repetition_penalty,
-                given.early_stopping,
-                penalise_prompt,
+    def _texts(self, prompts: Sequence[np.ndarray], shown: bool = False, top: int | None = None) -> list[Text]:
+        """A text of each prompt; `shown` and `top` as of it."""
+        given = self.options
+        limits = max_answer_tokens(prompts, given.max_new_tokens, self.model.config.n_positions)
+        how = {"top": top, "penalise_prompt": not self.task.kind.repeats_prompt}
+        return [
+            Text(
+                ids,
+                given.sampler(next(self._made)),
+                limit,
+                self.end_ids,
+                shown=StoppedText(self.tokenizer, given.stop) if shown else None,
+                **how,
             )
-            return beam_search(
-                self.model, prompts, given.num_beams, given.max_new_tokens, ends, *penalties, samples=given.samples
-            )
-        stop = StopStrings(self.tokenizer, given.stop) if given.stop else None
-        repeated = [ids for ids in prompts for _ in range(given.draws)]
-        drawn = generate(self.model, repeated, self.sample, given.max_new_tokens, ends, stop, penalise_prompt)
-        return [drawn[start : start + given.draws] for start in range(0, len(drawn), given.draws)]
+            for ids, limit in zip(prompts, limits, strict=True)
+        ]
 
-    def _likeliest(self, several: list) -> list[Answer]:
+    def _continued(self, texts: list[Text]) -> Iterator[tuple[Text, Token]]:
+        """As of `running.continued`; what a text that is alone begins with need not be read again."""
+        from generation import running
+
+        rows = max(self.options.batch_size, self.options.draws)
+        return running.continued(self.model, texts, rows, self._prefixes if len(texts) == 1 else None)
+
+    def _drawn(self, prompts: list[np.ndarray]) -> Iterator[tuple[int, list[Generated]]]:
+        """What is drawn after each prompt, with its place, once it is whole."""
+        draws = self.options.draws
+        texts = self._texts([ids for ids in prompts for _ in range(draws)], shown=bool(self.options.stop), top=0)
+        places, left = {text: number // draws for number, text in enumerate(texts)}, [draws] * len(prompts)
+        for text, token in self._continued(sorted(texts, key=lambda text: len(text.prompt))):
+            place = places[text]
+            left[place] -= token.ends is not None
+            if token.ends and not left[place]:
+                yield place, [each.result() for each in texts[place * draws : (place + 1) * draws]]
+
+    def _searched(self, prompts: list[np.ndarray]) -> Iterator[tuple[int, list[Generated]]]:
+        """The beams of each prompt, with its place. They are searched in left-padded batches of similar lengths."""
+        from generation import beam
+
+        given = self.options
+        penalties = (given.length_penalty, given.no_repeat_ngram_size, given.repetition_penalty, given.early_stopping)
+        how = (given.num_beams, given.max_new_tokens, self.end_ids, *penalties, not self.task.kind.repeats_prompt)
+        order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
+        size = max(1, given.batch_size // given.num_beams)
+        for start in range(0, len(order), size):
+            some = order[start : start + size]
+            found = beam.beam_search(self.model, [prompts[place] for place in some], *how, samples=given.samples)
+            yield from zip(some, found, strict=True)
+
+    def _likeliest(self, several: list[Generated]) -> list[Answer]:
         # beams have a score of their own, after the length penalty; equal ones stay in their order
-        def rank(generated: Any) -> float:
+        def rank(generated: Generated) -> float:
             """Higher is better: the beam's score, else the mean log-probability of a token."""
             return generated.score if generated.beam_score is None else generated.beam_score
 
         likeliest = sorted(several, key=rank, reverse=True)[: self.options.samples]
         return [Answer(self._text(generated), generated.score, generated.tokens) for generated in likeliest]
 
-    def _text(self, generated: Any) -> str:
+    def _text(self, generated: Generated) -> str:
         text = text_of(generated.all_ids, self.tokenizer) if generated.text is None else generated.text
         return text if self.task.kind.keeps_space else text.strip()

@@ -46,14 +46,14 @@ class GenerationOptions:
     samples: int = option(1, "answers to each prompt", at_least=1)
     best_of: int = option(1, "draw this many answers and keep the likeliest", at_least=1)
     batch_size: int = option(16, "prompts answered together", at_least=1)
-    seed: int | None = option(None, "the same seed gives the same answers, in batches of the same size")
+    seed: int | None = option(None, "the same seed gives the same answers to the same prompts in the same order")
     early_stopping: bool | str = False
     end_ids: tuple[int, ...] | None = None
 
-    def sampler(self) -> Sampler:
-        """What chooses the next token. Raises UserError for an option out of range."""
+    def sampler(self, number: int = 0) -> Sampler:
+        """What chooses the next token of the text of this number. Raises UserError for an option out of range."""
         names = ("greedy", *DRAWING, "repetition_penalty", "no_repeat_ngram_size", "seed")
-        return make_sampler(**{name: getattr(self, name) for name in names})
+        return make_sampler(**{name: getattr(self, name) for name in names}, number=number)
 
     @property
     def draws(self) -> int:

@@ -1,105 +1,212 @@
 """Texts that are continued together, a token of each at a time. They come and go between two tokens.
 
-A text's prompt is read by itself, in pieces, into a cache of its own (`Reading`); then the text joins the others
-(`Running`). Which others there are changes none of its tokens: each is chosen from its own logits by its own sampler.
+Prompts are read by themselves, into a cache of their own (`Reading`), at once or in pieces; then the texts join the
+others (`Running`). Which others there are changes none of a text's tokens: each is chosen from its own logits by its
+own sampler. The server's batcher does this for whoever asks (`serving/batcher.py`), `continued` for a list of texts.
+
+On CUDA, with this project's kernels, tokens are chosen on the device, and each step copies them to the host and nothing
+else. Where that cannot be the logits come to the host: for a sampler that looks at the ids so far, for texts that are
+sampled in different ways, for the likeliest tokens' log-probabilities.
 """
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from generation.sampling import Sample
-from generation.token import END, LENGTH, Token, described
+from generation.prefixes import Prefixes
+from generation.sampling import Sampler, not_drawable
+from generation.text import Text
+from generation.token import Token
 from gpt2_jittor.model.cache import KVCache
 from gpt2_jittor.model.lm import GPT2LMHeadModel
-from gpt2_jittor.model.next_token import last_logits, read
+from gpt2_jittor.model.next_token import logits_on_device, read
+from gpt2_jittor.model.pretrained import evaluating
+from gpt2_jittor.ops import fused
+from gpt2_jittor.ops.choose import choose
+from gpt2_jittor.runtime.backend import jt
 
-Choose = Callable[[Sequence[str | None]], None]  # says which adapter each row of the next batch has
-
-
-class Text:
-    """A text and what chooses its next token; `adapter` is that of its rows, `top` as of `token.described`.
-
-    `ids` grows by each token but an end token.
-    """
-
-    def __init__(
-        self,
-        prompt: np.ndarray,
-        sample: Sample,
-        limit: int,
-        ends: frozenset[int],
-        adapter: str | None = None,
-        top: int | None = None,
-    ):
-        self.ids, self.sample, self.left, self.ends = np.asarray(prompt, np.int64), sample, limit, ends
-        self.adapter, self.top = adapter, top
-
-    def next(self, logits: np.ndarray) -> Token:
-        """Chooses the next token from float32 [vocab]. Raises UserError where none can be chosen."""
-        token = int(self.sample(logits[None], [self.ids])[0])
-        self.left -= 1
-        ends = END if token in self.ends else None if self.left > 0 else LENGTH
-        if ends != END:
-            self.ids = np.append(self.ids, token)
-        return described(token, logits, self.top, ends)
+Event = tuple[Text, Token | Exception]  # what came of a text: its next token, or why there is none
+Adapters = Callable[[Sequence[str | None]], None]  # says which adapter each row of the next batch has
 
 
 class Reading:
-    """A prompt that is read, a piece at a time. `cache` holds what was read, of which `kept` tokens are from before."""
+    """Prompts that are read together. `cache` holds what was read, of which `kept` tokens are from before.
 
-    def __init__(self, text: Text):
-        self.text, self.cache, self.kept = text, KVCache(), 0
+    A prompt that several texts have, as draws do, is read once.
+    """
+
+    def __init__(self, texts: Sequence[Text]):
+        self.texts, self.cache, self.kept = texts, KVCache(), 0
+        keys = [(text.adapter, text.ids.tobytes()) for text in texts]
+        distinct = dict(zip(keys, texts, strict=True))
+        places = {key: place for place, key in enumerate(distinct)}
+        self.rows = np.array([places[key] for key in keys])  # where each text's prompt is read
+        self.adapters = [text.adapter for text in distinct.values()]
+        self._ids, self._mask = pad_left([text.ids for text in distinct.values()])
 
     @property
     def left(self) -> int:
-        """Tokens that are to be read."""
-        return len(self.text.ids) - self.cache.length
+        """Tokens that are to be read, pads included."""
+        return self._ids.shape[1] - self.cache.length
 
-    def advance(self, model: GPT2LMHeadModel, choose: Choose, most: int) -> np.ndarray | None:
-        """Reads at most so many tokens; returns the logits of the last one, float32 [vocab], once all are read."""
-        piece, whole = self.text.ids[self.cache.length :][:most][None], most >= self.left
-        choose([self.text.adapter])
-        self.cache.step = None  # adapters may have come and gone since the last piece
-        if not whole:
-            read(model, piece, self.cache)
-            return None
-        (logits,) = last_logits(model, piece, self.cache)
-        self.cache.step = None
-        return logits
+    @property
+    def computed(self) -> int:
+        """Tokens that were read."""
+        return self.cache.length - self.kept
+
+    def piece(self, most: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """The next ids, [prompts, time], and their mask, None where no prompt has pads."""
+        part = slice(self.cache.length, self.cache.length + most)
+        return self._ids[:, part], None if self._mask.all() else self._mask[:, part]
 
 
 class Running:
     """The texts that are being continued with one model, and their keys and values. There is room for `most`."""
 
-    def __init__(self, model: GPT2LMHeadModel, choose: Choose, most: int):
-        self.model, self.choose, self.most = model, choose, most
+    def __init__(
+        self, model: GPT2LMHeadModel, most: int, prefixes: Prefixes, choose_adapters: Adapters = lambda names: None
+    ):
+        self.model, self.most, self.prefixes, self.choose_adapters = model, most, prefixes, choose_adapters
         self.texts: list[Text] = []
         self._cache = KVCache()
 
-    def join(self, text: Text, cache: KVCache) -> None:
-        """Takes up a text whose last token is not in the cache yet; all before it are."""
-        self._cache.join(cache, self.most)
-        self.texts.append(text)
+    def read(self, reading: Reading, most: int | None = None) -> list[Event]:
+        """Reads so many more tokens of prompts at most; of a single one, only what no earlier text begins with.
 
-    def leave(self, text: Text) -> None:
-        """Lets a text go; with the last one goes the memory."""
-        kept = [place for place, each in enumerate(self.texts) if each is not text]
-        self.texts = [self.texts[place] for place in kept]
-        if kept:
-            self._cache.select(np.array(kept, np.int64))
+        Once all are read the texts get their first tokens, and those that go on join the others.
+        """
+        texts, alone = reading.texts, len(reading.texts) == 1
+        if alone and not reading.cache.length:
+            reading.cache = self.prefixes.take(texts[0].adapter, texts[0].ids)
+            reading.kept = texts[0].kept = reading.cache.length
+        left = reading.left
+        ids, mask = reading.piece(left if most is None else min(most, left))
+        self.choose_adapters(reading.adapters)
+        reading.cache.step = None  # adapters may have come and gone since the last piece
+        if ids.shape[1] < left:
+            read(self.model, ids, reading.cache, mask)
+            return []
+        events = _next_tokens(self.model, texts, ids, reading.cache, mask, reading.rows)
+        reading.cache.step = None
+        self._join(reading, [place for place, (_, event) in enumerate(events) if goes_on(event)])
+        if alone:
+            self.prefixes.give(texts[0].adapter, texts[0].prompt, reading.cache)
+        return events
+
+    def step(self) -> list[Event]:
+        """One more token of each text. Those that do not go on must leave then."""
+        self.choose_adapters([text.adapter for text in self.texts])
+        last = np.array([[text.ids[-1]] for text in self.texts])
+        return _next_tokens(self.model, self.texts, last, self._cache)
+
+    def keep(self, text: Text) -> None:
+        """Keeps a copy of a text's keys and values for those that begin like it."""
+        place = self.texts.index(text)
+        if self.prefixes.has_room(int(self._cache.counts()[place])):
+            cache = self._cache.row(place)
+            self.prefixes.give(text.adapter, text.ids[: cache.length], cache)  # the last token has no keys yet
+
+    def leave(self, texts: Collection[Text]) -> None:
+        """Lets texts go; with the last one goes the memory."""
+        rows = [place for place, text in enumerate(self.texts) if text not in texts]
+        self.texts = [self.texts[row] for row in rows]
+        if rows:
+            self._cache.select(np.array(rows))
         else:
             self._cache = KVCache()
-
-    def row(self, text: Text) -> KVCache:
-        """A copy of a text's keys and values."""
-        return self._cache.row(next(place for place, each in enumerate(self.texts) if each is text))
-
-    def logits(self) -> np.ndarray:
-        """One step: the logits after each text, float32 [texts, vocab]. Each must then choose its next token."""
-        self.choose([text.adapter for text in self.texts])
-        return last_logits(self.model, np.array([[text.ids[-1]] for text in self.texts]), self._cache)
 
     def renew(self) -> None:
         """The model's adapters have changed: the kernel is made anew at the next step."""
         self._cache.step = None
+
+    def _join(self, reading: Reading, places: list[int]) -> None:
+        """Takes up those texts of a reading; their last tokens are not in the cache yet."""
+        if not places:
+            return
+        if not np.array_equal(rows := reading.rows[places], range(reading.cache.rows)):
+            reading.cache.select(rows)
+        self._cache.join(reading.cache, self.most)
+        self.texts += [reading.texts[place] for place in places]
+
+
+def continued(
+    model: GPT2LMHeadModel, texts: Iterable[Text], most: int, prefixes: Prefixes | None = None
+) -> Iterator[tuple[Text, Token]]:
+    """Continues texts in their order, up to `most` at a time: each token as it comes, and the text that it is of.
+
+    Texts take the rows of others that have ended, as soon as a quarter of the rows is free: none waits for the longest,
+    and several prompts are read for less than one after the other. `prefixes`: what is known of earlier texts of this
+    model, and takes up these. Raises UserError where no token can be chosen.
+    """
+    running, waiting = Running(model, most, prefixes or Prefixes(0)), deque(text for text in texts if text.left > 0)
+    with evaluating(model):
+        while waiting or running.texts:
+            room = min(most - len(running.texts), len(waiting))
+            if room >= max(1, min(most // 4, len(waiting))):
+                events = running.read(Reading([waiting.popleft() for _ in range(room)]))
+            else:
+                events = running.step()
+                ended = [text for text, event in events if not goes_on(event)]
+                for text in ended:
+                    running.keep(text)
+                if ended:
+                    running.leave(ended)
+            for text, event in events:
+                if isinstance(event, Exception):
+                    raise event
+                yield text, event
+
+
+def goes_on(event: Token | Exception) -> bool:
+    """Whether a text does, after this."""
+    return isinstance(event, Token) and event.ends is None
+
+
+def pad_left(prompts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of ids as one array and its mask, [batch, longest] each. Pads are 0, which the mask hides."""
+    longest = max(map(len, prompts), default=0)
+    ids, mask = np.zeros((2, len(prompts), longest), np.int64)
+    for i, prompt in enumerate(prompts):
+        ids[i, longest - len(prompt) :] = prompt
+        mask[i, longest - len(prompt) :] = 1
+    return ids, mask
+
+
+def _next_tokens(model: GPT2LMHeadModel, texts: Sequence[Text], new: np.ndarray, cache: KVCache, mask=None, rows=None):
+    """The next token of each text: the events.
+
+    new [rows, time] are the ids that the cache lacks, mask theirs; `rows` says which is each text's, else they are in
+    order.
+    """
+    logits = logits_on_device(model, new, cache, mask)
+    rows = np.arange(len(texts)) if rows is None else rows
+    if not (fused.enabled_on_cuda("choose") and _are_alike(texts)):
+        on_host = logits.numpy()
+        return [(text, _next_token(text, on_host[row])) for text, row in zip(texts, rows, strict=True)]
+    if len(texts) > len(new):
+        logits = logits[jt.array(rows)]
+    how = texts[0].sample.choice
+    uniforms = None if how.greedy else np.concatenate([text.sample.uniforms(1) for text in texts])
+    chosen = choose(logits, uniforms, how.temperature, how.top_k, how.top_p, how.min_p).numpy()
+    return [
+        (text, text.take(Token(int(token), float(log_prob))) if token >= 0 else not_drawable())
+        for text, (token, log_prob) in zip(texts, chosen, strict=True)
+    ]
+
+
+def _next_token(text: Text, logits: np.ndarray) -> Token | Exception:
+    try:
+        return text.next(logits)
+    except Exception as error:  # it is this text's alone
+        return error
+
+
+def _are_alike(texts: Sequence[Text]) -> bool:
+    """Whether all are sampled in one way, from the logits alone, and nobody asks for other tokens' probabilities."""
+    samplers = [text.sample for text in texts]
+    return (
+        all(isinstance(sample, Sampler) and not sample.needs_ids for sample in samplers)
+        and len({sample.choice for sample in samplers}) == 1
+        and not any(text.top for text in texts)
+    )

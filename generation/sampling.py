@@ -51,13 +51,14 @@ class Choice:
 class Sampler:
     """Chooses every row's next id; `make_sampler` builds it. It owns a generator, of which each row takes one number.
 
+    Of several texts with one seed each has a `number`, and so its own generator: what one draws depends on no other.
     needs_ids: whether it looks at more than the logits, for which it must be given them here, on the host.
     """
 
-    def __init__(self, against: Sequence[Step], choice: Choice, seed: int | None):
+    def __init__(self, against: Sequence[Step], choice: Choice, seed: int | None, number: int = 0):
         self.needs_ids, self.choice = bool(against), choice
         self._steps = [*against, *choice.steps()]
-        self._generator = np.random.default_rng(seed)
+        self._generator = np.random.default_rng(None if seed is None else [seed, number])
 
     def __call__(self, logits: np.ndarray, ids: Sequence[np.ndarray]) -> np.ndarray:
         """logits float32 [batch, vocab], and the ids so far, one int array a row → the next ids, int64 [batch]."""
@@ -81,6 +82,7 @@ def make_sampler(
     repetition_penalty: float = 1.0,
     no_repeat_ngram_size: int = 0,
     seed: int | None = None,
+    number: int = 0,
 ) -> Sampler:
     """Builds the function that chooses every row's next id.
 
@@ -88,14 +90,14 @@ def make_sampler(
     `no_repeat_ngram_size`; the other options then have no say, as in transformers. `top_k`, `min_p` and
     `no_repeat_ngram_size` 0, `top_p` and `repetition_penalty` 1 are off. The rows of ids may differ in length and
     hold no padding, which would count as repeated too. A sampler owns its generator: two made with the same seed
-    draw the same ids.
+    and the same `number` draw the same ids.
 
     Raises UserError for an option out of range; the sampler raises it for logits from which nothing can be
     drawn (NaN, +inf, or a row of -inf).
     """
     _check(temperature, top_k, top_p, min_p, seed)
     against = against_repetition(repetition_penalty, no_repeat_ngram_size)
-    return Sampler(against, Choice(greedy or temperature == 0, temperature, top_k, top_p, min_p), seed)
+    return Sampler(against, Choice(greedy or temperature == 0, temperature, top_k, top_p, min_p), seed, number)
 
 
 def against_repetition(repetition_penalty: float = 1.0, no_repeat_ngram_size: int = 0) -> list[Step]:
@@ -208,14 +210,6 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore", invalid="ignore"):
         shifted = logits - logits.max(axis=-1, keepdims=True)
         return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-
-
-def log_probs_of(ids: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    """The logarithm of one id's probability in each row, float32 [batch]; NaN where nothing can be drawn."""
-    top = logits.max(axis=-1)
-    with np.errstate(over="ignore", invalid="ignore"):
-        sums = np.stack([np.exp(row - largest).sum() for row, largest in zip(logits, top, strict=True)])
-        return logits[np.arange(len(ids)), ids] - top - np.log(sums)
 
 
 def draw(logits: np.ndarray, generator: np.random.Generator) -> np.ndarray:

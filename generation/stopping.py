@@ -73,14 +73,3 @@ class StoppedText:
             return ""
         text, _ = self._stopper.push(self._decoded.flush())
         return text + self._stopper.flush()
-
-
-class StopStrings:
-    """What ends the rows of a batch, each on its own: `watch` makes one row's text."""
-
-    def __init__(self, tokenizer: "PreTrainedTokenizerFast", strings: Sequence[str]):
-        self.tokenizer, self.strings = tokenizer, Stopper(strings).strings
-
-    def watch(self) -> StoppedText:
-        """A new row's text, which nothing has been given yet."""
-        return StoppedText(self.tokenizer, self.strings)

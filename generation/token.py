@@ -24,15 +24,15 @@ class Token:
     kept: int = 0
 
 
-def described(token: int, logits: np.ndarray, top: int | None, ends: str | None = None) -> Token:
+def described(token: int, logits: np.ndarray, top: int | None) -> Token:
     """A token with its log-probability after the model's logits, float32 [vocab], and the `top` likeliest ones'.
 
     Without either where `top` is None.
     """
     if top is None:
-        return Token(token, ends=ends)
+        return Token(token)
     log_probs = log_softmax(logits[None])[0]
     count = min(top, len(log_probs))
     best = np.argpartition(-log_probs, count - 1)[:count] if count else np.zeros(0, int)
     best = best[np.lexsort((best, -log_probs[best]))]  # of equal ones the first
-    return Token(token, float(log_probs[token]), tuple((int(i), float(log_probs[i])) for i in best), ends)
+    return Token(token, float(log_probs[token]), tuple((int(i), float(log_probs[i])) for i in best))

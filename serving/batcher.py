@@ -6,7 +6,6 @@ end of a long answer.
 """
 
 import contextlib
-import dataclasses
 import gc
 import threading
 import time
@@ -18,12 +17,13 @@ import numpy as np
 
 from common.errors import UserError
 from common.memory import give_back
-from generation.decoding import common_beginning, max_answer_tokens
-from generation.running import Reading, Text
+from generation.prefixes import common_beginning
+from generation.running import Reading, Running, goes_on
 from generation.sampling import make_sampler
+from generation.text import Text, max_answer_tokens
 from generation.token import Token
 from serving.measure import measured
-from serving.models import Loaded, Models, Place
+from serving.models import Models, Place
 from serving.ticket import Ticket, report
 from serving.work import (
     Busy,
@@ -129,7 +129,7 @@ class Batcher:
         self._reading = deque(pair for pair in self._reading if not pair[0].cancelled)
         for text, ticket in list(self._texts.items()):
             if ticket.cancelled:
-                self._end(ticket, text)
+                self._end(text)
 
     def _take_in(self) -> None:
         """Begins with texts that wait, in their order, where their model has room; does one piece of other work."""
@@ -164,8 +164,8 @@ class Batcher:
         (limit,) = max_answer_tokens([work.prompt], work.max_tokens, place.loaded.model.config.n_positions)
         if limit < 1:
             raise UserError("at least one token must be asked for")
-        text = Text(work.prompt, work.sample, limit, work.end_ids, place.adapter, work.top)
-        self._reading.append((ticket, Reading(text)))
+        text = Text(work.prompt, work.sample, limit, work.end_ids, adapter=place.adapter, top=work.top)
+        self._reading.append((ticket, Reading([text])))
 
     def _read(self, most: int) -> None:
         """Reads so many tokens of the prompts, by turns; those that are read to their end join the others."""
@@ -173,93 +173,70 @@ class Batcher:
             ticket, reading = next(pair for pair in self._reading if not self._is_being_read(*pair))
             self._reading.remove((ticket, reading))
             with self._telling(ticket):
-                loaded = ticket.place.loaded
-                self._start(reading, loaded)
-                before = reading.left
-                logits = reading.advance(loaded.model, loaded.running.choose, most)
-                most -= before - reading.left
-                if logits is None:
+                begun, before = bool(reading.cache.length), reading.computed
+                events = ticket.place.loaded.running.read(reading, most)
+                most -= reading.computed - before
+                if not begun:
+                    self._counts["prompt_tokens"] += len(reading.texts[0].prompt)
+                    self._counts["cached_tokens"] += reading.kept
+                if not events:
                     self._reading.append((ticket, reading))
-                else:
-                    self._join(ticket, reading, logits)
+                for text, event in events:
+                    if goes_on(event):
+                        self._texts[text] = ticket
+                    self._tell(ticket, event)
 
     def _is_being_read(self, ticket: Ticket, reading: Reading) -> bool:
         """Whether a prompt is better begun when another one is read, with which it has the next piece in common."""
-        ids, own = reading.text.ids, ticket.place
+        ids, own = reading.texts[0].ids, ticket.place
         piece = min(self._piece, len(ids) - 1)
         return (
             bool(piece)
             and not reading.cache.length
             and any(
-                other.cache.length and there.place == own and common_beginning(other.text.ids, ids) >= piece
+                other.cache.length and there.place == own and common_beginning(other.texts[0].ids, ids) >= piece
                 for there, other in self._reading
             )
         )
 
-    def _start(self, reading: Reading, loaded: Loaded) -> None:
-        """Looks, before anything of a prompt is read, for what it begins with: one just before may have been alike."""
-        if reading.cache.length:
-            return
-        text = reading.text
-        reading.cache = loaded.prefixes.take(text.adapter, text.ids)
-        reading.kept = reading.cache.length
-        self._counts["prompt_tokens"] += len(text.ids)
-        self._counts["cached_tokens"] += reading.kept
-
-    def _join(self, ticket: Ticket, reading: Reading, logits: np.ndarray) -> None:
-        """A prompt is read: its text gets its first token, and goes on among the others."""
-        loaded, text, ids = ticket.place.loaded, reading.text, reading.text.ids
-        token = dataclasses.replace(text.next(logits), kept=reading.kept)
-        if token.ends is None:
-            loaded.running.join(text, reading.cache)
-            self._texts[text] = ticket
-        loaded.prefixes.give(text.adapter, ids, reading.cache)
-        self._tell(ticket, token)
-
     def _step_all(self) -> None:
         for loaded in {id(ticket.place.loaded): ticket.place.loaded for ticket in self._texts.values()}.values():
-            self._step(loaded)
+            self._step(loaded.running)
 
-    def _step(self, loaded: Loaded) -> None:
+    def _step(self, running: Running) -> None:
         """One token of each of a model's texts."""
-        texts = list(loaded.running.texts)
         try:
-            logits = loaded.running.logits()
+            events = running.step()
+            self._counts["steps"] += 1
         except Exception as error:
             report(error)
-            for text in texts:
-                ticket = self._texts[text]
-                self._end(ticket, text, keep=False)
-                ticket.tell(error)
+            for text in list(running.texts):
+                self._end(text, keep=False).tell(error)
             return
-        self._counts["steps"] += 1
-        for text, row in zip(texts, logits, strict=True):
-            ticket = self._texts[text]
-            before = text.ids
-            with self._telling(ticket):
-                token = text.next(row)
-                if token.ends is not None:
-                    self._end(ticket, text, held=before)
-                self._tell(ticket, token)
-            if ticket.done and text in self._texts:  # it failed
-                self._end(ticket, text, keep=False)
+        for text, event in events:
+            going = goes_on(event)
+            ticket = self._texts[text] if going else self._end(text, keep=isinstance(event, Token))
+            self._tell(ticket, event)
 
-    def _tell(self, ticket: Ticket, token: Token) -> None:
-        self._counts["generated_tokens"] += 1
-        ticket.tell(token)
+    def _tell(self, ticket: Ticket, event: Token | Exception) -> None:
+        if isinstance(event, Token):
+            self._counts["generated_tokens"] += 1
+            ticket.tell(event)
+        else:
+            self._tell_error(ticket, event)
 
-    def _end(self, ticket: Ticket, text: Text, held: Any = None, keep: bool = True) -> None:
-        """A text leaves the others; its keys and values are kept for one that begins like it."""
-        loaded = ticket.place.loaded
-        del self._texts[text]
-        ids = text.ids[:-1] if held is None else held  # the last token has no keys yet
+    def _end(self, text: Text, keep: bool = True) -> Ticket:
+        """A text leaves the others; its keys and values are kept for one that begins like it. Whose it was."""
+        ticket = self._texts.pop(text)
+        running = ticket.place.loaded.running
         try:
-            if keep and loaded.prefixes.has_room(len(ids)):
-                loaded.prefixes.give(text.adapter, ids, loaded.running.row(text))
+            if keep:
+                running.keep(text)
         except Exception as error:  # no harm to anybody's text
             report(error)
         finally:
-            loaded.running.leave(text)
+            running.leave([text])
+        return ticket
 
     def _done(self, work: Work) -> Any:
         """What comes of work that is done at once."""
@@ -269,7 +246,7 @@ class Batcher:
             self._leaving.append(self._models.unload(work.name))
             return None
         place = self._place(work.model)
-        place.loaded.running.choose([place.adapter])
+        place.loaded.running.choose_adapters([place.adapter])
         return measured(place.loaded.model, work)
 
     def _place(self, name: str) -> Place:
@@ -294,6 +271,9 @@ class Batcher:
         try:
             yield
         except Exception as error:
-            if not isinstance(error, UserError):
-                report(error)
-            ticket.tell(error)
+            self._tell_error(ticket, error)
+
+    def _tell_error(self, ticket: Ticket, error: Exception) -> None:
+        if not isinstance(error, UserError):
+            report(error)
+        ticket.tell(error)

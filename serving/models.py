@@ -11,13 +11,13 @@ from pathlib import Path
 
 from common.errors import UserError
 from generation.loading import ModelOptions, check_task, find_task, options_for
+from generation.prefixes import Prefixes
 from generation.running import Running
 from gpt2_jittor.model.pretrained import GPT2PreTrained
 from lora.load import load
 from lora.shared import SharedAdapters, why_not
 from lora.source import ModelSource, find
 from serving.adapters import Sources
-from serving.prefixes import Prefixes
 from serving.work import Served
 
 
@@ -27,8 +27,7 @@ class Loaded:
     def __init__(self, model: GPT2PreTrained, most_rows: int, cache_tokens: int):
         self.model = model
         self.adapters: SharedAdapters | None = None
-        self.running = Running(model, self._choose, most_rows)
-        self.prefixes = Prefixes(cache_tokens)
+        self.running = Running(model, most_rows, Prefixes(cache_tokens), self._choose)
 
     def _choose(self, names) -> None:
         if self.adapters is not None:
@@ -43,7 +42,7 @@ class Loaded:
     def remove(self, key: str) -> None:
         """Takes an adapter out; nothing may be in progress with it."""
         self.adapters.remove(key)
-        self.prefixes.forget(key)
+        self.running.prefixes.forget(key)
         self.running.renew()
 
 

@@ -12,8 +12,7 @@ from gpt2_jittor.ops.cache_rows import put_rows
 from gpt2_jittor.runtime.backend import jt
 
 PAD = -1  # in the table: a token that nobody sees
-LEAST_GROWTH = 32  # tokens
-MARGIN = 128  # tokens for which there is room behind those of texts that come and go
+MARGIN = 128  # tokens for which there is room behind those that are there
 
 
 class KVCache:
@@ -24,7 +23,7 @@ class KVCache:
         self._table = np.zeros((0, 0), np.int32)  # [batch, length]: the slot of a row's token, or PAD
         self._offset = 0  # token j of every row stands at offset + j of its slot
         self._slots = self._capacity = 0
-        self._shared = False  # by texts that come and go: `join`
+        self._borrowed = False  # the arrays are another cache's: nothing is written into them
         self.step = None  # the kernel that decodes with this cache, once it is prepared; False: there is none
 
     @property
@@ -53,6 +52,7 @@ class KVCache:
             self._rearrange(self.length, self.rows)
         rows = np.arange(len(mask), dtype=np.int32)[:, None]
         new = np.where(mask != 0, rows, PAD).astype(np.int32)
+        self._borrowed = False  # `append` makes new arrays
         self._table = np.concatenate([self._table, new], axis=1) if self.length else new
         self._slots, self._capacity = self._table.shape
         return (self._table != PAD).astype(np.int32)
@@ -72,9 +72,8 @@ class KVCache:
         Returns the table with it, int32 [batch, all].
         """
         batch = len(self._table)
-        if self._offset + self.length >= self._capacity or batch > self._slots:
-            more = MARGIN if self._shared else max(self.length, LEAST_GROWTH)
-            self._rearrange(self.length + more, max(batch, self._slots if self._shared else 0))
+        if self._borrowed or self._offset + self.length >= self._capacity or batch > self._slots:
+            self._rearrange(self.length + MARGIN, batch)
         self._table = np.concatenate([self._table, np.arange(batch, dtype=np.int32)[:, None]], axis=1)
         return self._table
 
@@ -97,14 +96,15 @@ class KVCache:
 
         There are never more than `most_rows`. The other cache stays as it is.
         """
-        self._shared = True
-        if not self._layers:
-            self._layers = {layer: tuple(x[:0] for x in kept) for layer, kept in other._layers.items()}
+        if not self.rows:
+            self._borrow(other, other.length)
+            self._rearrange(self.length + MARGIN, self.rows)
+            return
         if (more := other.length - self.length) > 0:
             self._table = np.pad(self._table, ((0, 0), (more, 0)), constant_values=PAD)
             self._offset -= more
         rows = self.rows + other.rows
-        if self._offset < 0 or self._offset + self.length > self._capacity or rows > self._slots:
+        if self._borrowed or self._offset < 0 or self._offset + self.length > self._capacity or rows > self._slots:
             slots = self._slots if rows <= self._slots else min(max(rows, 2 * self._slots), max(rows, most_rows))
             self._rearrange(self.length + MARGIN, slots)
         wanted = np.pad(other._table != PAD, ((0, 0), (self.length - other.length, 0)))
@@ -115,9 +115,9 @@ class KVCache:
         self._layers = {layer: (next(written), next(written)) for layer in self._layers}
         self._table = np.concatenate([self._table, new])
 
-    def row(self, index: int, length: int | None = None) -> "KVCache":
-        """A copy of one row's tokens, or of the first `length` of them, as a cache of its own, without pads."""
-        places = self._places(self._table)[index][self._table[index] != PAD][:length]
+    def row(self, index: int) -> "KVCache":
+        """A copy of one row's tokens as a cache of its own, without pads."""
+        places = self._places(self._table)[index][self._table[index] != PAD]
         alone = KVCache()
         alone._table = np.zeros((1, len(places)), np.int32)
         alone._slots, alone._capacity = alone._table.shape
@@ -126,9 +126,15 @@ class KVCache:
         jt.sync([x for kept in alone._layers.values() for x in kept])  # before anything is written in their place
         return alone
 
-    def cut(self, length: int) -> None:
-        """Forgets all tokens behind the first `length` of each row."""
-        self._table = self._table[:, :length]
+    def beginning(self, length: int) -> "KVCache":
+        """The first tokens of each row, as a cache of its own; they are copied when that must write, not before."""
+        part = KVCache()
+        part._borrow(self, length)
+        return part
+
+    def _borrow(self, other: "KVCache", length: int) -> None:
+        self._layers, self._table, self._borrowed = dict(other._layers), other._table[:, :length], True
+        self._offset, self._slots, self._capacity = other._offset, other._slots, other._capacity
 
     def _is_plain(self) -> bool:
         """Whether row b's tokens are all that slot b holds."""
@@ -168,7 +174,7 @@ class KVCache:
             jt.sync(list(self._layers[layer]))  # one layer after the other: the old ones go
         rows = np.arange(self.rows, dtype=np.int32)[:, None]
         self._table = np.where(self._table == PAD, PAD, rows).astype(np.int32)
-        self._offset, self._slots, self._capacity = 0, slots, capacity
+        self._offset, self._slots, self._capacity, self._borrowed = 0, slots, capacity, False
 
     def _spread(self, tokens, slots: int, capacity: int):
         """The tokens of all rows, [batch * length, width], in new arrays: [slots, capacity, width]."""

@@ -26,10 +26,10 @@ def logits_on_device(model: GPT2LMHeadModel, input_ids: np.ndarray, cache: KVCac
         return model.lm_head(hidden[:, -1])  # [batch, width] -> [batch, vocab]
 
 
-def read(model: GPT2LMHeadModel, input_ids: np.ndarray, cache: KVCache) -> None:
+def read(model: GPT2LMHeadModel, input_ids: np.ndarray, cache: KVCache, attention_mask=None) -> None:
     """The cache takes up ids [batch, time] whose logits nobody wants."""
     with jt.no_grad():
-        model.hidden(input_ids, None, cache).sync()
+        model.hidden(input_ids, attention_mask, cache).sync()
 
 
 def _applies(model: GPT2LMHeadModel, cache: KVCache) -> bool:

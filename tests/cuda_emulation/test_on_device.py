@@ -33,7 +33,10 @@ AGAIN = {  # what is compared: where, and which of the tests there
     ),
     "a token in one operator": (["tests/ops/test_decode_step.py"], ""),
     "evaluation": (["tests/generation/test_scoring.py"], "alone or mean_over"),
-    "generation": (["tests/generation/test_batches.py"], "greedy_batch or sampler_draws or selected_rows"),
+    "generation": (
+        [f"tests/generation/test_{name}.py" for name in ("batches", "running")],
+        "greedy_batch or sampler_draws or selected_rows or takes_the_row",
+    ),
     "dropout": (["tests/ops/test_ops.py"], "dropout or dropped"),
     "kernels of our own": (
         [

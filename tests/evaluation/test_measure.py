@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import sacrebleu
 import tiny
+from console import let_say
 from references import example_logits, example_losses
 from transformers import GPT2ForSequenceClassification as TorchClassifier
 
@@ -21,11 +22,11 @@ from evaluation import meteor, report
 from evaluation.descriptions import statistics_of
 from evaluation.measure import loss_figures, measure, trivial
 from evaluation.report import write_predictions
-from generation import decoding
-from generation.decoding import Generated
+from generation import running
 from generation.engine import Engine
 from generation.options import GenerationOptions
 from generation.scoring import Losses
+from generation.text import Generated
 from gpt2_jittor import GPT2ForSequenceClassification, GPT2LMHeadModel
 from gpt2_jittor.checkpoint.tokenizer import load_tokenizer
 
@@ -50,11 +51,11 @@ def tokenizer(folder):
 def say(monkeypatch, tokenizer, answers: dict[str, str]) -> None:
     """Makes every model say the answer of the first key that stands in the prompt."""
 
-    def generate(model, prompts, *options):
-        said = (next(v for k, v in answers.items() if k in tokenizer.decode(ids)) for ids in prompts)
-        return [Generated(tokenizer.encode(f" {text}\n"), True, -1.0, 2) for text in said]
+    def reply(ids) -> Generated:
+        said = next(v for k, v in answers.items() if k in tokenizer.decode(ids))
+        return Generated(tokenizer.encode(f" {said}\n"), True, -1.0, 2)
 
-    monkeypatch.setattr(decoding, "generate", generate)
+    let_say(monkeypatch, reply)
 
 
 def question(context: str, asked: str, *references: str) -> Example:
@@ -251,7 +252,7 @@ def test_a_meaning_is_asked_once_and_judged_by_all_its_texts(monkeypatch, talker
 
 @pytest.mark.parametrize("task", [CHAT, DOLLY, E2E, SQUAD, TEXT], ids=lambda task: task.name)
 def test_without_decoding_nothing_is_generated(talker, tokenizer, task, monkeypatch):
-    monkeypatch.setattr(decoding, "generate", None)
+    monkeypatch.setattr(running, "continued", None)
     examples = [Example((Segment("We.", scored=False, cut=True), Segment("Tea.", scored=True)), "file:1")]
     assert set(measured(talker, tokenizer, task, examples)[0].figures) == {"loss", "perplexity"}
 

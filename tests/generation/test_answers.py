@@ -7,15 +7,17 @@ import pytest
 import tiny
 import torch
 import transformers
+from console import let_say, record_drawn
 
 from common.errors import UserError
 from datasets import tasks
 from datasets.example import Example, Segment
-from generation import beam, decoding
-from generation.decoding import Generated, stream
+from generation import beam
+from generation.decoding import stream
 from generation.engine import Engine
 from generation.options import GenerationOptions
 from generation.sampling import make_sampler
+from generation.text import Generated
 from gpt2_jittor import GPT2LMHeadModel
 from gpt2_jittor.checkpoint.tokenizer import add_tokens, load_tokenizer
 
@@ -40,19 +42,6 @@ def random_prompts(rng, count: int = 7) -> list[Example]:
     """Dialogues of uneven lengths, one of which stands there twice."""
     found = [CHAT.prompt([" ".join(rng.choice(tiny.WORDS, rng.integers(1, 9)))]) for _ in range(count)]
     return [*found, found[0]]
-
-
-def record_drawn(monkeypatch) -> list[tuple]:
-    """What `generate` is asked and what comes of it, (prompt, Generated) of each row."""
-    drawn, original = [], decoding.generate
-
-    def recording(model, prompts, *options):
-        found = original(model, prompts, *options)
-        drawn.extend(zip(prompts, found, strict=True))
-        return found
-
-    monkeypatch.setattr(decoding, "generate", recording)
-    return drawn
 
 
 def torch_score(folder, prompt, generated, end: int = 256) -> float:
@@ -122,14 +111,13 @@ def test_beams_are_those_of_the_search_alone(model, tokenizer, rng):
 
 @pytest.mark.parametrize("num_beams", [1, 2])
 def test_a_question_read_in_windows_gets_the_likeliest_answer_of_them_all(model, tokenizer, monkeypatch, num_beams):
-    def answered(prompts):
+    def answered(ids):
         """Says how many b's a prompt holds, and is the surer the more there are."""
-        for ids in prompts:
-            count = tokenizer.decode(ids).count("b")
-            yield Generated(tokenizer.encode(f" {count}!"), True, (count - 99.0) * 3, 3)
+        count = tokenizer.decode(ids).count("b")
+        return Generated(tokenizer.encode(f" {count}!"), True, (count - 99.0) * 3, 3)
 
-    monkeypatch.setattr(decoding, "generate", lambda model, prompts, *options: list(answered(prompts)))
-    monkeypatch.setattr(beam, "beam_search", lambda model, prompts, *_, **more: [[one] for one in answered(prompts)])
+    let_say(monkeypatch, answered)
+    monkeypatch.setattr(beam, "beam_search", lambda model, prompts, *_, **more: [[answered(ids)] for ids in prompts])
     answers = Engine(model, tokenizer, SQUAD, Greedy(max_new_tokens=20, batch_size=2, num_beams=num_beams))
     contexts = ["a" * 60 + "b" * 5 + "a" * 60, "bb", "a" * 90 + "b" * 3, "b" * 9 + "a" * 40]
     examples = [SQUAD.prompt(context, "how?") for context in contexts]
@@ -175,6 +163,18 @@ def test_a_seed_gives_the_same_answers_again_and_a_session_never_twice(model, to
     assert texts(seeded[0]) == texts(seeded[1]) != first  # the generator goes on
 
 
+def test_what_a_seed_draws_depends_on_no_batch(model, tokenizer, rng):
+    prompts = random_prompts(rng)
+
+    def engine(batch_size: int) -> Engine:
+        return Engine(model, tokenizer, CHAT, Greedy(seed=8, temperature=1.5, batch_size=batch_size, **DRAWN))
+
+    found = [engine(batch_size).answer(prompts) for batch_size in (1, 3, 16)]
+    assert found[0] == found[1] == found[2]
+    streaming = engine(16)
+    assert ["".join(streaming.stream(example)) for example in prompts] == found[0]
+
+
 def test_a_prompt_that_is_too_long_is_named_by_where_it_stands(model, tokenizer):
     answers = Engine(model, tokenizer, SQUAD, Greedy(max_new_tokens=20))
     examples = [SQUAD.prompt("tea", "why?"), SQUAD.prompt("tea", "why?" * 20)]
@@ -218,7 +218,7 @@ def test_special_tokens_are_not_part_of_an_answer(folder, model, monkeypatch):
     tokenizer = load_tokenizer(folder)
     user, end = add_tokens(tokenizer, ["<USER>", "<END>"])
     ids = [user, *tokenizer.encode(" tea"), 256, *tokenizer.encode("s "), end]
-    monkeypatch.setattr(decoding, "generate", lambda *options: [Generated(ids, False, -1.0, len(ids))])
+    let_say(monkeypatch, lambda _: Generated(ids, False, -1.0, len(ids)))
     (answer,) = Engine(model, tokenizer, CHAT, Greedy()).answers([CHAT.prompt(["Hi."])])[0]
     assert answer.text == "teas" and answer.tokens == len(ids) == 9
 

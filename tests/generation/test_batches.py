@@ -7,13 +7,17 @@ import torch
 from references import LOGITS, pair
 
 from common.errors import UserError
-from generation.decoding import Generated, generate, last_logits, pad_left, stream
+from generation import running
+from generation.decoding import generate, stream
+from generation.running import pad_left
 from generation.sampling import make_sampler
-from generation.stopping import StoppedText, Stopper, StopStrings
+from generation.stopping import StoppedText, Stopper
+from generation.text import Generated, Text
 from gpt2_jittor.checkpoint.config import GPT2Config
 from gpt2_jittor.checkpoint.tokenizer import load_tokenizer
 from gpt2_jittor.model.cache import KVCache
 from gpt2_jittor.model.lm import GPT2LMHeadModel
+from gpt2_jittor.model.next_token import last_logits
 
 LOG_PROB = 1e-3  # of a dozen tokens
 
@@ -92,17 +96,21 @@ def test_the_log_probability_is_transformers_of_all_tokens_the_end_token_include
             assert row.score == pytest.approx(row.log_prob / len(continuation))
 
 
-def test_rows_that_have_ended_are_not_computed_any_more(tmp_path, seed, rng):
+def test_rows_that_have_ended_are_not_computed_any_more(tmp_path, seed, rng, monkeypatch):
     _, ours = pair(tmp_path, seed, endless=True)
     prompts = make_prompts(rng, (3, 8, 20, 5, 5))
     end = frequent_end([row.ids for row in generate(ours, prompts, GREEDY, 15, None)])
-    sizes = []
+    sizes, original = [], running.logits_on_device
+
+    def counting(model, ids, *more):
+        sizes.append(len(ids))
+        return original(model, ids, *more)
 
     def sample(logits, ids):
-        sizes.append(len(logits))
         assert len(ids) == len(logits)
         return GREEDY(logits, ids)
 
+    monkeypatch.setattr(running, "logits_on_device", counting)
     rows = generate(ours, prompts, sample, 15, end)
     assert sizes == [sum(row.tokens > step for row in rows) for step in range(max(row.tokens for row in rows))]
 
@@ -194,12 +202,20 @@ def letters_only(logits, ids):
     return 65 + logits[:, 65:71].argmax(axis=-1)
 
 
+def generate_text(model, prompts, sample, max_new_tokens, end, tokenizer, stop):
+    """`generate`, with stop strings."""
+    ends = () if end is None else (end,)
+    texts = [Text(ids, sample, max_new_tokens, ends, shown=StoppedText(tokenizer, stop)) for ids in prompts]
+    assert {text for text, _ in running.continued(model, texts, len(texts))} == set(texts)
+    return [text.result() for text in texts]
+
+
 def test_a_stop_string_ends_its_row_and_is_cut_from_its_text_across_tokens(model, tokenizer, rng):
     prompts = make_prompts(rng, (2, 7, 4))
     free = generate(model, prompts, letters_only, 12, None)
     texts = [tokenizer.decode(row.ids) for row in free]
     stop = texts[0][4:7]  # three tokens
-    rows = generate(model, prompts, letters_only, 12, None, StopStrings(tokenizer, [stop, "never there"]))
+    rows = generate_text(model, prompts, letters_only, 12, None, tokenizer, [stop, "never there"])
     for row, whole, text in zip(rows, free, texts, strict=True):
         assert row.ended == (stop in text)
         assert row.text == text.split(stop)[0]
@@ -210,13 +226,13 @@ def test_a_stop_string_ends_its_row_and_is_cut_from_its_text_across_tokens(model
 
 def test_without_stop_strings_a_row_has_no_text(model, tokenizer):
     assert generate(model, [[1]], letters_only, 3, None)[0].text is None
-    (row,) = generate(model, [[1]], letters_only, 3, None, StopStrings(tokenizer, []))
+    (row,) = generate_text(model, [[1]], letters_only, 3, None, tokenizer, [])
     assert row.text == tokenizer.decode(row.ids)
 
 
 def test_text_held_back_is_in_the_rows_text_when_the_end_token_comes(model, tokenizer):
     ids = iter(tokenizer.encode("tea st") + [256])
-    (row,) = generate(model, [[1]], lambda *_: np.array([next(ids)]), 20, 256, StopStrings(tokenizer, ["stop"]))
+    (row,) = generate_text(model, [[1]], lambda *_: np.array([next(ids)]), 20, 256, tokenizer, ["stop"])
     assert (row.text, row.ended, row.tokens) == ("tea st", True, 7)
 
 
@@ -259,6 +275,6 @@ def test_the_shown_text_is_the_same_however_it_came_in_pieces_and_never_part_of_
 
 
 def test_an_empty_stop_string_is_refused(tokenizer):
-    for make in (Stopper, lambda strings: StopStrings(tokenizer, strings)):
+    for make in (Stopper, lambda strings: StoppedText(tokenizer, strings)):
         with pytest.raises(UserError, match="^stop is an empty string"):
             make(["a", ""])

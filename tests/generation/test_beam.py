@@ -14,7 +14,7 @@ from references import pair
 
 from common.errors import UserError
 from generation.beam import beam_search
-from generation.decoding import pad_left
+from generation.running import pad_left
 from gpt2_jittor.checkpoint.config import GPT2Config
 from gpt2_jittor.model.lm import GPT2LMHeadModel
 from gpt2_jittor.model.next_token import last_logits

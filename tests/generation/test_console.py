@@ -6,15 +6,14 @@ from pathlib import Path
 
 import pytest
 import tiny
-from console import session, type_in
+from console import let_say, session, type_in
 
 from common.errors import UserError
 from datasets import tasks
-from generation import decoding
-from generation.console import FILE_BATCH
 from generation.engine import Engine
 from generation.options import GenerationOptions
 from generation.requests import Request
+from generation.text import Generated
 from gpt2_jittor import GPT2Config, GPT2ForSequenceClassification
 from gpt2_jittor.checkpoint.tokenizer import add_tokens, load_tokenizer
 
@@ -39,7 +38,7 @@ def test_an_empty_reply_is_no_turn_of_the_chat(folder, model, shown, monkeypatch
     talk = session(folder, model, "dailydialog")
     talk.say({"prompt": "One."})
     with monkeypatch.context() as silent:
-        silent.setattr(decoding, "stream", lambda *options: iter(()))
+        let_say(silent, lambda ids: Generated([], True, 0.0, 0))
         talk.say({"prompt": "Two."})
     talk.say({"prompt": "Three."})
     assert shown[-1] == f"One.{END}reply 1.{END}Three.{END}"
@@ -141,7 +140,7 @@ def test_what_is_streamed_is_the_answer(folder, model, capsys, options):
 def test_neither_leading_space_nor_special_tokens_are_streamed(folder, model, monkeypatch, capsys, said, streamed):
     talk = session(folder, model, "dailydialog")
     add_tokens(talk.engine.tokenizer, ["<USER>", "<BOT>", "<END>"])
-    monkeypatch.setattr(decoding, "stream", lambda *options: iter(talk.engine.tokenizer.encode(said)))
+    let_say(monkeypatch, lambda ids: Generated(talk.engine.tokenizer.encode(said), True, -1.0, 9))
     talk.say({"prompt": "Hi."})
     assert capsys.readouterr().out == streamed + "\n"
     assert talk.history == (["Hi.", streamed] if streamed else [])
@@ -171,7 +170,7 @@ def requests(*inputs: dict, **more) -> list[Request]:
 
 
 def test_a_file_is_answered_in_its_order_each_chat_by_itself(folder, model, tmp_path, capsys):
-    inputs = [{"prompt": "sun " * (1 + number % 7)} for number in range(FILE_BATCH + 3)]
+    inputs = [{"prompt": "sun " * (1 + number % 7)} for number in range(67)]
     talk = session(folder, model, "dailydialog", max_new_tokens=3)
     output = tmp_path / "answers.jsonl"
     talk.answer_all(requests(*inputs), output)

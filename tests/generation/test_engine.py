@@ -14,9 +14,10 @@ from common.errors import UserError
 from datasets import tasks
 from datasets.encode import IGNORED
 from datasets.example import Example, Segment
-from generation import decoding
+from generation import running
 from generation.engine import Engine
 from generation.options import GenerationOptions
+from generation.prefixes import Prefixes
 from gpt2_jittor.checkpoint.tokenizer import load_tokenizer
 
 CHAT, EMOTION, SQUAD, TEXT = (tasks.find(name) for name in ("dailydialog", "emotion", "squad", "text"))
@@ -39,13 +40,13 @@ def engine(folder, model):
 @pytest.fixture
 def fed(monkeypatch) -> list[int]:
     """How many ids the model was given at each step."""
-    counts, original = [], decoding.last_logits
+    counts, original = [], running.logits_on_device
 
     def counting(model, ids, *more):
         counts.append(ids.shape[1])
         return original(model, ids, *more)
 
-    monkeypatch.setattr(decoding, "last_logits", counting)
+    monkeypatch.setattr(running, "logits_on_device", counting)
     return counts
 
 
@@ -88,7 +89,7 @@ def test_what_is_kept_of_one_text_changes_no_other(engine, rng, how):
     keeping, prompt = engine(**how), random_text(rng, 40)
     fresh = engine(**how)
     for _ in range(12):
-        fresh._kept = None
+        fresh._prefixes = Prefixes(0)
         assert said(keeping, prompt) == said(fresh, prompt)
         cut = int(rng.integers(0, len(prompt) + 1))
         prompt = (prompt[:cut] + random_text(rng, int(rng.integers(0, 20))))[:70] or prompt
@@ -107,6 +108,17 @@ def test_a_chats_next_turn_costs_what_is_new(engine, fed):
     said(chat, example)
     # the answer's ids were fed, but for the last one; where its text is spelled otherwise, a few are fed again
     assert fed[turn] <= len(ids) - len(kept) and (fed[turn] < len(ids) - len(kept) or not spelled)
+
+
+def test_what_is_asked_alone_is_not_read_again_and_what_is_asked_together_is_not_kept(engine, rng, fed):
+    asking, first, other = engine(), random_text(rng, 30), random_text(rng, 9)
+    asking.answer([first, other])
+    fed.clear()
+    asking.answer(first)
+    assert fed[0] == 30
+    fed.clear()
+    assert asking.answer(first + "b") == engine().answer(first + "b")
+    assert fed[0] == 1
 
 
 def test_scores_are_the_models_own_of_what_is_said_behind_what_is_given(engine, folder, rng):
@@ -139,16 +151,17 @@ def test_a_stream_that_nobody_reads_to_its_end_leaves_no_trace(engine, rng):
 def test_a_step_that_fails_leaves_no_trace(engine, rng, monkeypatch):
     keeping, prompt = engine(), random_text(rng, 30)
     said(keeping, prompt)
-    original, calls = decoding.last_logits, []
+    original, calls = running.logits_on_device, []
 
     def failing(model, ids, cache, *more):
-        calls.append(original(model, ids, cache, *more))  # the cache has taken up what nobody hears of
+        calls.append(original(model, ids, cache, *more))
+        calls[-1].sync()  # the cache has taken up what nobody hears of
         if len(calls) == 3:
             raise KeyboardInterrupt
         return calls[-1]
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(decoding, "last_logits", failing)
+        patch.setattr(running, "logits_on_device", failing)
         said(keeping, prompt + " c")
     for again in (prompt + " c", prompt + " c d", prompt):
         assert said(keeping, again) == said(engine(), again)

@@ -22,13 +22,13 @@ from generation.sampling import (
     keep_min_p,
     keep_top_k,
     keep_top_p,
-    log_probs_of,
     log_softmax,
     make_sampler,
     penalize_frequency,
     penalize_repetition,
     scale_by_temperature,
 )
+from generation.token import described
 
 pytestmark = pytest.mark.filterwarnings("error")  # nothing here may leave numpy's warnings on a terminal
 
@@ -158,7 +158,7 @@ def test_log_softmax_equals_torch(logits):
     expected = torch.from_numpy(logits).log_softmax(-1).numpy()
     np.testing.assert_allclose(log_softmax(logits), expected, rtol=1e-6, atol=1e-6)  # the exponentials' last bits
     ids = expected.argmin(axis=-1)
-    chosen = log_probs_of(ids, logits)
+    chosen = [described(int(token), row, 0).log_prob for token, row in zip(ids, logits, strict=True)]
     np.testing.assert_allclose(chosen, expected[np.arange(len(ids)), ids], rtol=1e-6, atol=1e-6)
 
 
@@ -279,3 +279,11 @@ def test_a_bias_is_added_to_its_ids_in_every_row(seed):
     changed = found - logits
     np.testing.assert_allclose(changed[:, [3, 1008]], [[-100, 2.5]] * 3, atol=1e-4)
     assert np.count_nonzero(changed) == 6 and found.dtype == np.float32
+
+
+def test_texts_of_one_seed_draw_by_numbers_of_their_own_the_first_by_the_seeds():
+    drawn = [make_sampler(seed=5, number=number).uniforms(4) for number in (0, 1, 2, 1)]
+    np.testing.assert_array_equal(drawn[0], np.random.default_rng(5).random(4))
+    np.testing.assert_array_equal(drawn[1], drawn[3])
+    assert len({tuple(numbers) for numbers in drawn}) == 3
+    assert not np.array_equal(drawn[1], make_sampler(seed=6).uniforms(4))  # a next seed is no shift of this one

@@ -6,7 +6,7 @@ import sys
 import pytest
 import tiny
 import torch
-from console import session, type_in
+from console import let_say, record_drawn, session, type_in
 from transformers import AutoTokenizer
 from transformers import GPT2LMHeadModel as Reference
 
@@ -14,6 +14,7 @@ import generate
 from datasets import tasks
 from generation.engine import Engine
 from generation.options import GenerationOptions
+from generation.text import Generated
 from gpt2_jittor.checkpoint.tokenizer import text_of
 
 NANO = "checkpoints/gpt2-nano"
@@ -70,14 +71,13 @@ def run(monkeypatch, capsys, *options) -> str:
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_prompt_and_answer_are_what_their_ids_spell(folder, model, monkeypatch, prompt, way):
     """On a model of bytes, whose answers hold spaces, control characters and broken characters of all kinds."""
-    from generation import beam, decoding
+    from generation import beam
 
     made, talk = [], session(folder, model, "text", max_new_tokens=16, **way)
-    for module, name in ((decoding, "generate"), (beam, "beam_search")):
-        whole = getattr(module, name)
-        monkeypatch.setattr(module, name, lambda *a, whole=whole, **k: made.extend(found := whole(*a, **k)) or found)
+    drawn, whole = record_drawn(monkeypatch), beam.beam_search
+    monkeypatch.setattr(beam, "beam_search", lambda *a, **k: made.extend(found := whole(*a, **k)) or found)
     (told,) = talk.results([{"prompt": prompt}])
-    several = [one for group in made for one in (group if isinstance(group, list) else [group])]
+    several = [one for group in made for one in group] + [generated for _, generated in drawn]
     (ids,) = TEXT.encode_prompt(TEXT.prompt(prompt), talk.engine.tokenizer, 99)
     spelled = {text_of([*ids, *generated.ids], talk.engine.tokenizer) for generated in several}
     assert told["prompt"] == prompt and several
@@ -123,12 +123,8 @@ def test_other_modes_trim_what_is_asked_and_nothing_within_it(task):
 
 
 def test_answers_of_other_modes_have_no_space_around_them(folder, model, monkeypatch):
-    from generation import decoding
-    from generation.decoding import Generated
-
     tokenizer = session(folder, model, "text").engine.tokenizer
-    said = [Generated(tokenizer.encode(" \n two  words \n"), True, -1.0, 3)]
-    monkeypatch.setattr(decoding, "generate", lambda *options: said)
+    let_say(monkeypatch, lambda ids: Generated(tokenizer.encode(" \n two  words \n"), True, -1.0, 3))
     for task, answer in (("text", " \n two  words \n"), ("dailydialog", "two  words"), ("dolly", "two  words")):
         task = tasks.find(task)
         prompt = task.prompt(["Hi."]) if task.kind.remembers else task.prompt("Hi.")

@@ -77,6 +77,31 @@ def test_the_joined_cache_and_the_read_row_stay_as_they_are(rng):
     np.testing.assert_array_equal(read(cache, 1)[:4], second)
 
 
+def test_a_beginning_is_read_from_the_cache_and_written_elsewhere(rng):
+    values = rng.standard_normal((9, WIDTH)).astype(np.float32)
+    source = held(values)
+    longer = KVCache()
+    longer.join(source, 1)  # with room behind its tokens, into which none of the beginnings may write
+    for cache, length in ((source, 9), (source, 4), (longer, 9), (longer, 6)):
+        part, other = cache.beginning(length), cache.beginning(length)
+        new = grow(part, rng)
+        other.join(held(values[:3]), 2)
+        np.testing.assert_array_equal(read(part, 0), np.concatenate([values[:length], new]))
+        np.testing.assert_array_equal(read(other, 0), values[:length])
+        np.testing.assert_array_equal(read(other, 1), values[:3])
+        np.testing.assert_array_equal(read(cache, 0), values)
+
+
+def test_rows_that_have_left_are_freed_when_there_is_no_room_for_more_tokens(rng):
+    cache = KVCache()
+    for _ in range(4):
+        cache.join(held(rng.standard_normal((7, WIDTH)).astype(np.float32)), most_rows=4)
+    cache.select(np.array([1, 3]))
+    for _ in range(MARGIN + 1):
+        cache.reserve()
+    assert cache.layers[0][0].shape == [2, 7 + 2 * MARGIN, WIDTH]
+
+
 def test_there_is_room_for_the_rows_that_are_there_and_not_for_all_there_might_be(rng):
     cache = KVCache()
     for count, slots in ((1, 1), (2, 2), (3, 4), (4, 4), (5, 6)):

@@ -9,7 +9,8 @@ import torch
 from references import LOGITS, pair
 
 import lora
-from generation.decoding import generate, pad_left
+from generation.decoding import generate
+from generation.running import pad_left
 from generation.sampling import make_sampler
 from gpt2_jittor.model.cache import KVCache
 from gpt2_jittor.model.next_token import last_logits

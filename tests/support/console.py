@@ -1,11 +1,16 @@
 """A terminal that is played, and models that say what they are told to."""
 
+from collections.abc import Callable
+
+import numpy as np
+
 from datasets import tasks
-from generation import decoding
+from generation import running
 from generation.console import Console
-from generation.decoding import Generated
 from generation.engine import Engine
 from generation.options import GenerationOptions
+from generation.text import Generated
+from generation.token import Token
 from gpt2_jittor.checkpoint.tokenizer import load_tokenizer
 
 
@@ -30,6 +35,31 @@ def type_in(monkeypatch, *lines) -> list[str]:
     return asked
 
 
+def let_say(monkeypatch, reply: Callable[[np.ndarray], Generated]) -> None:
+    """Every engine's model continues a prompt by the ids that `reply` gives to its ids, and an end token."""
+
+    def continued(model, texts, *more):
+        for text in texts:
+            said = reply(text.prompt)
+            text.result = lambda said=said: said
+            for token in [*said.ids, *text.ends]:
+                yield text, text.take(Token(token))
+
+    monkeypatch.setattr(running, "continued", continued)
+
+
+def record_drawn(monkeypatch) -> list[tuple[np.ndarray, Generated]]:
+    """What engines are asked and what comes of it, of each text, as long as there are no beams."""
+    drawn, original = [], running.continued
+
+    def recording(model, texts, *more):
+        yield from original(model, texts, *more)
+        drawn.extend((text.prompt, text.result()) for text in texts)
+
+    monkeypatch.setattr(running, "continued", recording)
+    return drawn
+
+
 def reply_by_number(monkeypatch, tokenizer) -> list[str]:
     """Every model says " reply 1. ", " reply 2. " … to the prompts that gather in the list returned, in their order."""
     prompts = []
@@ -38,9 +68,5 @@ def reply_by_number(monkeypatch, tokenizer) -> list[str]:
         prompts.append(tokenizer.decode(ids))
         return tokenizer.encode(f" reply {len(prompts)}. ")
 
-    def generate(model, asked, *options):
-        return [Generated(reply(ids), True, -3.0, 12) for ids in asked]
-
-    monkeypatch.setattr(decoding, "stream", lambda model, ids, *options: iter(reply(ids)))
-    monkeypatch.setattr(decoding, "generate", generate)
+    let_say(monkeypatch, lambda ids: Generated(reply(ids), True, -3.0, 12))
     return prompts

@@ -1,16 +1,18 @@
-"""Keys and values of texts that were answered lately: a chat's next turn costs only what is new in it."""
+"""Keys and values of texts that were read lately: a chat's next turn costs only what is new in it."""
 
 from collections import OrderedDict
 from collections.abc import Hashable
 
 import numpy as np
 
-from generation.decoding import common_beginning
 from gpt2_jittor.model.cache import KVCache
 
 
 class Prefixes:
-    """The latest texts of a model, up to `most` tokens together; the one that was used longest ago goes first."""
+    """The latest texts of a model, up to `most` tokens together; the one that was used longest ago goes first.
+
+    The model's weights must stay as they are.
+    """
 
     def __init__(self, most: int):
         self.most = most
@@ -30,7 +32,7 @@ class Prefixes:
         if key is None:
             return KVCache()
         self._kept.move_to_end(key)
-        return self._kept[key][1].row(0, best)
+        return self._kept[key][1].beginning(best)
 
     def has_room(self, tokens: int) -> bool:
         """Whether a text of so many tokens would be kept."""
@@ -51,3 +53,10 @@ class Prefixes:
         """Drops an adapter's."""
         for key in [key for key in self._kept if key[0] == adapter]:
             del self._kept[key]
+
+
+def common_beginning(ids: np.ndarray, prompt: np.ndarray) -> int:
+    """How many of the first ids are the same; at most all of the prompt but its last."""
+    size = min(len(ids), len(prompt) - 1)
+    differing = np.flatnonzero(ids[:size] != prompt[:size])
+    return int(differing[0]) if len(differing) else size
