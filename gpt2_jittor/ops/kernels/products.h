@@ -4,7 +4,8 @@
 #include <algorithm>
 
 static const long TILE = 4;
-static const long PANEL = 64;  // of int8: one cache line
+static const long PANEL = 64;  // columns of a narrow weight that lie together
+static const long LINE = 64;   // bytes of the cache's
 static const int DEPTH = 16;   // rows of a panel that are fetched ahead
 static const int TO_L2 = 2;    // of __builtin_prefetch; what is fetched ahead is too much for L1
 
@@ -14,26 +15,28 @@ struct Plain {
     long inputs, outputs;
 };
 
-// The same in int8: panels of 64 columns, each [inputs, 64] by rows, the last one filled up with zeros. Column c is
-// its int8 times scales[c].
+// The same in int8 or bfloat16: panels of 64 columns, each [inputs, 64] by rows, the last one filled up with zeros.
+// Column c is its values times scales[c], where there are scales.
+template <class T>
 struct Panels {
-    const int8_t* values;
+    const T* values;
     const float* scales;
     long inputs, outputs;
-    const int8_t* column(long c) const { return values + c / PANEL * PANEL * inputs + c % PANEL; }
+    const T* column(long c) const { return values + c / PANEL * PANEL * inputs + c % PANEL; }
+    float scale(long c) const { return scales ? scales[c] : 1.0f; }
 };
 
 // y[r, 0 … LANES VECS) = sum over k of x[r, k] w[k, …) for ROWS rows; the rows of w are PANEL apart.
-template <int ROWS, int VECS>
-static inline void strip(const int8_t* w, long inputs, const float* x, float sums[TILE][PANEL]) {
+template <int ROWS, int VECS, class T>
+static inline void strip(const T* w, long inputs, const float* x, float sums[TILE][PANEL]) {
     floats acc[ROWS][VECS];
     for (int r = 0; r < ROWS; r++)
         for (int v = 0; v < VECS; v++) acc[r][v] = floats{};
     for (long k = 0; k < inputs; k++) {
-        const int8_t* row = w + k * PANEL;
-        __builtin_prefetch(row + DEPTH * PANEL);
-        #pragma GCC unroll 4
+        const T* row = w + k * PANEL;
+        #pragma GCC unroll 8
         for (int v = 0; v < VECS; v++) {
+            if (v * LANES * sizeof(T) % LINE == 0) __builtin_prefetch(row + DEPTH * PANEL + v * LANES);
             const floats a = load(row + v * LANES);
             #pragma GCC unroll 4
             for (int r = 0; r < ROWS; r++) acc[r][v] += a * x[r * inputs + k];
@@ -43,8 +46,8 @@ static inline void strip(const int8_t* w, long inputs, const float* x, float sum
         for (int v = 0; v < VECS; v++) store(sums[r] + v * LANES, acc[r][v]);
 }
 
-template <int VECS>
-static void strip_of(long rows, const int8_t* w, long inputs, const float* x, float sums[TILE][PANEL]) {
+template <int VECS, class T>
+static void strip_of(long rows, const T* w, long inputs, const float* x, float sums[TILE][PANEL]) {
     if (rows == 1) strip<1, VECS>(w, inputs, x, sums);
     if (rows == 2) strip<2, VECS>(w, inputs, x, sums);
     if (rows == 3) strip<3, VECS>(w, inputs, x, sums);
@@ -113,21 +116,24 @@ static void part_of_product(const Plain& w, const float* x, long rows, float* y,
 }
 
 // Columns [first, last) of y = x w: x [rows, inputs], y [rows, outputs]. `first` is a multiple of LANES.
-static void product(const Panels& w, const float* x, long rows, float* y, long first, long last) {
+template <class T>
+static void product(const Panels<T>& w, const float* x, long rows, float* y, long first, long last) {
     float sums[TILE][PANEL];
     long width;
     for (long c = first; c < last; c += width) {
         const long vecs = (std::min(last, (c / PANEL + 1) * PANEL) - c + LANES - 1) / LANES;
-        const long most = rows == 1 ? 4 : SUMS, chosen = vecs >= 4 && most == 4 ? 4 : vecs >= 2 ? 2 : 1;
+        const long most = std::min(vecs, rows == 1 ? PANEL / LANES : SUMS);
+        const long chosen = most >= 8 ? 8 : most >= 4 ? 4 : most >= 2 ? 2 : 1;
         width = chosen * LANES;
         for (long r = 0; r < rows; r += TILE) {
             const long n = std::min(TILE, rows - r), kept = std::min(width, last - c);
             const float* xr = x + r * w.inputs;
+            if (chosen == 8) strip<1, PANEL / LANES>(w.column(c), w.inputs, xr, sums);
             if (chosen == 4) strip_of<4>(n, w.column(c), w.inputs, xr, sums);
             if (chosen == 2) strip_of<2>(n, w.column(c), w.inputs, xr, sums);
             if (chosen == 1) strip_of<1>(n, w.column(c), w.inputs, xr, sums);
             for (long i = 0; i < n; i++)
-                for (long j = 0; j < kept; j++) y[(r + i) * w.outputs + c + j] = sums[i][j] * w.scales[c + j];
+                for (long j = 0; j < kept; j++) y[(r + i) * w.outputs + c + j] = sums[i][j] * w.scale(c + j);
         }
     }
 }
@@ -157,7 +163,7 @@ static inline void dots(bool fetch, const T* w, const float* scales, long inputs
     for (int r = 0; r < ROWS; r++)
         for (int j = 0; j < COUNT; j++) {
             float total = sum_of(acc[r][j]);
-            for (long k = whole; k < inputs; k++) total += x[r * inputs + k] * w[j * inputs + k];
+            for (long k = whole; k < inputs; k++) total += x[r * inputs + k] * (float)w[j * inputs + k];
             y[r * y_stride + j] = scales ? total * scales[j] : total;
         }
 }

@@ -14,6 +14,17 @@ static const long LANES = 8;
 static const int SUMS = 2;  // of 16 registers
 #endif
 
+// bfloat16, the upper half of a float.
+struct Bf16 {
+    uint16_t bits;
+    operator float() const {
+        const uint32_t whole = (uint32_t)bits << 16;
+        float value;
+        std::memcpy(&value, &whole, sizeof value);
+        return value;
+    }
+};
+
 typedef float floats __attribute__((vector_size(LANES * 4), aligned(4)));
 typedef float quarter_floats __attribute__((vector_size(16), aligned(4)));
 
@@ -24,6 +35,18 @@ static inline floats load(const int8_t* p) {
     return (floats)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)));
 #elif defined(__AVX2__)
     return (floats)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p)));
+#else
+    float wide[LANES];
+    for (long i = 0; i < LANES; i++) wide[i] = p[i];
+    return load(wide);
+#endif
+}
+
+static inline floats load(const Bf16* p) {
+#if defined(__AVX512F__)
+    return (floats)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16);
+#elif defined(__AVX2__)
+    return (floats)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p)), 16);
 #else
     float wide[LANES];
     for (long i = 0; i < LANES; i++) wide[i] = p[i];
