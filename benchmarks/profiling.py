@@ -66,26 +66,31 @@ def kernel_name(call: str) -> str:
 
 def of_update(update: Callable, rounds: int) -> list[dict]:
     """A row for each kind of operator of an update, the longest first, and one for what is none: name, count, ms,
-    share, gflops, gb_per_second, the last two where they are known. An update's own time is the median of its rounds.
+    share, gflops, gb_per_second, the last two where they are known. The mean of some rounds.
     """
     for _ in range(2):
         update()
-    whole = statistics.median(_seconds(update) for _ in range(rounds))
-    with _called() as calls:
-        found = operators(update)
     times, counts, read = defaultdict(float), defaultdict(int), defaultdict(float)
+    with _called() as calls:
+        spent = []
+        found = operators(lambda: spent.extend(_seconds(update) for _ in range(rounds)))
     for row in found:
         name, seconds = description(row["Name"]), float(row["TotalTime"]) / 1e9  # the profiler counts nanoseconds
-        times[name] += seconds
-        counts[name] += int(row["Count"])
-        read[name] += float(row["InOut"]) * seconds  # bytes
-    rows = []
+        times[name] += seconds / rounds
+        counts[name] += int(row["Count"]) // rounds
+        read[name] += float(row["InOut"]) * seconds / rounds  # bytes
+    whole, rows = statistics.mean(spent), []
     for name, seconds in times.items():
-        work = calls[name] if name in OPERATIONS and len(calls[name]) == counts[name] else []
+        work = _executed(calls[name], counts[name], rounds) if name in OPERATIONS else []
         operations = sum(OPERATIONS[name](*shapes) for shapes in work)
         rows.append(_row(name, counts[name], seconds, whole, operations, 0 if work else read[name]))
     rows.sort(key=lambda row: -row["ms"])
     return [*rows, _row(REST, 1, max(0.0, whole - sum(times.values())), whole)]
+
+
+def _executed(calls: list, count: int, rounds: int) -> list:
+    """Of a round's calls of a kernel those that were executed: the last are not, where nothing is trained below."""
+    return calls[: len(calls) // rounds][:count]
 
 
 def of_token(model: Path, data: Path, weights: str, batch: int, new: int, rounds: int) -> list[dict]:
@@ -95,12 +100,12 @@ def of_token(model: Path, data: Path, weights: str, batch: int, new: int, rounds
     settings = {"task": "decode", "model": str(model), "data": str(data), "weights": weights}
     decoding = ours.prepare(settings | {"new": new + 1})
     reading = ours.decode(settings | {"new": 1})  # the prompt and the first token
-    for work in (reading, decoding):
-        work()
-    spent = statistics.median(_seconds(decoding) - _seconds(reading) for _ in range(rounds)) / new
     with decode_step.measured() as measured:
-        decoding()
-    parts = np.mean([seconds.numpy() for seconds in measured], axis=0)
+        for work in (reading, decoding):
+            work()
+        measured.clear()
+        spent = sum(_seconds(decoding) - _seconds(reading) for _ in range(rounds)) / (rounds * new)
+        parts = np.mean([seconds.numpy() for seconds in measured], axis=0)
     numbers = _weights(GPT2Config.from_pretrained(model))
     rows = []
     for name, seconds in zip(decode_step.MEASURED, parts.tolist(), strict=True):
