@@ -29,9 +29,9 @@ struct Clock {
 };
 
 static inline void columns_of_thread(long columns, long* first, long* last) {
-    const long units = (columns + LANES - 1) / LANES, thread = omp_get_thread_num(), threads = omp_get_num_threads();
-    *first = std::min(columns, units * thread / threads * LANES);
-    *last = std::min(columns, units * (thread + 1) / threads * LANES);
+    const long units = (columns + PAIR - 1) / PAIR, thread = omp_get_thread_num(), threads = omp_get_num_threads();
+    *first = std::min(columns, units * thread / threads * PAIR);
+    *last = std::min(columns, units * (thread + 1) / threads * PAIR);
 }
 
 static inline float dot(const float* a, const float* b, long n) {
@@ -206,6 +206,7 @@ static void decode_step(const Step& s, const Table<T>& tokens, const float* posi
         for (long layer = 0; layer < layers; layer++)
             decode_block(s, blocks[layer], scales[layer], x, qkv, mixed, middle, hidden, parts.get(), own.data(), clock);
         normalise(s, ln_f, x, own.data());
+        for (long r = 0; r < s.rows; r++) arrange(head.values, own.data() + r * s.width, s.width);
         clock.stop(NORMS);
         #pragma omp for schedule(dynamic)  // a third of all weights: whoever is ahead takes more, which changes no sum
         for (long j = 0; j < head.rows; j += HEAD_ROWS)

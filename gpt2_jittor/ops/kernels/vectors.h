@@ -26,6 +26,7 @@ struct Bf16 {
 };
 
 typedef float floats __attribute__((vector_size(LANES * 4), aligned(4)));
+typedef uint32_t words __attribute__((vector_size(LANES * 4), aligned(2), may_alias));
 typedef float quarter_floats __attribute__((vector_size(16), aligned(4)));
 
 static inline floats load(const float* p) { return *(const floats*)p; }
@@ -42,19 +43,48 @@ static inline floats load(const int8_t* p) {
 #endif
 }
 
-static inline floats load(const Bf16* p) {
-#if defined(__AVX512F__)
-    return (floats)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16);
-#elif defined(__AVX2__)
-    return (floats)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p)), 16);
-#else
-    float wide[LANES];
-    for (long i = 0; i < LANES; i++) wide[i] = p[i];
-    return load(wide);
-#endif
+static inline void store(float* p, floats v) { *(floats*)p = v; }
+
+// PAIR values as two vectors, one behind the other; of bfloat16 the even ones and the odd ones, whose order would cost
+// twice the instructions. `store_pair` puts values of such vectors in order; `arrange` puts those of x in such an order.
+static const long PAIR = 2 * LANES;
+
+template <class T>
+static inline void load_pair(const T* p, floats* pair) {
+    pair[0] = load(p);
+    pair[1] = load(p + LANES);
 }
 
-static inline void store(float* p, floats v) { *(floats*)p = v; }
+static inline void load_pair(const Bf16* p, floats* pair) {
+    const words both = *(const words*)p;
+    pair[0] = (floats)(both << 16);
+    pair[1] = (floats)(both & 0xffff0000u);
+}
+
+template <class T>
+static inline void store_pair(const T*, float* p, const floats* pair) {
+    store(p, pair[0]);
+    store(p + LANES, pair[1]);
+}
+
+static inline void store_pair(const Bf16*, float* p, const floats* pair) {
+    for (long i = 0; i < LANES; i++) {
+        p[2 * i] = pair[0][i];
+        p[2 * i + 1] = pair[1][i];
+    }
+}
+
+template <class T>
+static inline void arrange(const T*, float*, long) {}
+
+static inline void arrange(const Bf16*, float* x, long n) {
+    float even[LANES], odd[LANES];
+    for (; n >= PAIR; n -= PAIR, x += PAIR) {
+        for (long i = 0; i < LANES; i++) even[i] = x[2 * i], odd[i] = x[2 * i + 1];
+        std::memcpy(x, even, sizeof even);
+        std::memcpy(x + LANES, odd, sizeof odd);
+    }
+}
 
 static inline float sum_of(floats v) {
     quarter_floats quarters[LANES / 4], q = quarter_floats{};
