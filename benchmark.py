@@ -7,7 +7,7 @@ python benchmark.py serve                        # 16 clients at once over HTTP,
 python benchmark.py chat                         # the first token of a chat's next turn, 600 tokens of history
 python benchmark.py epoch --data-dir data/dailydialog --dialogues 1000
 python benchmark.py scale                        # an update over sequence lengths; --size for other models
-python benchmark.py memory                       # the most memory that an update takes, and what makes it less
+python benchmark.py memory --rounds 1            # the most memory that an update takes, and what makes it less
 python benchmark.py profile                      # where the time of an update and of a token goes
 python benchmark.py start                        # from the command to the end of the first update of gpt2-nano
 python benchmark.py train --device cuda          # on a GPU: see also `make cuda-check`

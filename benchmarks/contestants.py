@@ -69,17 +69,22 @@ def decoders(model: Path, data: Path, batch: int, new: int, repeat: int, device:
     theirs = Contestant("CTranslate2", "ctranslate.py", settings | {"threads": len(os.sched_getaffinity(0))})
     floor = Contestant(FLOOR, "floor.py", settings)
     half, small = ({"floor": f"{FLOOR}, {weights}"} for weights in ("bf16", "int8"))
+    halves = [changed(eager, "bf16", precision="bf16"), changed(theirs, "bfloat16", compute_type="bfloat16")]
     return [
         first,
         dataclasses.replace(changed(first, "bf16", weights="bf16"), **half),
         dataclasses.replace(changed(first, "int8", weights="int8"), **small),
         eager,
-        dataclasses.replace(changed(eager, "bf16", precision="bf16"), **half),
         changed(theirs, "float32", compute_type="float32"),
-        dataclasses.replace(changed(theirs, "bfloat16", compute_type="bfloat16"), **half),
         dataclasses.replace(changed(theirs, "int8", compute_type="int8"), **small),
+        *(dataclasses.replace(each, **half) for each in halves if has_bfloat16()),
         *(floor if weights == "fp32" else changed(floor, weights, bytes=count) for weights, count in BYTES.items()),
     ]
+
+
+def has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether this processor multiplies bfloat16: without, PyTorch takes ten times as long, CTranslate2 refuses."""
+    return cpuinfo.is_file() and bool({"avx512_bf16", "amx_bf16"} & set(cpuinfo.read_text(encoding="utf-8").split()))
 
 
 def servers(model: Path, data: Path, new: int, repeat: int) -> list[Contestant]:

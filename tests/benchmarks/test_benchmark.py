@@ -7,7 +7,7 @@ import pytest
 from commands import PNG, assert_one_line_error, command
 
 from benchmarks import inputs, profiling, report
-from benchmarks.contestants import EAGER, FLOOR, OURS, decoders, leaner, trainers
+from benchmarks.contestants import EAGER, FLOOR, OURS, decoders, has_bfloat16, leaner, trainers
 from benchmarks.race import ROOT, Contestant, Result, race, race_in_turn
 from benchmarks.worker import parts_of_epoch
 
@@ -113,6 +113,14 @@ def test_everybody_decodes_with_a_floor_that_is_in_the_race(tmp_path):
     assert [*of_weights] == ["fp32", "bf16", "int8"]
     floors = [contestants[c.floor or FLOOR].settings.get("bytes", 4) for c in of_weights.values()]
     assert floors == [4, 2, 1]
+
+
+def test_peers_decode_in_bfloat16_where_the_processor_multiplies_it(tmp_path):
+    cpuinfo = tmp_path / "cpuinfo"
+    assert not has_bfloat16(cpuinfo)
+    for flags, has in (("sse2 avx2 avx512f", False), ("avx512f avx512_bf16", True), ("amx_bf16 avx2", True)):
+        cpuinfo.write_text(f"processor : 0\nflags : {flags}\n")
+        assert has_bfloat16(cpuinfo) == has
 
 
 def test_an_epoch_in_parts_takes_every_batch_once_and_counts_as_a_whole():
