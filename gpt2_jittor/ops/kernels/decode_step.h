@@ -204,7 +204,8 @@ static void decode_step(const Step& s, const Table<T>& tokens, const float* posi
         embed(s, tokens, positions, x);
         clock.stop(EMBEDDING);
         for (long layer = 0; layer < layers; layer++)
-            decode_block(s, blocks[layer], scales[layer], x, qkv, mixed, middle, hidden, parts.get(), own.data(), clock);
+            decode_block(s, blocks[layer], scales[layer], x, qkv, mixed, middle, hidden, parts.get(), own.data(),
+                         clock);
         normalise(s, ln_f, x, own.data());
         for (long r = 0; r < s.rows; r++) arrange(head.values, own.data() + r * s.width, s.width);
         clock.stop(NORMS);

@@ -129,7 +129,8 @@ static void product(const Panels<T>& w, const float* x, long rows, float* y, lon
     long width;
     for (long c = first; c < last; c += width) {
         const long pairs = (std::min(last, (c / PANEL + 1) * PANEL) - c + PAIR - 1) / PAIR;
-        const long most = std::min(pairs, rows == 1 ? PANEL / PAIR : SUMS / 2), chosen = most >= 4 ? 4 : most >= 2 ? 2 : 1;
+        const long most = std::min(pairs, rows == 1 ? PANEL / PAIR : SUMS / 2);
+        const long chosen = most >= 4 ? 4 : most >= 2 ? 2 : 1;
         width = chosen * PAIR;
         for (long r = 0; r < rows; r += TILE) {
             const long n = std::min(TILE, rows - r), kept = std::min(width, last - c);
@@ -143,8 +144,8 @@ static void product(const Panels<T>& w, const float* x, long rows, float* y, lon
     }
 }
 
-// y[r, j] = x[r] . w[j] for ROWS rows of x and COUNT of w; the next COUNT of w are fetched ahead if `fetch`. The sums of a
-// single row are two each: adding takes longer than reading where each waits for the one before.
+// y[r, j] = x[r] . w[j] for ROWS rows of x and COUNT of w; the next COUNT of w are fetched ahead if `fetch`. The sums
+// of a single row are two each: adding takes longer than reading where each waits for the one before.
 template <int ROWS, int COUNT, class T>
 static inline void dots(bool fetch, const T* w, const float* scales, long inputs, const float* x, float* y,
                         long y_stride) {

@@ -45,8 +45,8 @@ static inline floats load(const int8_t* p) {
 
 static inline void store(float* p, floats v) { *(floats*)p = v; }
 
-// PAIR values as two vectors, one behind the other; of bfloat16 the even ones and the odd ones, whose order would cost
-// twice the instructions. `store_pair` puts values of such vectors in order; `arrange` puts those of x in such an order.
+// PAIR values as two vectors, one behind the other; of bfloat16 the even ones and the odd ones, which takes half of the
+// instructions. `store_pair` puts values of such vectors in order; `arrange` puts those of x in such an order.
 static const long PAIR = 2 * LANES;
 
 template <class T>
