@@ -7,12 +7,15 @@ python benchmark.py serve                        # 16 clients at once over HTTP,
 python benchmark.py chat                         # the first token of a chat's next turn, 600 tokens of history
 python benchmark.py epoch --data-dir data/dailydialog --dialogues 1000
 python benchmark.py scale                        # an update over sequence lengths; --size for other models
+python benchmark.py memory --rounds 1            # the most memory that an update takes, and what makes it less
+python benchmark.py profile                      # where the time of an update and of a token goes
 python benchmark.py start                        # from the command to the end of the first update of gpt2-nano
 python benchmark.py train --device cuda          # on a GPU: see also `make cuda-check`
 Nothing else should run meanwhile. Needs what `make test` installs; `pip install ctranslate2` for its rows.
 """
 
 import dataclasses
+import itertools
 import json
 import math
 import shlex
@@ -23,12 +26,12 @@ from pathlib import Path
 
 from common.command import Parser, run_command
 from common.errors import UserError
+from gpt2_jittor.runtime.precision import WEIGHTS
 
-WRAPPER = "transformers, generate behind Starlette"
-EAGER, COMPILED, FLOOR = "transformers + PEFT", "the same, torch.compile", "the floor of this machine"
+UPDATES = ("train", "dora", "memory", "profile", "start")  # of --batch-size times --time tokens
+RACES = (*UPDATES, "decode", "serve", "chat", "epoch", "scale")
 LENGTHS = (128, 256, 512, 1024)
 SCALE_TOKENS = 1024
-LORA_DROPOUT = 0.05
 PROMPT = 32  # tokens before those that are decoded
 HISTORY, TURN = 600, 20  # tokens of a chat before its next turn, and of that
 CLIENTS = 16
@@ -38,7 +41,7 @@ NANO = Path(__file__).resolve().parent / "checkpoints" / "gpt2-nano"
 def parse():
     """The options. Raises UserError for sizes below 1, or beyond the model's or this machine's."""
     parser = Parser(prog="benchmark.py", description=__doc__)
-    parser.add_argument("race", choices=("train", "dora", "decode", "serve", "chat", "epoch", "scale", "start"))
+    parser.add_argument("race", choices=RACES, metavar="{" + ",".join(RACES) + "}")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="(default: cpu)")
     parser.add_argument("--size", default="gpt2", choices=("tiny", "gpt2", "gpt2-medium"), help="(default: gpt2)")
     parser.add_argument("--rounds", type=int, default=5, help="(default: 5); of an epoch, each does a part of it")
@@ -51,6 +54,7 @@ def parse():
     parser.add_argument(
         "--precision", nargs="+", default=["fp32"], choices=("fp32", "bf16"), help="of train on CUDA (default: fp32)"
     )
+    parser.add_argument("--weights", nargs="+", default=["fp32"], choices=WEIGHTS, help="of profile (default: fp32)")
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="contestants whose names hold one of these")
     parser.add_argument("--without", nargs="+", default=[], metavar="TEXT", help="not those whose names hold one")
     parser.add_argument("--torch-python", metavar="PYTHON", default=sys.executable, help="that has PyTorch")
@@ -62,6 +66,12 @@ def parse():
             raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(given, name)}")
     if given.precision != ["fp32"] and (given.race, given.device) != ("train", "cuda"):
         raise UserError("--precision is of `train --device cuda` alone")
+    if given.weights != ["fp32"] and given.race != "profile":
+        raise UserError("--weights is of `profile` alone: decode races all of them")
+    if given.race == "profile" and (given.plot or given.only or given.without):
+        raise UserError("--plot, --only and --without are of races, `profile` is none: leave them out")
+    if given.race in ("memory", "profile") and given.device == "cuda":
+        raise UserError(f"`{given.race}` is of the CPU; for CUDA: python -m tools.cuda.times")
     if not shutil.which(given.torch_python):
         raise UserError(f"--torch-python {given.torch_python}: there is no such program")
     check_sizes(given)
@@ -76,104 +86,20 @@ def check_sizes(given) -> None:
 
     config = GPT2Config.from_pretrained(NANO) if given.race == "start" else GPT2Config(**SIZES[given.size])
     positions = config.n_positions
-    if given.race in ("train", "dora", "start") and given.time > positions:
+    if given.race in UPDATES and given.time > positions:
         raise UserError(f"--time must be at most the model's {positions} positions, not {given.time}")
-    if given.race in ("decode", "serve") and PROMPT + given.new > positions:
+    if given.race in ("decode", "serve", "profile") and PROMPT + given.new > positions:
         raise UserError(f"--new must be at most {positions - PROMPT}, what the prompt leaves, not {given.new}")
-    if given.race in ("train", "dora", "start"):
+    if given.race in UPDATES:
         check_training(config, given.batch_size, given.time, "--batch-size")
     elif given.race == "epoch":
         check_training(config, min(given.batch_size, given.dialogues), 1, "--batch-size")
 
 
-def trainers(
-    task: str, model: Path, data: Path, theirs: Path | None = None, repeat: int = 1, device: str = "cpu", **more
-) -> list:
-    """Who trains: the same settings for all, but for the batches where padding is the point."""
-    from benchmarks.race import Contestant
-
-    settings = {"task": task, "model": str(model), "repeat": repeat, "device": device, "lora_dropout": LORA_DROPOUT}
-    ours, others = settings | more | {"data": str(data)}, settings | more | {"data": str(theirs or data)}
-    first, eager = Contestant("this project", "benchmarks.ours", ours), Contestant(EAGER, "torch_side.py", others)
-    compiled = Contestant(COMPILED, "torch_side.py", others | {"compile": True})
-    if task == "epoch":  # without the composed operators, which take 10 GB for its longest batches
-        return [first, eager, compiled]
-    composed = without_kernels(first)
-    if device == "cuda":  # one after the other: what matters most comes first
-        return [first, eager, compiled, composed]
-    return [first, composed, eager, compiled, Contestant(FLOOR, "floor.py", others)]
-
-
-def with_dora(trainers: list) -> list:
-    """Both sides with LoRA, and with DoRA at the same settings."""
-    sides = [contestant for contestant in trainers if contestant.name in ("this project", EAGER)]
-    dora = [dataclasses.replace(c, name=f"{c.name}, DoRA", settings=c.settings | {"dora": True}) for c in sides]
-    return [*sides, *dora]
-
-
-def without_kernels(contestant):
-    """The same by composed operators alone."""
-    settings = contestant.settings | {"fused": False}
-    return dataclasses.replace(contestant, name=f"{contestant.name}, composed", settings=settings)
-
-
-def decoders(model: Path, data: Path, batch: int, new: int, repeat: int, device: str = "cpu") -> list:
-    """Who decodes."""
-    import os
-
-    from benchmarks.race import Contestant
-
-    settings = {"task": "decode", "model": str(model), "data": str(data), "batch": batch, "new": new}
-    settings |= {"repeat": repeat, "device": device}
-    first, eager = Contestant("this project", "benchmarks.ours", settings), Contestant(EAGER, "torch_side.py", settings)
-    if device == "cuda":
-        return [first, eager, without_kernels(first)]
-    translate = settings | {"threads": len(os.sched_getaffinity(0))}
-    return [
-        first,
-        Contestant("this project, int8", "benchmarks.ours", settings | {"int8": True}),
-        eager,
-        Contestant("CTranslate2, float32", "ctranslate.py", translate | {"compute_type": "float32"}),
-        Contestant("CTranslate2, int8", "ctranslate.py", translate | {"compute_type": "int8"}),
-        Contestant(FLOOR, "floor.py", settings),
-    ]
-
-
-def servers(model: Path, data: Path, new: int, repeat: int) -> list:
-    """Who answers many clients at once: over HTTP, and all prompts in one batch without a server."""
-    from benchmarks.race import Contestant
-
-    settings = {"model": str(model), "data": str(data), "new": new, "repeat": repeat}
-    return [
-        Contestant("this project, served", "benchmarks.served", settings | {"server": "ours"}),
-        Contestant("this project, one batch", "benchmarks.ours", settings | {"task": "decode", "device": "cpu"}),
-        Contestant(WRAPPER, "benchmarks.served", settings | {"server": "wrapper"}),
-    ]
-
-
-def talkers(model: Path, data: Path, repeat: int, device: str) -> list:
-    """Who answers a chat's next turn, with what was computed of its history and without."""
-    from benchmarks.race import Contestant
-
-    settings = {"task": "chat", "model": str(model), "data": str(data), "repeat": repeat, "device": device}
-    sides = (("this project", "benchmarks.ours"), (EAGER, "torch_side.py"))
-    anew = [Contestant(name, program, settings | {"keeps": False}) for name, program in sides]
-    keeping = [Contestant(f"{name}, history kept", program, settings | {"keeps": True}) for name, program in sides]
-    return [*keeping, *anew]
-
-
-def starters(model: Path, data: Path, **more) -> list:
-    """Who begins: with kernels that were compiled before, with none of them, and PyTorch."""
-    first, *others = trainers("train", model, data, **more)
-    cold = dataclasses.replace(
-        first, name="this project, nothing compiled yet", settings=first.settings | {"cold": True}
-    )
-    return [first, cold, *(other for other in others if other.name in (EAGER, COMPILED))]
-
-
 def races(given, folder: Path):
     """Yields (title, contestants, tokens of a unit of work)."""
     from benchmarks import inputs
+    from benchmarks.contestants import decoders, leaner, servers, starters, talkers, trainers, with_dora
 
     common = {"repeat": given.repeat, "device": given.device}
     if given.race == "start":
@@ -192,11 +118,12 @@ def races(given, folder: Path):
             title = f"LoRA update, {given.size}, {batch} x {time} tokens, {precision}"
             contestants = trainers("train", model, data, **common, batch=batch, time=time, precision=precision)
             yield title, contestants, batch * time
-    elif given.race == "dora":
+    elif given.race in ("dora", "memory"):
         batch, time = given.batch_size, given.time
         data = inputs.random_batches(folder / "batches.npz", vocab, batch, time)
         contestants = trainers("train", model, data, **common, batch=batch, time=time)
-        yield f"update with LoRA and DoRA, {given.size}, {batch} x {time} tokens", with_dora(contestants), batch * time
+        what, several = ("with LoRA and DoRA", with_dora) if given.race == "dora" else ("with LoRA", leaner)
+        yield f"update {what}, {given.size}, {batch} x {time} tokens", several(contestants), batch * time
     elif given.race == "decode":
         for batch in (1, 8):
             data = inputs.random_prompts(folder / f"prompts{batch}.npz", vocab, batch, PROMPT)
@@ -241,32 +168,69 @@ def choose(contestants: list, given) -> list:
     return [dataclasses.replace(c, python=pythons.get(c.program, c.python)) for c in chosen]
 
 
-def main() -> None:
-    """Runs the races of one kind, prints a table for each, and writes what was asked for."""
-    given = parse()
+def run_races(given, folder: Path, command: str) -> dict:
+    """The races of one kind: prints a table for each, and returns them by title."""
     from benchmarks import report
+    from benchmarks.contestants import EAGER, FLOOR, WRAPPER
     from benchmarks.race import race, race_in_turn
 
-    command = shlex.join(["python", *sys.argv])
     tables = {}
+    for title, contestants, tokens in races(given, folder):
+        chosen = choose(contestants, given)
+
+        def keep(results: dict, title=title, tokens=tokens) -> None:
+            """Takes the table up; on a device, which may not be lent for long, writes what there is."""
+            peer = WRAPPER if given.race == "serve" else EAGER
+            tables[title] = report.rows(results, tokens, peer, FLOOR, whole=given.race == "epoch")
+            if given.json and given.device == "cuda":
+                report.write(given.json, tables, command)
+
+        if given.device == "cpu" and given.race != "memory":
+            keep(race(chosen, given.rounds, say))
+        else:
+            race_in_turn(chosen, given.rounds, say, keep)
+        columns = report.MEMORY if given.race == "memory" else report.TIMES
+        print(f"\n{report.show(title, tables[title], columns)}", flush=True)
+        if given.race in ("decode", "serve", "chat"):
+            report.check_same_outcome(tables[title])
+    return tables
+
+
+def run_profiles(given, folder: Path) -> dict:
+    """Where time goes: prints a table of an update, and of a token of one text and of eight; returns them by title."""
+    from benchmarks import inputs, ours, profiling
+    from benchmarks.contestants import trainers
+
+    model = inputs.random_model(given.size, folder / given.size)
+    vocab, batch, tables = inputs.SIZES[given.size].get("vocab_size", 50257), given.batch_size, {}
+
+    def keep(title: str, rows: list[dict]) -> None:
+        """Takes a table up and prints it."""
+        tables[title] = rows
+        print(f"\n{profiling.show(title, rows)}", flush=True)
+
+    data = inputs.random_batches(folder / "batches.npz", vocab, batch, given.time)
+    ours_alone = trainers("train", model, data, batch=batch, time=given.time)[0]
+    title = f"LoRA update, {given.size}, {batch} x {given.time} tokens"
+    keep(title, profiling.of_update(ours.prepare(ours_alone.settings), given.rounds))
+    for texts, weights in itertools.product((1, 8), given.weights):
+        data = inputs.random_prompts(folder / f"prompts{texts}.npz", vocab, texts, PROMPT)
+        rows = profiling.of_token(model, data, weights, texts, given.new, given.rounds)
+        keep(f"a token, {given.size}, batch {texts}, weights in {weights}", rows)
+    return tables
+
+
+def main() -> None:
+    """Measures, prints tables, and writes what was asked for."""
+    given = parse()
+    from benchmarks import report
+
+    command = shlex.join(["python", *sys.argv])
     with tempfile.TemporaryDirectory() as folder:
-        for title, contestants, tokens in races(given, Path(folder)):
-            chosen = choose(contestants, given)
-
-            def keep(results: dict, title=title, tokens=tokens) -> None:
-                """Takes the table up; on a device, which may not be lent for long, writes what there is."""
-                peer = WRAPPER if given.race == "serve" else EAGER
-                tables[title] = report.rows(results, tokens, peer, FLOOR, whole=given.race == "epoch")
-                if given.json and given.device == "cuda":
-                    report.write(given.json, tables, command)
-
-            if given.device == "cpu":
-                keep(race(chosen, given.rounds, say))
-            else:
-                race_in_turn(chosen, given.rounds, say, keep)
-            print(f"\n{report.show(title, tables[title])}", flush=True)
-            if given.race in ("decode", "serve", "chat"):
-                report.check_same_outcome(tables[title])
+        if given.race == "profile":
+            tables = run_profiles(given, Path(folder))
+        else:
+            tables = run_races(given, Path(folder), command)
     print(f"\n{report.machine()}; `{command}`")
     if given.json:
         report.write(given.json, tables, command)

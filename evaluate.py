@@ -78,7 +78,7 @@ def main() -> None:
     from gpt2_jittor.runtime import runtime
     from training.setup import longest, read_split
 
-    check_weights(how.int8, how.precision, how.device)
+    check_weights(how.weights, how.precision, how.device)
     source = find(how.model, how.adapter, how.ignore_base)
     run = source.arguments
     task, path = task_and_data(given, source)
@@ -93,15 +93,15 @@ def main() -> None:
     if options:
         options.check(source.config, len(data))
     print(report(dataset, data), file=sys.stderr)
-    check_weights(how.int8, how.precision, runtime.prepare(how.device))
+    check_weights(how.weights, how.precision, runtime.prepare(how.device))
 
     from evaluation.measure import measure, trivial
     from evaluation.report import Report, notes
 
     rows, seconds = {}, {}
-    for name, (contestant, int8) in contestants(source, how.int8).items():
+    for name, (contestant, weights) in contestants(source, how.weights).items():
         started = time.perf_counter()
-        engine = engine_for(contestant, task, options, int8, how.precision, length)
+        engine = engine_for(contestant, task, options, weights, how.precision, length)
         measured = measure(engine, dataset, data, given.batch_size, generates=options is not None)
         rows[name], seconds[name] = measured.figures, time.perf_counter() - started
         del engine  # one model at a time
@@ -135,13 +135,13 @@ def task_and_data(given: EvaluationOptions, source: ModelSource) -> tuple[Task, 
     return (task.settle(path) if task.settle else task), path
 
 
-def contestants(source: ModelSource, int8: bool) -> dict[str, tuple[ModelSource, bool]]:
-    """What is measured side by side, and whether in int8; the last one is what was asked for."""
+def contestants(source: ModelSource, weights: str) -> dict[str, tuple[ModelSource, str]]:
+    """What is measured side by side, and with which weights; the last one is what was asked for."""
     if source.adapter is None:
-        several = {"model": (source, False)}
+        several = {"model": (source, "fp32")}
     else:
-        several = {"base": (source.without_adapter(), False), "adapter": (source, False)}
-    return several | {"int8": (source, True)} if int8 else several
+        several = {"base": (source.without_adapter(), "fp32"), "adapter": (source, "fp32")}
+    return several if weights == "fp32" else several | {weights: (source, weights)}
 
 
 def answer_options(given: EvaluationOptions, task: Task, source: ModelSource) -> GenerationOptions | None:

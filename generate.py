@@ -112,7 +112,7 @@ def main() -> None:
     # What can be wrong is found before Jittor is imported, which takes minutes on a new machine.
     from gpt2_jittor.runtime import runtime
 
-    check_weights(how.int8, how.precision, how.device)
+    check_weights(how.weights, how.precision, how.device)
     source = find(how.model, how.adapter, how.ignore_base)
     task = task_of(given, source)
     check_task(source, task)
@@ -124,10 +124,10 @@ def main() -> None:
     requests = read_requests(asked.input, task) if asked.input else None
     if task.kind.generates:
         options.check(source.config, len(requests or [None]))
-    check_weights(how.int8, how.precision, runtime.prepare(how.device))
+    check_weights(how.weights, how.precision, runtime.prepare(how.device))
     if note:
         print(note, file=sys.stderr)
-    engine = engine_for(source, task, options, how.int8, how.precision)
+    engine = engine_for(source, task, options, how.weights, how.precision)
     del source  # its adapter's arrays, which are in the model now
     console = Console(engine, given.json)
     if requests is not None:

@@ -40,9 +40,9 @@ def batcher_of(models: ServedModels, options: ServingOptions):
     from generation.loading import check_weights
     from gpt2_jittor.runtime import runtime
 
-    check_weights(models.int8, models.precision, models.device)
+    check_weights(models.weights, models.precision, models.device)
     sources = models.sources()
-    check_weights(models.int8, models.precision, runtime.prepare(models.device))
+    check_weights(models.weights, models.precision, runtime.prepare(models.device))
     from serving.batcher import Batcher
     from serving.models import Models
 

@@ -1,4 +1,4 @@
-"""CTranslate2 as a contestant, for decoding only: its own engine, in float32 or with int8 weights."""
+"""CTranslate2 as a contestant, for decoding only: its own engine, in float32, or with weights in int8 or bfloat16."""
 
 import tempfile
 

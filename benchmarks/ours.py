@@ -27,6 +27,7 @@ def train(settings: dict):
     numbers = {"r": 8, "lora_alpha": 16, "lora_dropout": settings["lora_dropout"]}
     inject(model, LoraConfig(target_modules=targets, use_dora=settings.get("dora", False), **numbers))
     model.to_precision(settings.get("precision", "fp32")).train()
+    model.transformer.gradient_checkpointing = settings.get("gradient_checkpointing", False)
     optimizer = AdamW(trainable(model), weight_decay=0.01)
     batches = _batches(settings)
 
@@ -46,10 +47,10 @@ def decode(settings: dict):
     from generation.sampling import make_sampler
 
     model = _model(settings)
-    if settings.get("int8"):
+    if (weights := settings.get("weights", "fp32")) != "fp32":
         from gpt2_jittor.model.quantized import quantize
 
-        quantize(model)
+        quantize(model, weights)
     prompts = np.load(settings["data"])["prompts"]
 
     def continuation() -> float:

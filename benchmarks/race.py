@@ -27,6 +27,7 @@ class Contestant:
     program: str
     settings: dict
     python: str = sys.executable
+    floor: str = ""  # the contestant below which its time cannot be; else the race's own
 
     @property
     def command(self) -> list[str]:
@@ -47,6 +48,7 @@ class Result:
     peak_mb: float = float("nan")
     more: dict = field(default_factory=dict)  # what else was measured
     failure: str = ""
+    floor: str = ""  # as the contestant's
 
     @property
     def median(self) -> float:
@@ -63,7 +65,7 @@ class Process:
     """One started contestant."""
 
     def __init__(self, contestant: Contestant):
-        self.result = Result()
+        self.result = Result(floor=contestant.floor)
         self.said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - open as long as the process; a pipe would fill up
         self.process = subprocess.Popen(
             contestant.command,

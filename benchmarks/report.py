@@ -3,6 +3,7 @@
 import datetime
 import math
 import platform
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,23 @@ from benchmarks.race import Result
 from common.errors import UserError
 from common.files import write_json, writing_to
 
-COLUMNS = ("seconds", "min … max", "÷ eager", "÷ floor", "per second", "peak MB", "first s", "from start s")
+# how a row's figures are shown
+TIMES = {
+    "seconds": lambda row: f"{row['seconds']:.3f}",
+    "min … max": lambda row: f"{row['min']:.3f} … {row['max']:.3f}",
+    "÷ eager": lambda row: _ratio(row["of_eager"]),
+    "÷ floor": lambda row: _ratio(row["of_floor"]),
+    "per second": lambda row: f"{row['tokens_per_second']:,.1f}",
+    "peak MB": lambda row: f"{row['peak_mb']:,.0f}",
+    "first s": lambda row: f"{row['first_unit']:.1f}",
+    "from start s": lambda row: f"{row['ready']:.1f}",
+}
+MEMORY = {
+    "peak MB": TIMES["peak MB"],
+    "÷ eager": lambda row: _ratio(row["memory_of_eager"]),
+    "seconds": TIMES["seconds"],
+    "seconds ÷ eager": TIMES["÷ eager"],
+}
 
 
 def machine() -> str:
@@ -39,11 +56,14 @@ def rows(results: dict[str, Result], tokens: float, eager: str, floor: str, whol
         all_seconds = [second for units_of_round in result.seconds for second in units_of_round]
         row = {"name": name, "seconds": counted[name], "min": min(all_seconds), "max": max(all_seconds)}
         row["tokens_per_second"] = tokens / counted[name]
-        for key, other in (("of_eager", eager), ("of_floor", floor)):
+        for key, other in (("of_eager", eager), ("of_floor", result.floor or floor)):
             row[key] = counted[name] / counted[other] if other in counted else math.nan
+        row["memory_of_eager"] = result.peak_mb / results[eager].peak_mb if eager in counted else math.nan
         row |= {"peak_mb": result.peak_mb, "first_unit": result.first_unit, "ready": result.ready}
         if firsts := result.more.get("first_token"):
             row |= {"first_token_95": float(np.percentile(firsts, 95))}
+        if bytes_read := result.more.get("bytes_read"):
+            row |= {"gb_per_second": bytes_read / counted[name] / 1e9}
         table.append(row | {"outcome": result.outcome})
     return table
 
@@ -55,27 +75,26 @@ def check_same_outcome(table: list[dict]) -> None:
         raise UserError(f"not the same work: {', '.join(f'{name} made {count:g}' for name, count in made.items())}")
 
 
-def show(title: str, table: list[dict]) -> str:
+def show(title: str, table: list[dict], columns: dict[str, Callable[[dict], str]] = TIMES) -> str:
     """The table as text: it can stand in a README as it is."""
-    head = "| " + " | ".join([title, *COLUMNS]) + " |"
-    lines = [head, "|" + "---|" * (len(COLUMNS) + 1)]
+    head = "| " + " | ".join([title, *columns]) + " |"
+    lines = [head, "|" + "---|" * (len(columns) + 1)]
     for row in table:
         if "failure" in row:
-            lines.append(f"| {row['name']} | not run: {row['failure'][:80]} |" + " |" * (len(COLUMNS) - 1))
+            lines.append(f"| {row['name']} | not run: {row['failure'][:80]} |" + " |" * (len(columns) - 1))
             continue
-        cells = [f"{row['seconds']:.3f}", f"{row['min']:.3f} … {row['max']:.3f}"]
-        cells += ["" if math.isnan(row[key]) else f"{row[key]:.2f}" for key in ("of_eager", "of_floor")]
-        cells += [
-            f"{row['tokens_per_second']:,.1f}",
-            f"{row['peak_mb']:,.0f}",
-            f"{row['first_unit']:.1f}",
-            f"{row['ready']:.1f}",
-        ]
-        lines.append("| " + " | ".join([row["name"], *cells]) + " |")
+        lines.append("| " + " | ".join([row["name"], *(shown(row) for shown in columns.values())]) + " |")
     firsts = [f"{row['name']} {row['first_token_95']:.2f} s" for row in table if "first_token_95" in row]
     if firsts:
         lines.append(f"\nfirst token, 95th percentile: {', '.join(firsts)}")
+    speeds = [f"{row['gb_per_second']:.1f} GB/s ({row['name']})" for row in table if "gb_per_second" in row]
+    if speeds:
+        lines.append(f"\nmemory is read at {', '.join(speeds)}")
     return "\n".join(lines)
+
+
+def _ratio(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.2f}"
 
 
 def write(path: Path, tables: dict[str, list[dict]], command: str) -> None:

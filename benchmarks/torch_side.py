@@ -28,6 +28,8 @@ def train(settings: dict):
         fan_in_fan_out=True,
         task_type="CAUSAL_LM",
     )
+    if settings.get("gradient_checkpointing"):
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model = peft.get_peft_model(model, config).train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.01)

@@ -48,6 +48,7 @@ class Option:
     type: Callable[[str], Any] | None = None  # makes a value of what was typed; else the field's own type does
     metavar: str | None = None
     flag: bool = False  # `--greedy` alone; else a bool has `--no-greedy` too
+    short: tuple[str, ...] = ()  # values that are options of their own, too: `--int8` for `--weights int8`
     at_least: float | None = None
     above: float | None = None
     below: float | None = None
@@ -86,7 +87,11 @@ def add_options(parser: Any, cls: type, without: Container[str] = ()) -> None:
         else:
             settings |= {"type": said.type or kind, "choices": said.choices, "metavar": _metavar(field)}
             settings |= {"nargs": "+"} if _container(field) else {}
-        parser.add_argument(option_name(field.name), **settings)
+        place = parser.add_mutually_exclusive_group() if said.short else parser
+        place.add_argument(name := option_name(field.name), **settings)
+        for value in said.short:
+            words = {"help": f"short for {name} {value}", "default": argparse.SUPPRESS}
+            place.add_argument(option_name(value), action="store_const", const=value, dest=field.name, **words)
 
 
 def typed(cls: type, parsed: argparse.Namespace) -> dict[str, Any]:

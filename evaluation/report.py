@@ -13,8 +13,7 @@ from datasets.example import Dataset
 from datasets.task import Task
 from evaluation import metrics
 from evaluation.measure import Figure, Measured
-
-INT8 = "int8"  # the row of what was asked for with int8 weights
+from gpt2_jittor.runtime.precision import WEIGHTS
 
 
 @dataclass
@@ -71,9 +70,9 @@ def notes(rows: dict[str, dict[str, Figure]], headless: bool) -> list[str]:
     said = []
     if headless:
         said.append(f"{next(iter(rows))}: under a head that was never trained")
-    if INT8 in rows:
+    for weights in (name for name in rows if name in WEIGHTS):  # the row of what was asked for in int8 or bf16
         of_floats = rows["adapter" if "adapter" in rows else "model"]["perplexity"].value
-        said.append(f"int8: perplexity {rows[INT8]['perplexity'].value / of_floats - 1:+.3%}")
+        said.append(f"{weights}: perplexity {rows[weights]['perplexity'].value / of_floats - 1:+.3%}")
     if any("f1" in figures for figures in rows.values()):
         said.append("loss: where a context is too long, on the part around the answer")
     return said

@@ -11,7 +11,7 @@ from datasets import tasks
 from datasets.task import Task
 from generation.engine import Engine
 from generation.options import GenerationOptions, check_typed, choose
-from gpt2_jittor.runtime.precision import PRECISIONS, check_precision
+from gpt2_jittor.runtime.precision import PRECISIONS, WEIGHTS, check_precision
 from lora.files import SETTINGS
 from lora.source import ARGUMENTS, ModelSource, find
 
@@ -23,7 +23,9 @@ class ModelOptions:
     adapter: Path | None = option(None, "a run's folder, or a plain LoRA adapter of PEFT's", metavar="RUN")
     model: str | None = option(None, "base model: a name or a folder; else the adapter's own, else nano")
     ignore_base: bool = option(False, "use the adapter on another base than its own", flag=True)
-    int8: bool = option(False, "weights in 8 bits: a quarter of their memory, faster", flag=True)
+    weights: str = option(
+        "fp32", "in which they are kept on the CPU: in bf16 half, in int8 a quarter", choices=WEIGHTS, short=("int8",)
+    )
     precision: str = option("fp32", "of matrix products", choices=PRECISIONS)
     device: str = option("auto", "where to compute", choices=("auto", "cpu", "cuda"))
 
@@ -33,6 +35,7 @@ def load(
     model: str | None = None,
     task: str | None = None,
     *,
+    weights: str = "fp32",
     int8: bool = False,
     precision: str = "fp32",
     device: str = "auto",
@@ -47,7 +50,7 @@ def load(
         engine.answer("Hello!")
 
     `model`: another base for an adapter. `task`: whose prompts are used, else the run's own, else text that is
-    continued. Raises UserError for what is missing, damaged, or does not fit.
+    continued. `int8`: short for `weights="int8"`. Raises UserError for what is missing, damaged, or does not fit.
     """
     from gpt2_jittor.runtime import runtime
 
@@ -59,9 +62,12 @@ def load(
     check_task(source, chosen)
     check_typed(options)
     given, _ = options_for(source, chosen, options)
-    check_weights(int8, precision, device)
-    check_weights(int8, precision, runtime.prepare(device))
-    return engine_for(source, chosen, given, int8, precision)
+    if int8 and weights not in ("fp32", "int8"):
+        raise ParameterError("{int8} is short for {weights} int8: leave it out, or {weights} {0}", weights)
+    weights = "int8" if int8 else weights
+    check_weights(weights, precision, device)
+    check_weights(weights, precision, runtime.prepare(device))
+    return engine_for(source, chosen, given, weights, precision)
 
 
 def find_task(source: ModelSource, name: str, run: Mapping[str, Any]) -> Task:
@@ -97,7 +103,7 @@ def engine_for(
     source: ModelSource,
     task: Task,
     options: GenerationOptions | None = None,
-    int8: bool = False,
+    weights: str = "fp32",
     precision: str = "fp32",
     max_length: int | None = None,
 ) -> Engine:
@@ -107,7 +113,7 @@ def engine_for(
     """
     from lora.load import load
 
-    model = load(source.with_labels(task.labels), int8, precision)
+    model = load(source.with_labels(task.labels), weights, precision)
     return Engine(model, source.tokenizer, task, options, max_length or source.arguments.get("max_length"))
 
 
@@ -131,10 +137,15 @@ def check_task(source: ModelSource, task: Task, bare: bool = False) -> None:
         raise UserError(f"{what} tells other classes apart than {task.name}'s; give another")
 
 
-def check_weights(int8: bool, precision: str, device: str) -> None:
-    """Raises UserError where int8 weights are asked for on CUDA, 16 bits on the CPU, or both together."""
-    if int8 and precision != "fp32":
-        raise ParameterError("{int8} and {precision} {0} exclude each other: give one", precision)
-    if int8 and device == "cuda":
-        raise ParameterError("{int8} works on the CPU only: leave it out, or give {device} cpu")
+def check_weights(weights: str, precision: str, device: str) -> None:
+    """Raises UserError where there are no such weights; where int8 or bf16 ones are asked for on CUDA; for products in
+    16 bits on the CPU; and for both together.
+    """
+    if weights not in WEIGHTS:
+        raise ParameterError("{weights} must be one of {0}, not {1!r}", ", ".join(WEIGHTS), weights)
+    asked = "{weights} int8 ({int8})" if weights == "int8" else f"{{weights}} {weights}"
+    if weights != "fp32" and precision != "fp32":
+        raise ParameterError(f"{asked} and {{precision}} {{0}} exclude each other: give one", precision)
+    if weights != "fp32" and device == "cuda":
+        raise ParameterError(f"{asked} works on the CPU only: leave it out, or give {{device}} cpu")
     check_precision(precision, device)

@@ -55,8 +55,10 @@ def put_adapter(
     model: GPT2PreTrained, adapter: Adapter, source: str | Path, trained: bool = False, ignore_base: bool = False
 ) -> None:
     """What `load_adapter` does with an adapter that was read from `source`."""
-    if any(layer.quantized for layer in model.layers().values()):
-        raise UserError("the weights have become int8, which is for use only: load the adapter before that")
+    if model.quantized:
+        raise UserError(
+            f"the weights have become {model.quantized}, which is for use only: load the adapter before that"
+        )
     check_vocabulary(model, adapter, source)
     originals = _attach_unless_there(model, adapter, source)
     try:

@@ -30,7 +30,7 @@ class AdapterLayer(Layer):
 
     @property
     def weight(self):
-        """The base's weight. A base in int8 has none."""
+        """The base's weight. A quantised base has none."""
         return self.base_layer.weight
 
     @property
@@ -44,8 +44,8 @@ class AdapterLayer(Layer):
         return self.base_layer.parts
 
     @property
-    def quantized(self) -> bool:
-        """Whether the base is int8."""
+    def quantized(self) -> str:
+        """What the base's weights have become."""
         return self.base_layer.quantized
 
     @property

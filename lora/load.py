@@ -32,9 +32,9 @@ def load_base(source: ModelSource, seed: int = 0) -> GPT2PreTrained:
     return model
 
 
-def load(source: ModelSource, int8: bool = False, precision: str = "fp32") -> GPT2PreTrained:
+def load(source: ModelSource, weights: str = "fp32", precision: str = "fp32") -> GPT2PreTrained:
     """The model, ready for use and frozen: the base with the adapter merged into it in float32; then in `precision`,
-    or, with `int8`, quantised.
+    or with its weights in int8 or bf16.
 
     Raises UserError where a tensor does not fit.
     """
@@ -43,6 +43,6 @@ def load(source: ModelSource, int8: bool = False, precision: str = "fp32") -> GP
         # `lora/source.py` has compared the bases, or was not to
         put_adapter(model, source.adapter, source.folder, ignore_base=True)
         merge(model)
-    if int8:
-        quantize(model)
+    if weights != "fp32":
+        quantize(model, weights)
     return model.freeze().to_precision(precision)

@@ -102,7 +102,7 @@ class Models:
         return place
 
     def _read(self, source: ModelSource) -> Loaded:
-        return Loaded(load(source, self._how.int8, self._how.precision), *self._sizes)
+        return Loaded(load(source, self._how.weights, self._how.precision), *self._sizes)
 
     def _described(self, name: str, source: ModelSource, parent: str | None) -> Served:
         run = source.arguments

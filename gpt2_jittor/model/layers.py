@@ -24,13 +24,13 @@ class Layer(jt.nn.Module):
     """What holds weights, and how it answers a model's questions. An adapter's layers answer otherwise (`lora/`).
 
     bias: float32 [out], None where the layer has none.
-    quantized: its weights are int8, for use only.
+    quantized: what its weights have become, for use only, "int8" or "bf16"; "" where they are as they were read.
     is_plain: its weights are all that it computes with; no adapter stands beside them.
     row_lora: what the decoding kernel reads of adapters of which each row has its own: a [ranks, in], b [ranks, out].
     """
 
     bias = None
-    quantized = False
+    quantized = ""
     is_plain = True
     row_lora = ()
 
@@ -220,12 +220,12 @@ class TiedHead(Layer):
 
     @property
     def embedding(self) -> Layer:
-        """The token embedding, which may be an adapter's, or int8."""
+        """The token embedding, which may be an adapter's, or quantised."""
         return self._tied_to[0]
 
     @property
     def weight(self):
-        """The token embedding's own weight, [vocab, width]. An embedding in int8 has none."""
+        """The token embedding's own weight, [vocab, width]. A quantised embedding has none."""
         return self.embedding.weight
 
     @property

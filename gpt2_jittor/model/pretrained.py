@@ -130,6 +130,11 @@ class GPT2PreTrained(jt.nn.Module):
         """Whether the weights are all that it computes with: no adapter, or a merged one."""
         return all(layer.is_plain for layer in self.layers().values())
 
+    @property
+    def quantized(self) -> str:
+        """What its weights have become (`model/quantized.py`), "" where they are as they were read."""
+        return next((layer.quantized for layer in self.layers().values() if layer.quantized), "")
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Every parameter's shape by its name."""
         return {name: tuple(value.shape) for name, value in self.named_parameters()}
@@ -229,10 +234,10 @@ class GPT2PreTrained(jt.nn.Module):
     def check_full(self, doing: str, names: Collection[str] | None = None) -> None:
         """Raises UserError where a parameter, of those called `names`, has 16 bits and `doing` needs 32 ("merge it").
 
-        Without `names` also where a layer has become int8.
+        Without `names` also where a layer has become int8 or bf16.
         """
-        if names is None and any(layer.quantized for layer in self.layers().values()):
-            raise UserError(f"the weights have become int8, which is for use only: {doing} before that")
+        if names is None and self.quantized:
+            raise UserError(f"the weights have become {self.quantized}, which is for use only: {doing} before that")
         chosen = [value for name, value in self.named_parameters() if names is None or name in names]
         if any(value.dtype in ("float16", "bfloat16") for value in chosen):
             raise UserError(f"the model's weights are kept in {self.precision} now: {doing} before that")

@@ -7,7 +7,8 @@ after the other: the host has nothing to do between them. Where it does not run 
 same; `composed` is for proofs.
 """
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from gpt2_jittor.ops import attention, fused, layer_norm, linear
 from gpt2_jittor.ops.activation import gelu_new_composed
 from gpt2_jittor.ops.matmul import matmul
+from gpt2_jittor.ops.narrow import c_type, pointer
 from gpt2_jittor.ops.proof import Comparison
 from gpt2_jittor.runtime.backend import jt
 
@@ -26,8 +28,22 @@ _SOURCE = """
     const Block<{kind}> blocks[] = {{{blocks}}};
     const Step step = {{in0_shape1, in2_shape1, blocks[0].c_fc.weight.outputs, (long)heads, in0_p, in0_p + in0_shape1,
                         in1_p, in1_shape1, {keys}_shape1, (long)offset, (float)eps}};
-    decode_step(step, {tokens}, in2_p, blocks, in3_p, in3_shape0, Norm{{in4_p, in5_p}}, {head}, out0_p);
+    decode_step(step, {tokens}, in2_p, blocks, in3_p, in3_shape0, Norm{{in4_p, in5_p}}, {head}, {{outputs}});
 """
+# what a step's seconds are measured of: Part of kernels/decode_step.h
+MEASURED = ("embedding", "norms", "attn.c_attn", "attention", "attn.c_proj", "mlp.c_fc, GELU", "mlp.c_proj", "head")
+_measured: list | None = None
+
+
+@contextlib.contextmanager
+def measured() -> Iterator[list]:
+    """Within, every step on the CPU appends what its parts took: seconds, a Var float32 [len(MEASURED)]."""
+    global _measured
+    before, _measured = _measured, []
+    try:
+        yield _measured
+    finally:
+        _measured = before
 
 
 def applies(rows: int, tokens: int, head_dim: int) -> bool:
@@ -39,7 +55,8 @@ def applies(rows: int, tokens: int, head_dim: int) -> bool:
 
 @dataclass(frozen=True)
 class BlockWeights:
-    """A block's parameters. A projection is (weight [in, out], bias [out]), or (int8 panels, scales [out], bias)."""
+    """A block's parameters. A projection is weight [in, out], or narrow panels and their scales [out], if any; then
+    the bias [out] (`ops/narrow.py`)."""
 
     norms: Sequence  # weight and bias of ln_1, then of ln_2
     projections: Sequence[Sequence]  # c_attn, c_proj, c_fc and the MLP's c_proj
@@ -49,7 +66,7 @@ class BlockWeights:
 class DecodeStep:
     """The kernel for one model.
 
-    tokens and head [vocab, width]: (weight,) in float32, or (int8 weight, scales [vocab]). positions [n_positions,
+    tokens and head [vocab, width]: the weight, and a narrow one's scales [vocab], if any. positions [n_positions,
     width], norm: weight and bias of ln_f. scales: by what each block multiplies its attention's products. Where blocks
     have LoRA, all their projections do, and each row has its own part of the ranks of each.
     """
@@ -77,7 +94,7 @@ class DecodeStep:
             written.append(f"{{{ln_1}, {ln_2}, {', '.join(whole)}, {cached}}}")
         self._source = _SOURCE.format(
             keys=f"in{keys}",
-            kind="Plain" if len(blocks[0].projections[0]) == 2 else "Panels",
+            kind=self._kind(blocks[0].projections[0][0]),
             blocks=",\n".join(written),
             tokens=tokens,
             head=head,
@@ -97,8 +114,13 @@ class DecodeStep:
             inputs += layers[layer]
         if spans is not None:
             inputs.append(jt.array(spans.astype(np.int32)))
-        shapes = [[len(ids), self._vocab]]
-        (logits,) = fused.run(_KERNELS, self._source, shapes, inputs, offset=offset, **self._numbers)
+        shapes, outputs = [[len(ids), self._vocab]], "out0_p"
+        if _measured is not None:
+            shapes, outputs = [*shapes, [len(MEASURED)]], "out0_p, out1_p"
+        source = self._source.replace("{outputs}", outputs)
+        logits, *seconds = fused.run(_KERNELS, source, shapes, inputs, offset=offset, **self._numbers)
+        if _measured is not None:
+            _measured.extend(seconds)
         return logits
 
     def _add(self, parts: Sequence) -> int:
@@ -107,15 +129,24 @@ class DecodeStep:
         return 2 + len(self._inputs) - len(parts)
 
     def _table(self, parts: Sequence) -> str:
+        rows, *scales = parts
         at = self._add(parts)
-        kind, scales = ("float", "nullptr") if len(parts) == 1 else ("int8_t", f"in{at + 1}_p")
-        return f"Table<{kind}>{{in{at}_p, {scales}, in{at}_shape0}}"
+        scale = f"in{at + 1}_p" if scales else "nullptr"
+        return f"Table<{c_type(rows)}>{{{pointer(rows, f'in{at}')}, {scale}, in{at}_shape0}}"
+
+    @staticmethod
+    def _kind(weight) -> str:
+        """Of a projection's weight, in C++: plain ones have two dimensions."""
+        return "Plain" if weight.ndim == 2 else f"Panels<{c_type(weight)}>"
 
     def _projection(self, parts: Sequence) -> str:
+        weight, *scales, _ = parts
         at = self._add(parts)
-        if len(parts) == 2:
-            return f"{{in{at}_p, in{at}_shape0, in{at}_shape1}}, in{at + 1}_p"
-        return f"{{in{at}_p, in{at + 1}_p, in{at}_shape1, in{at + 1}_shape0}}, in{at + 2}_p"
+        values, bias = pointer(weight, f"in{at}"), f"in{at + len(parts) - 1}"
+        if weight.ndim == 2:
+            return f"{{{values}, in{at}_shape0, in{at}_shape1}}, {bias}_p"
+        scale = f"in{at + 1}_p" if scales else "nullptr"
+        return f"{{{values}, {scale}, in{at}_shape1, {bias}_shape0}}, {bias}_p"
 
     def _lora(self, at: int | None, spans: int, place: int) -> str:
         """What is added to the projection at this place among all; `at` is the number of its a."""

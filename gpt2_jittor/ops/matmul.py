@@ -71,9 +71,13 @@ def to_half(array: np.ndarray, precision: str):
     """A Var of the half type from float32 numbers, rounded to the nearest on every device, ties to even."""
     if precision == "fp16":
         return jt.array(array.astype(np.float16))
-    bits = array.astype(np.float32).view(np.uint32)
-    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)  # finite, so that nothing wraps around
-    return jt.array(rounded.view(np.float32)).bfloat16()
+    return jt.array((bf16_bits(array).astype(np.uint32) << 16).view(np.float32)).bfloat16()
+
+
+def bf16_bits(array: np.ndarray) -> np.ndarray:
+    """float32 rounded to bfloat16, the nearest, ties to even: the upper half of its bits, uint16."""
+    bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)  # finite, so that nothing wraps around
 
 
 def in_type_of(var, array: np.ndarray):

@@ -8,6 +8,7 @@ from gpt2_jittor.runtime import cuda, runtime
 from gpt2_jittor.runtime.cuda.driver import dotted
 
 PRECISIONS = ("fp32", "fp16", "bf16")
+WEIGHTS = ("fp32", "bf16", "int8")  # in which weights can be kept for use on the CPU: `ops/narrow.py`
 OLDEST_TOOLKIT = (11, 0)  # with an older one Jittor asks cuBLAS for sums in float16, of factors of another type
 OLDEST_FOR_BF16 = (8, 0)  # Ampere
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from commands import PNG, assert_one_line_error, command
 
-from benchmark import EAGER, trainers
-from benchmarks import inputs, report
+from benchmarks import inputs, profiling, report
+from benchmarks.contestants import EAGER, FLOOR, OURS, decoders, has_bfloat16, leaner, trainers
 from benchmarks.race import ROOT, Contestant, Result, race, race_in_turn
 from benchmarks.worker import parts_of_epoch
 
@@ -21,7 +21,7 @@ def model(tmp_path_factory):
 
 @pytest.mark.long
 def test_without_dropout_both_sides_arrive_at_the_same_loss(model, tmp_path, monkeypatch):
-    monkeypatch.setattr("benchmark.LORA_DROPOUT", 0.0)
+    monkeypatch.setattr("benchmarks.contestants.LORA_DROPOUT", 0.0)
     data = inputs.random_batches(tmp_path / "batches.npz", 8192, batch=3, time=17)
     contestants = [c for c in trainers("train", model, data) if c.name in ("this project", EAGER)]
     results = race(contestants, rounds=2, say=lambda _: None)
@@ -90,6 +90,39 @@ def test_ratios_are_of_medians_over_rounds():
     assert np.isnan(mine["of_floor"])
 
 
+def test_fewer_bits_are_compared_with_a_floor_of_their_own():
+    results = {
+        "mine": Result([[3.0]], peak_mb=500.0),
+        "mine, bf16": Result([[2.0]], peak_mb=250.0, floor="floor, bf16"),
+        EAGER: Result([[6.0]], peak_mb=1000.0),
+        "floor": Result([[2.0]], more={"bytes_read": 40 * 10**9}),
+        "floor, bf16": Result([[1.0]], more={"bytes_read": 20 * 10**9}),
+    }
+    table = report.rows(results, tokens=10, eager=EAGER, floor="floor")
+    assert [row["of_floor"] for row in table] == [1.5, 2.0, 3.0, 1.0, 0.5]
+    assert [row.get("gb_per_second") for row in table] == [None, None, None, 20.0, 20.0]
+    assert "20.0 GB/s (floor, bf16)" in report.show("race", table)
+    shown = report.show("memory", table, report.MEMORY).splitlines()
+    assert shown[3] == "| mine, bf16 | 250 | 0.25 | 2.000 | 0.33 |"
+
+
+def test_everybody_decodes_with_a_floor_that_is_in_the_race(tmp_path):
+    contestants = {c.name: c for c in decoders(tmp_path, tmp_path, 1, 8, 1)}
+    assert all(c.floor in contestants or not c.floor for c in contestants.values())
+    of_weights = {c.settings.get("weights", "fp32"): c for name, c in contestants.items() if name.startswith(OURS)}
+    assert [*of_weights] == ["fp32", "bf16", "int8"]
+    floors = [contestants[c.floor or FLOOR].settings.get("bytes", 4) for c in of_weights.values()]
+    assert floors == [4, 2, 1]
+
+
+def test_peers_decode_in_bfloat16_where_the_processor_multiplies_it(tmp_path):
+    cpuinfo = tmp_path / "cpuinfo"
+    assert not has_bfloat16(cpuinfo)
+    for flags, has in (("sse2 avx2 avx512f", False), ("avx512f avx512_bf16", True), ("amx_bf16 avx2", True)):
+        cpuinfo.write_text(f"processor : 0\nflags : {flags}\n")
+        assert has_bfloat16(cpuinfo) == has
+
+
 def test_an_epoch_in_parts_takes_every_batch_once_and_counts_as_a_whole():
     taken = []
     part = parts_of_epoch(lambda: taken.append(len(taken)) or 1.0, batches=11, parts=4)
@@ -118,13 +151,14 @@ def test_both_orders_of_an_epoch_hold_the_same_dialogues(tmp_path):
 
 def test_a_race_prints_a_table_and_writes_figures_and_bars(tmp_path):
     figures, picture = tmp_path / "race.json", tmp_path / "race.png"
-    sizes = ("--size", "tiny", "--new", 4, "--rounds", 1, "--only", "this project", "floor")
+    sizes = ("--size", "tiny", "--new", 4, "--rounds", 1, "--only", "this project", "floor", "--without", "int8")
     result = command("benchmark.py", "decode", *sizes, "--json", figures, "--plot", picture)
     assert result.returncode == 0, result.stderr
     told = json.loads(figures.read_text(encoding="utf-8"))
     assert len(told["races"]) == 2 and "cores" in told["machine"] and "benchmark.py" in told["command"]
+    names = [name + more for name in ("this project", FLOOR) for more in ("", ", bf16")]
     for title, table in told["races"].items():
-        assert title in result.stdout and [row["name"] for row in table][0] == "this project"
+        assert title in result.stdout and [row["name"] for row in table] == names
         assert all(row["outcome"] in (4.0, 32.0) for row in table)
     assert picture.read_bytes().startswith(PNG)
     assert_one_line_error(command("benchmark.py", "decode", "--rounds", 0), "--rounds", "at least 1")
@@ -138,3 +172,57 @@ def test_a_chats_next_turn_begins_alike_with_what_was_kept_and_without(tmp_path)
     sides = ("this project", "transformers + PEFT")
     assert [row["name"] for row in table] == [*(f"{side}, history kept" for side in sides), *sides]
     assert len({row["outcome"] for row in table}) == 1  # the same token
+
+
+def test_an_updates_memory_is_compared_with_and_without_what_makes_it_less(tmp_path):
+    figures = tmp_path / "race.json"
+    sizes = ("--size", "tiny", "--rounds", 1, "--batch-size", 2, "--time", 16, "--only", "this project")
+    result = command("benchmark.py", "memory", *sizes, "--json", figures)
+    assert result.returncode == 0, result.stderr
+    (table,) = json.loads(figures.read_text(encoding="utf-8"))["races"].values()
+    assert [row["name"] for row in table] == ["this project", "this project, --gradient-checkpointing"]
+    assert all(row["peak_mb"] > 50 for row in table)
+    assert "| peak MB | ÷ eager | seconds | seconds ÷ eager |" in result.stdout
+
+
+def test_gradient_checkpointing_and_bf16_are_asked_of_both_sides_by_name(tmp_path):
+    said = {c.name: c.settings for c in leaner(trainers("train", tmp_path, tmp_path))}
+    assert said[f"{OURS}, --gradient-checkpointing"]["gradient_checkpointing"]
+    assert said[f"{EAGER}, gradient checkpointing"]["gradient_checkpointing"]
+    assert said[f"{EAGER}, bf16 autocast"]["precision"] == "bf16"
+
+
+def test_a_profile_tells_where_an_update_and_a_token_spend_their_time(tmp_path):
+    figures = tmp_path / "profile.json"
+    sizes = ("--size", "tiny", "--rounds", 1, "--batch-size", 2, "--time", 16, "--new", 5)
+    result = command("benchmark.py", "profile", *sizes, "--weights", "bf16", "--json", figures)
+    assert result.returncode == 0, result.stderr
+    update, *tokens = json.loads(figures.read_text(encoding="utf-8"))["races"].values()
+    by_name = {row["name"]: row for row in update}
+    # 4 projections in each of 2 layers, with LoRA
+    assert by_name["lora_forward"]["count"] == 8 and by_name["attention_forward"]["count"] == 2
+    assert all(by_name[name]["gflops"] > 0 for name in ("lora_forward", "lora_by_input", "head_loss_forward"))
+    assert by_name["layer_norm_forward"]["gb_per_second"] > 0 and update[-1]["name"] == profiling.REST
+    assert len(tokens) == 2
+    for table in tokens:
+        parts = {row["name"]: row for row in table}
+        assert {"attn.c_attn", "attention", "mlp.c_proj", "head", profiling.REST} <= parts.keys()
+        assert all(row["ms"] > 0 for row in table[:-1]) and parts["head"]["gb_per_second"] > 0
+        assert parts["attention"]["gb_per_second"] is None
+
+
+def test_operations_are_counted_by_hand():
+    # x [7, 5] by weight [5, 3], rank 2: 2 * 7 * (15 + 2 * 5 + 3 * 2)
+    shapes = [[7, 5], [5, 3], [3], [2, 5], [3, 2]]
+    assert profiling.OPERATIONS["lora_forward"](shapes, [[7, 3], [7, 2]]) == 2 * 7 * (15 + 10 + 6)
+    # dlow = dy B, dB = dyT low, dA = dlowT x
+    shapes = [[7, 5], [7, 3], [7, 2], [2, 5], [3, 2], [5, 3]]
+    assert profiling.OPERATIONS["lora_backward"](shapes, []) == 2 * 7 * (6 + 6 + 10)
+    # q and k, then the scores and v: each 2 * 4 * 4 * 6 of a batch of 2, half of them below the diagonal
+    assert profiling.OPERATIONS["attention_forward"]([[2, 4, 18], [2, 4]], []) == 2 * 2 * (2 * 4 * 4 * 6) / 2
+
+
+def test_what_a_benchmark_has_not_is_refused():
+    assert_one_line_error(command("benchmark.py", "decode", "--weights", "int8"), "--weights", "profile")
+    assert_one_line_error(command("benchmark.py", "profile", "--plot", "a.png"), "--plot", "profile")
+    assert_one_line_error(command("benchmark.py", "memory", "--device", "cuda"), "memory", "CPU")

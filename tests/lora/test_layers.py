@@ -9,7 +9,7 @@ import lora
 from common.errors import UserError
 from gpt2_jittor import GPT2Config, GPT2LMHeadModel
 from gpt2_jittor.model.layers import Conv1D
-from gpt2_jittor.model.quantized import Int8Linear, quantize
+from gpt2_jittor.model.quantized import QuantizedLinear, quantize
 from gpt2_jittor.ops.activation import gelu_new
 from gpt2_jittor.ops.matmul import products_in
 from gpt2_jittor.runtime.backend import jt
@@ -36,10 +36,10 @@ def wrapped(base, rng) -> LoraLinear:
 
 
 @pytest.mark.parametrize("activation", [None, gelu_new])
-@pytest.mark.parametrize("kind", ["float32", "int8"])
+@pytest.mark.parametrize("kind", ["float32", "int8", "bf16"])
 def test_its_output_is_its_bases_and_the_matrices_product(rng, kind, activation):
     base = projection(rng)
-    base = Int8Linear(base) if kind == "int8" else base
+    base = base if kind == "float32" else QuantizedLinear(base, kind)
     layer = wrapped(base, rng)
     x = jt.array(rng.standard_normal((2, 5, 36), dtype=np.float32))
     z = x if activation is None else activation(x)
@@ -90,17 +90,18 @@ def test_a_parameters_name_is_the_same_whatever_wraps_its_layer(seed):
     assert within["transformer.h.0.attn.c_attn.bias"] == "transformer.h.0.attn.c_attn.base_layer.bias"
 
 
-def test_what_needs_float32_weights_is_refused_of_int8_ones(tmp_path, seed):
+@pytest.mark.parametrize("weights", ["int8", "bf16"])
+def test_what_needs_float32_weights_is_refused_of_others(tmp_path, seed, weights):
     tiny.hf_model(seed).save_pretrained(tmp_path)
     model = GPT2LMHeadModel.from_pretrained(tmp_path)
-    quantize(model)
+    quantize(model, weights)
     needs = {
-        "quantise it": lambda: quantize(model),
+        "quantise it": lambda: quantize(model, weights),
         "resize the vocabulary": lambda: model.resize_token_embeddings(310),
         "merge the adapter": lambda: lora.merge(model),
     }
     for doing, call in needs.items():
-        with pytest.raises(UserError, match=f"int8, which is for use only: {doing} before that"):
+        with pytest.raises(UserError, match=f"{weights}, which is for use only: {doing} before that"):
             call()
 
 

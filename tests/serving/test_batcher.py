@@ -1,6 +1,7 @@
 """Texts of several adapters that come and go in one batch, against PEFT's model of each, one text at a time."""
 
 import numpy as np
+import pytest
 import tiny
 import torch
 import transformers
@@ -110,10 +111,11 @@ def test_an_end_token_ends_a_text(batcher, theirs, rng):
     assert [token.id for token in found] == expected[: first + 1] and found[-1].ends == "end"
 
 
-def test_int8_weights_below_adapters(base, folders, rng):
-    """Alone and among others: int8's own rounding is the same."""
+@pytest.mark.parametrize("weights", ["int8", "bf16"])
+def test_narrow_weights_below_adapters(base, folders, rng, weights):
+    """Alone and among others: their own rounding is the same."""
     given = {name: folders[name] for name in ("one", "two")}
-    batcher = Batcher(models_of(base, given, int8=True, cache_tokens=0), piece=16)
+    batcher = Batcher(models_of(base, given, weights=weights, cache_tokens=0), piece=16)
     asked = prompts(rng, 6)
     together = [[] for _ in asked]
     for place, (prompt, found) in enumerate(zip(asked, together, strict=True)):

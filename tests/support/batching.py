@@ -21,8 +21,10 @@ ADAPTERS = {
 }
 
 
-def models_of(base, folders, int8: bool = False, rows: int = 8, cache_tokens: int = 200) -> Models:
-    given = ServedModels(model=str(base), int8=int8, adapter=tuple(f"{name}={at}" for name, at in folders.items()))
+def models_of(base, folders, weights: str = "fp32", rows: int = 8, cache_tokens: int = 200) -> Models:
+    given = ServedModels(
+        model=str(base), weights=weights, adapter=tuple(f"{name}={at}" for name, at in folders.items())
+    )
     return Models(given.sources(), given, rows, cache_tokens)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tools.cuda.times import description
+from benchmarks.profiling import description
 
 
 @pytest.mark.parametrize(

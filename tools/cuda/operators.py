@@ -5,11 +5,11 @@ Run on the emulated device by `tools/cuda/compile.py` and by a test. Sizes are t
 
 import ctypes
 import json
-import re
 from collections.abc import Callable
 
 import numpy as np
 
+from benchmarks import profiling
 from gpt2_jittor.checkpoint.config import GPT2Config
 from gpt2_jittor.runtime import runtime
 
@@ -70,28 +70,10 @@ def works() -> dict[str, Callable]:
     }
 
 
-def profile(work: Callable) -> list[dict]:
-    """The operators that `work` runs, a row of Jittor's profiler for each; numbers are strings."""
-    from gpt2_jittor.runtime.backend import jt
-
-    jt.profiler.start(0, 0)
-    work()
-    jt.profiler.stop()
-    header, *rows = jt.profiler.report()
-    return [dict(zip(header, row, strict=True)) for row in rows]
-
-
 def profiled(work: Callable) -> list[dict]:
     """The operators that `work` runs: Jittor's key, the source, how often."""
-    rows = profile(work)
+    rows = profiling.operators(work)
     return [{"key": row["Name"], "source": row["FileName"], "count": int(row["Count"])} for row in rows]
-
-
-def description(key: str) -> str:
-    """Jittor's key in a few words: the operators that were fused into this one."""
-    names = re.findall(r"«opkey\d+:(\w+)", key) or [key.partition("«")[0]]
-    kinds = re.findall(r"«OP:(\w+)", key)
-    return " ".join(dict.fromkeys([name for name in names if name not in ("binary", "unary", "reduce")] + kinds))
 
 
 def counted(work: Callable) -> dict[str, int]:

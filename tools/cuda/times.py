@@ -3,14 +3,13 @@
 python -m tools.cuda.times --size gpt2 --json times.json
 """
 
-import re
 import tempfile
 from pathlib import Path
 
 from benchmarks import inputs, ours
+from benchmarks.profiling import description, operators
 from common.command import Parser, run_command
 from common.files import write_json
-from tools.cuda import operators
 
 ROWS = 25  # that are printed: the rest is small
 BATCH, TIME = 8, 128
@@ -34,7 +33,7 @@ def rows(size: str, folder: Path) -> list[dict]:
     )
     for _ in range(2):
         update()
-    found = operators.profile(update)
+    found = operators(update)
     whole = sum(float(row["TotalTime"]) for row in found)
     return [
         {
@@ -45,13 +44,6 @@ def rows(size: str, folder: Path) -> list[dict]:
         }
         for row in sorted(found, key=lambda row: -float(row["TotalTime"]))
     ]
-
-
-def description(key: str) -> str:
-    """Jittor's key in a few words: this project's kernel, or the operators that were fused into this one."""
-    if own := re.search(r"(\w+)\((?:s,|\{|in\d)", key.rpartition("«CODE:")[2]):
-        return own[1]
-    return operators.description(key)
 
 
 def table(found: list[dict]) -> str:

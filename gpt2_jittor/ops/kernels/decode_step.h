@@ -8,10 +8,30 @@
 static const long HEAD_ROWS = 512;
 static const float HIDDEN_SCORE = -1e30f;  // softmax turns it into 0; not -inf: compiled with -Ofast
 
+// What the parts of a step take, as the first thread sees them, which waits wherever all of them wait.
+enum Part { EMBEDDING, NORMS, C_ATTN, ATTENTION, C_PROJ, C_FC, MLP_PROJ, HEAD, PARTS };
+
+struct Clock {
+    float* seconds;  // [PARTS], nullptr where nobody wants to know
+    double last;
+
+    explicit Clock(float* seconds) : seconds(seconds), last(omp_get_wtime()) {
+        if (seconds) std::fill_n(seconds, PARTS, 0.0f);
+    }
+
+    // This part ends here.
+    void stop(Part part) {
+        if (!seconds || omp_get_thread_num()) return;
+        const double now = omp_get_wtime();
+        seconds[part] += now - last;
+        last = now;
+    }
+};
+
 static inline void columns_of_thread(long columns, long* first, long* last) {
-    const long units = (columns + LANES - 1) / LANES, thread = omp_get_thread_num(), threads = omp_get_num_threads();
-    *first = std::min(columns, units * thread / threads * LANES);
-    *last = std::min(columns, units * (thread + 1) / threads * LANES);
+    const long units = (columns + PAIR - 1) / PAIR, thread = omp_get_thread_num(), threads = omp_get_num_threads();
+    *first = std::min(columns, units * thread / threads * PAIR);
+    *last = std::min(columns, units * (thread + 1) / threads * PAIR);
 }
 
 static inline float dot(const float* a, const float* b, long n) {
@@ -109,7 +129,8 @@ static void own_columns(const Plain& w, const float* x, float* y, long rows, lon
         }
 }
 
-static void own_columns(const Panels& w, const float* x, float* y, long rows, long first, long last, float*) {
+template <class T>
+static void own_columns(const Panels<T>& w, const float* x, float* y, long rows, long first, long last, float*) {
     product(w, x, rows, y, first, last);
 }
 
@@ -141,43 +162,57 @@ static void affine(const Projection<Weight>& p, const float* x, const float* mor
 // x [rows, width] becomes what the block makes of it. `own` is this thread's, the others are shared.
 template <class Weight>
 static void decode_block(const Step& s, const Block<Weight>& block, float scale, float* x, float* qkv, float* mixed,
-                         float* middle, float* hidden, float* parts, float* own) {
+                         float* middle, float* hidden, float* parts, float* own, Clock& clock) {
     long first, last;
     normalise(s, block.ln_1, x, own);  // each thread for itself: cheaper than waiting
+    clock.stop(NORMS);
     affine(block.c_attn, own, nullptr, qkv, s.rows, parts, &first, &last);
     #pragma omp barrier
+    clock.stop(C_ATTN);
     #pragma omp for schedule(static)
     for (long item = 0; item < s.rows * s.heads; item++)
         attend(s, scale, block.keys, block.values, item / s.heads, item % s.heads, qkv, mixed, own);
+    clock.stop(ATTENTION);
     affine(block.c_proj, mixed, x, middle, s.rows, parts, &first, &last);
     #pragma omp barrier
+    clock.stop(C_PROJ);
     normalise(s, block.ln_2, middle, own);
+    clock.stop(NORMS);
     affine(block.c_fc, own, nullptr, hidden, s.rows, parts, &first, &last);
     for (long r = 0; r < s.rows; r++) gelu_new_row(hidden + r * s.inner + first, last - first);
     #pragma omp barrier
+    clock.stop(C_FC);
     affine(block.mlp_proj, hidden, middle, x, s.rows, parts, &first, &last);
     #pragma omp barrier
+    clock.stop(MLP_PROJ);
 }
 
-// logits [rows, head.rows]
+// logits [rows, head.rows]; where they are wanted, the seconds of each Part
 template <class Weight, class T, class U>
 static void decode_step(const Step& s, const Table<T>& tokens, const float* positions, const Block<Weight>* blocks,
-                        const float* scales, long layers, const Norm& ln_f, const Table<U>& head, float* logits) {
+                        const float* scales, long layers, const Norm& ln_f, const Table<U>& head, float* logits,
+                        float* seconds = nullptr) {
     std::vector<float> shared(s.rows * (6 * s.width + s.inner));
     float *x = shared.data(), *qkv = x + s.rows * s.width, *mixed = qkv + s.rows * 3 * s.width;
     float *middle = mixed + s.rows * s.width, *hidden = middle + s.rows * s.width;
     const long widest = std::max(3 * s.width, s.inner);
     const std::unique_ptr<float[]> parts(new float[omp_get_max_threads() * s.rows * widest]);
+    Clock clock(seconds);
     #pragma omp parallel
     {
         std::vector<float> own(std::max(s.rows * s.width, s.tokens));
         embed(s, tokens, positions, x);
+        clock.stop(EMBEDDING);
         for (long layer = 0; layer < layers; layer++)
-            decode_block(s, blocks[layer], scales[layer], x, qkv, mixed, middle, hidden, parts.get(), own.data());
+            decode_block(s, blocks[layer], scales[layer], x, qkv, mixed, middle, hidden, parts.get(), own.data(),
+                         clock);
         normalise(s, ln_f, x, own.data());
+        for (long r = 0; r < s.rows; r++) arrange(head.values, own.data() + r * s.width, s.width);
+        clock.stop(NORMS);
         #pragma omp for schedule(dynamic)  // a third of all weights: whoever is ahead takes more, which changes no sum
         for (long j = 0; j < head.rows; j += HEAD_ROWS)
             transposed_product(head.values, head.scales, own.data(), s.rows, s.width, head.rows, logits, j,
                                std::min(head.rows, j + HEAD_ROWS));
+        clock.stop(HEAD);
     }
 }

@@ -4,8 +4,9 @@
 #include <algorithm>
 
 static const long TILE = 4;
-static const long PANEL = 64;  // of int8: one cache line
-static const int DEPTH = 16;   // rows of a panel that are fetched ahead
+static const long PANEL = 64;  // columns of a narrow weight that lie together
+static const long LINE = 64;   // bytes of the cache's
+static const int DEPTH = 16;   // rows of a panel that are fetched ahead; twice as many where one row waits for memory
 static const int TO_L2 = 2;    // of __builtin_prefetch; what is fetched ahead is too much for L1
 
 // A Conv1D weight, [inputs, outputs] by rows.
@@ -14,41 +15,50 @@ struct Plain {
     long inputs, outputs;
 };
 
-// The same in int8: panels of 64 columns, each [inputs, 64] by rows, the last one filled up with zeros. Column c is
-// its int8 times scales[c].
+// The same in int8 or bfloat16: panels of 64 columns, each [inputs, 64] by rows, the last one filled up with zeros.
+// Column c is its values times scales[c], where there are scales.
+template <class T>
 struct Panels {
-    const int8_t* values;
+    const T* values;
     const float* scales;
     long inputs, outputs;
-    const int8_t* column(long c) const { return values + c / PANEL * PANEL * inputs + c % PANEL; }
+    const T* column(long c) const { return values + c / PANEL * PANEL * inputs + c % PANEL; }
+    float scale(long c) const { return scales ? scales[c] : 1.0f; }
 };
 
-// y[r, 0 … LANES VECS) = sum over k of x[r, k] w[k, …) for ROWS rows; the rows of w are PANEL apart.
-template <int ROWS, int VECS>
-static inline void strip(const int8_t* w, long inputs, const float* x, float sums[TILE][PANEL]) {
-    floats acc[ROWS][VECS];
+// y[r, 0 … PAIR PAIRS) = sum over k of x[r, k] w[k, …) for ROWS rows; the rows of w are PANEL apart.
+template <int ROWS, int PAIRS, class T>
+static inline void strip(const T* w, long inputs, const float* x, float sums[TILE][PANEL]) {
+    floats acc[ROWS][2 * PAIRS];
     for (int r = 0; r < ROWS; r++)
-        for (int v = 0; v < VECS; v++) acc[r][v] = floats{};
+        for (int v = 0; v < 2 * PAIRS; v++) acc[r][v] = floats{};
     for (long k = 0; k < inputs; k++) {
-        const int8_t* row = w + k * PANEL;
-        __builtin_prefetch(row + DEPTH * PANEL);
+        const T* row = w + k * PANEL;
         #pragma GCC unroll 4
-        for (int v = 0; v < VECS; v++) {
-            const floats a = load(row + v * LANES);
+        for (int v = 0; v < PAIRS; v++) {
+            if (v * PAIR * sizeof(T) % LINE == 0) {
+                if (ROWS == 1) __builtin_prefetch(row + 2 * DEPTH * PANEL + v * PAIR, 0, TO_L2);
+                else __builtin_prefetch(row + DEPTH * PANEL + v * PAIR);
+            }
+            floats a[2];
+            load_pair(row + v * PAIR, a);
             #pragma GCC unroll 4
-            for (int r = 0; r < ROWS; r++) acc[r][v] += a * x[r * inputs + k];
+            for (int r = 0; r < ROWS; r++) {
+                acc[r][2 * v] += a[0] * x[r * inputs + k];
+                acc[r][2 * v + 1] += a[1] * x[r * inputs + k];
+            }
         }
     }
     for (int r = 0; r < ROWS; r++)
-        for (int v = 0; v < VECS; v++) store(sums[r] + v * LANES, acc[r][v]);
+        for (int v = 0; v < PAIRS; v++) store_pair(w, sums[r] + v * PAIR, acc[r] + 2 * v);
 }
 
-template <int VECS>
-static void strip_of(long rows, const int8_t* w, long inputs, const float* x, float sums[TILE][PANEL]) {
-    if (rows == 1) strip<1, VECS>(w, inputs, x, sums);
-    if (rows == 2) strip<2, VECS>(w, inputs, x, sums);
-    if (rows == 3) strip<3, VECS>(w, inputs, x, sums);
-    if (rows == 4) strip<4, VECS>(w, inputs, x, sums);
+template <int PAIRS, class T>
+static void strip_of(long rows, const T* w, long inputs, const float* x, float sums[TILE][PANEL]) {
+    if (rows == 1) strip<1, PAIRS>(w, inputs, x, sums);
+    if (rows == 2) strip<2, PAIRS>(w, inputs, x, sums);
+    if (rows == 3) strip<3, PAIRS>(w, inputs, x, sums);
+    if (rows == 4) strip<4, PAIRS>(w, inputs, x, sums);
 }
 
 // y[r, 0 … LANES VECS) += sum over k < depth of x[r, k] w[k, …) for ROWS rows, with the rows of w and y `stride` apart.
@@ -112,52 +122,62 @@ static void part_of_product(const Plain& w, const float* x, long rows, float* y,
     }
 }
 
-// Columns [first, last) of y = x w: x [rows, inputs], y [rows, outputs]. `first` is a multiple of LANES.
-static void product(const Panels& w, const float* x, long rows, float* y, long first, long last) {
+// Columns [first, last) of y = x w: x [rows, inputs], y [rows, outputs]. `first` is a multiple of PAIR.
+template <class T>
+static void product(const Panels<T>& w, const float* x, long rows, float* y, long first, long last) {
     float sums[TILE][PANEL];
     long width;
     for (long c = first; c < last; c += width) {
-        const long vecs = (std::min(last, (c / PANEL + 1) * PANEL) - c + LANES - 1) / LANES;
-        const long most = rows == 1 ? 4 : SUMS, chosen = vecs >= 4 && most == 4 ? 4 : vecs >= 2 ? 2 : 1;
-        width = chosen * LANES;
+        const long pairs = (std::min(last, (c / PANEL + 1) * PANEL) - c + PAIR - 1) / PAIR;
+        const long most = std::min(pairs, rows == 1 ? PANEL / PAIR : SUMS / 2);
+        const long chosen = most >= 4 ? 4 : most >= 2 ? 2 : 1;
+        width = chosen * PAIR;
         for (long r = 0; r < rows; r += TILE) {
             const long n = std::min(TILE, rows - r), kept = std::min(width, last - c);
             const float* xr = x + r * w.inputs;
-            if (chosen == 4) strip_of<4>(n, w.column(c), w.inputs, xr, sums);
+            if (chosen == 4) strip<1, PANEL / PAIR>(w.column(c), w.inputs, xr, sums);  // a whole panel
             if (chosen == 2) strip_of<2>(n, w.column(c), w.inputs, xr, sums);
             if (chosen == 1) strip_of<1>(n, w.column(c), w.inputs, xr, sums);
             for (long i = 0; i < n; i++)
-                for (long j = 0; j < kept; j++) y[(r + i) * w.outputs + c + j] = sums[i][j] * w.scales[c + j];
+                for (long j = 0; j < kept; j++) y[(r + i) * w.outputs + c + j] = sums[i][j] * w.scale(c + j);
         }
     }
 }
 
-// y[r, j] = x[r] . w[j] for ROWS rows of x and COUNT of w; the next COUNT of w are fetched ahead if `fetch`.
+// y[r, j] = x[r] . w[j] for ROWS rows of x and COUNT of w; the next COUNT of w are fetched ahead if `fetch`. The sums
+// of a single row are two each: adding takes longer than reading where each waits for the one before.
 template <int ROWS, int COUNT, class T>
 static inline void dots(bool fetch, const T* w, const float* scales, long inputs, const float* x, float* y,
                         long y_stride) {
-    floats acc[ROWS][COUNT];
-    for (int r = 0; r < ROWS; r++)
-        for (int j = 0; j < COUNT; j++) acc[r][j] = floats{};
-    const long whole = inputs / LANES * LANES;
-    for (long k = 0; k < whole; k += LANES) {
-        floats a[COUNT];
+    constexpr int APART = ROWS == 1 ? 2 : 1;
+    floats acc[ROWS][COUNT][APART];
+    for (auto& row : acc)
+        for (auto& sums : row)
+            for (auto& sum : sums) sum = floats{};
+    const long whole = inputs / PAIR * PAIR;
+    for (long k = 0; k < whole; k += PAIR) {
+        floats a[COUNT][2];
         #pragma GCC unroll 4
         for (int j = 0; j < COUNT; j++) {
-            a[j] = load(w + j * inputs + k);
-            if (fetch) __builtin_prefetch(w + (COUNT + j) * inputs + k, 0, TO_L2);
+            load_pair(w + j * inputs + k, a[j]);
+            if (fetch)
+                for (long line = 0; line < PAIR; line += LINE / sizeof(T))
+                    __builtin_prefetch(w + (COUNT + j) * inputs + k + line, 0, TO_L2);
         }
         #pragma GCC unroll 4
         for (int r = 0; r < ROWS; r++) {
-            const floats b = load(x + r * inputs + k);
+            const floats first = load(x + r * inputs + k), second = load(x + r * inputs + k + LANES);
             #pragma GCC unroll 4
-            for (int j = 0; j < COUNT; j++) acc[r][j] += a[j] * b;
+            for (int j = 0; j < COUNT; j++) {
+                acc[r][j][0] += a[j][0] * first;
+                acc[r][j][APART - 1] += a[j][1] * second;
+            }
         }
     }
     for (int r = 0; r < ROWS; r++)
         for (int j = 0; j < COUNT; j++) {
-            float total = sum_of(acc[r][j]);
-            for (long k = whole; k < inputs; k++) total += x[r * inputs + k] * w[j * inputs + k];
+            float total = sum_of(APART == 2 ? acc[r][j][0] + acc[r][j][APART - 1] : acc[r][j][0]);
+            for (long k = whole; k < inputs; k++) total += x[r * inputs + k] * (float)w[j * inputs + k];
             y[r * y_stride + j] = scales ? total * scales[j] : total;
         }
 }
@@ -171,18 +191,21 @@ static void dots_of(long rows, bool fetch, const T* w, const float* scales, long
     if (rows == 4) dots<4, COUNT>(fetch, w, scales, inputs, x, y, y_stride);
 }
 
-// Columns [first, last) of y = x wT: x [rows, inputs], w [outputs, inputs] by rows, times `scales` where there are any.
+// Columns [first, last) of y = x wT: x [rows, inputs], arranged as w is loaded, w [outputs, inputs] by rows, times
+// `scales` where there are any.
 template <class T>
 static void transposed_product(const T* w, const float* scales, const float* x, long rows, long inputs, long outputs,
                                float* y, long first, long last) {
+    const long most = rows == 1 ? 4 : SUMS;
     for (long j = first; j < last;) {
-        const long count = j + SUMS <= last ? SUMS : 1;
+        const long count = j + most <= last ? most : 1;
         for (long r = 0; r < rows; r += TILE) {
             const long n = std::min(TILE, rows - r);
             const float *xr = x + r * inputs, *s = scales ? scales + j : nullptr;
             const bool fetch = r == 0;
             float* yr = y + r * outputs + j;
             if (count == 1) dots_of<1>(n, fetch, w + j * inputs, s, inputs, xr, yr, outputs);
+            else if (rows == 1) dots<1, 4>(fetch, w + j * inputs, s, inputs, xr, yr, outputs);
             else dots_of<SUMS>(n, fetch, w + j * inputs, s, inputs, xr, yr, outputs);
         }
         j += count;

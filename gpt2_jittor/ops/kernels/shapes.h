@@ -41,7 +41,7 @@ struct Block {
     float *keys, *values;  // [slots, capacity, width]
 };
 
-// w [rows, width] by rows; int8 ones are to be multiplied by their row's scale.
+// w [rows, width] by rows, each to be multiplied by its scale, where there are scales.
 template <class T>
 struct Table {
     const T* values;
