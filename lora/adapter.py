@@ -57,6 +57,10 @@ def put_adapter(
     """What `load_adapter` does with an adapter that was read from `source`."""
     if any(layer.quantized for layer in model.layers().values()):
         raise UserError("the weights have become int8, which is for use only: load the adapter before that")
+    if adapter.embeddings and model.base_precision != "fp32":
+        raise UserError(
+            f"{source} brings its own embeddings, the model's are kept in {model.base_precision}: load it in float32"
+        )
     check_vocabulary(model, adapter, source)
     originals = _attach_unless_there(model, adapter, source)
     try:
