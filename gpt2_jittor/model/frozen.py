@@ -13,7 +13,7 @@ from common.errors import UserError
 from common.memory import give_back
 from gpt2_jittor.checkpoint.initial import with_rows
 from gpt2_jittor.checkpoint.stored import EMBEDDING, HEAD
-from gpt2_jittor.model.layers import Conv1D
+from gpt2_jittor.model.layers import Conv1D, Embedding, Head, Layer
 from gpt2_jittor.ops.freezing import frozen_weight
 from gpt2_jittor.runtime.backend import jt
 
@@ -33,16 +33,18 @@ def assign_all(
     tables get, as of `GPT2PreTrained.resize_token_embeddings`; None for those that they have.
     Raises UserError for a number that float16 cannot hold.
     """
+    kept = {} if precision == "fp32" else _kept(model)
+    for layer in kept.values():
+        layer.weight = None  # or Jittor would make its zeros with the first tensor that is read
     for name, array in tensors:
-        place, _, attribute = name.rpartition(".")
-        layer, is_table = model.parameter(place), name in TABLES
+        is_table = name in TABLES
         if is_table and vocabulary:
             array = with_rows(array, vocabulary)
-        if precision != "fp32" and attribute == "weight" and (is_table or isinstance(layer, Conv1D)):
+        if name in kept:
             check_range(name, array, precision)
-            layer.weight = frozen_weight(array, precision, is_table, threshold)
+            kept[name].weight = frozen_weight(array, precision, is_table, threshold)
         elif is_table and vocabulary:
-            layer.weight = jt.array(array)
+            model.parameter(name.removesuffix(".weight")).weight = jt.array(array)
         else:
             model.parameter(name).assign(array)
     if vocabulary:
@@ -51,6 +53,16 @@ def assign_all(
         model.base_precision, model.int8_threshold = precision, threshold if precision == "int8" else None
         jt.gc()
         give_back()
+
+
+def _kept(model) -> dict[str, Layer]:
+    """The layers whose weights are kept in fewer bits, by the weights' names."""
+    named = {f"{path}.weight": layer for path, layer in model.layers().items()}
+    return {
+        name: layer
+        for name, layer in named.items()
+        if isinstance(layer, Conv1D) or (name in TABLES and isinstance(layer, Embedding | Head))
+    }
 
 
 def check_range(name: str, array: np.ndarray, precision: str) -> None:
