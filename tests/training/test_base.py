@@ -96,8 +96,8 @@ def losses(model, run_dir, steps: int, **settings) -> np.ndarray:
         max_steps=steps,
         eval_every=steps,
         eval_limit=4,
-        batch_size=4,
-        max_length=64,
+        batch_size=2,
+        max_length=48,
         learning_rate=2e-3,
         **settings,
     )
