@@ -47,6 +47,7 @@ def assign_all(
             model.parameter(name.removesuffix(".weight")).weight = jt.array(array)
         else:
             model.parameter(name).assign(array)
+        del array  # before the next one is read
     if vocabulary:
         model.config = dataclasses.replace(model.config, vocab_size=vocabulary)
     if precision != "fp32":
@@ -67,6 +68,5 @@ def _kept(model) -> dict[str, Layer]:
 
 def check_range(name: str, array: np.ndarray, precision: str) -> None:
     """Raises UserError for a number that float16 cannot hold, where that is what it is to be kept in."""
-    largest = np.abs(array).max(initial=0)
-    if precision == "fp16" and largest > np.finfo(np.float16).max:
+    if precision == "fp16" and (largest := np.abs(array).max(initial=0)) > np.finfo(np.float16).max:
         raise UserError(f"{name} holds {largest:.3g}, more than fp16 can: use bf16 or fp32")
