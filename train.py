@@ -22,7 +22,7 @@ from common.files import remove_unfinished, write_text
 from common.lock import locked
 from common.options import add_options, option_name
 from common.output import ignore_closed_output
-from gpt2_jittor.runtime.precision import check_precision
+from gpt2_jittor.runtime.precision import check_base, check_precision
 from training import trackers
 from training.arguments import TrainingArguments, over, read_recipe, resolve, resolve_resumed
 from training.folder import check_own
@@ -94,11 +94,12 @@ def check_folder(run_dir: Path, before: TrainingArguments | None) -> None:
 
 
 def check_device(arguments: TrainingArguments) -> str:
-    """Settles the device, "cpu" or "cuda". Raises UserError where it cannot be had, or not in this precision."""
+    """Settles the device, "cpu" or "cuda". Raises UserError where it cannot be had, or not in these precisions."""
     from gpt2_jittor.runtime import runtime
 
     device = runtime.prepare(arguments.device)
     check_precision(arguments.precision, device)
+    check_base(arguments.base, arguments.precision, device)
     return device
 
 
@@ -116,6 +117,7 @@ def train(inputs, resume: bool) -> None:
         trained, frozen = count(trainer.model)
         several = f" in {processes.count()} processes" if processes.count() > 1 else ""
         how = device if precision == "fp32" else f"{device} in {precision}"
+        how += f", a base in {base}" if (base := inputs.arguments.base) != "fp32" else ""
     print(f"{inputs.arguments.model} on {how}{several}: {trained:,} parameters trained, {frozen:,} frozen")
     for reason in trainer.damaged:
         print(f"passed over: {reason}")

@@ -59,6 +59,10 @@ def put_adapter(
         raise UserError(
             f"the weights have become {model.quantized}, which is for use only: load the adapter before that"
         )
+    if adapter.embeddings and model.base_precision != "fp32":
+        raise UserError(
+            f"{source} brings its own embeddings, the model's are kept in {model.base_precision}: load it in float32"
+        )
     check_vocabulary(model, adapter, source)
     originals = _attach_unless_there(model, adapter, source)
     try:

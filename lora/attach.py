@@ -129,7 +129,10 @@ def trainable(model: GPT2PreTrained) -> list[tuple]:
 def count(model: GPT2PreTrained) -> tuple[int, int]:
     """How many numbers are trained, and how many are frozen."""
     sizes = [(value.numel(), value.is_stop_grad()) for _, value in model.named_parameters()]
-    return sum(n for n, frozen in sizes if not frozen), sum(n for n, frozen in sizes if frozen)
+    # those of a base in fewer bits are no parameters; a tied head's are the embedding's
+    kept = {id(layer.weight): layer.weight.numel() for layer in model.layers().values() if layer.is_frozen}
+    frozen = sum(n for n, frozen in sizes if frozen) + sum(kept.values())
+    return sum(n for n, frozen in sizes if not frozen), frozen
 
 
 def merge(model: GPT2PreTrained) -> None:
@@ -232,6 +235,8 @@ def _saved(model: GPT2PreTrained, config: LoraConfig) -> dict[str, Layer]:
     for path, module in named.items():
         if not isinstance(module, whole) or config.targets(path):
             raise UserError(f"modules_to_save: {path} cannot be saved whole; name a layer that is no LoRA target")
+        if module.is_frozen:
+            raise UserError(f"modules_to_save: {path} is kept in {model.base_precision}: train it in a float32 model")
     return named
 
 

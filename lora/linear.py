@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from common.errors import UserError
 from gpt2_jittor.model.layers import Conv1D
 from gpt2_jittor.ops.lora_linear import lora_linear, low_rank
 from gpt2_jittor.ops.matmul import in_type_of
@@ -42,6 +43,9 @@ class LoraLinear(LoraLayer):
     def begin(self, settings: LayerSettings, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """A and B at the start: each part's A below the other's, its B in columns and rows of its own."""
         if changes_base(settings.start):
+            if self.is_frozen:
+                start = f"init_lora_weights {settings.start}"
+                raise UserError(f"{start} changes the base, which is kept in fewer bits: load it in float32")
             weight = self.weight.float32().numpy()
             a, b = taken_from(weight, settings)
             left = weight - (settings.scaling * (b @ a)).T

@@ -1,31 +1,35 @@
 """From a `ModelSource` to a model in Jittor: nothing is opened again, and nothing is settled any more."""
 
 import dataclasses
+from typing import Any
 
 from gpt2_jittor.checkpoint.stored import SCORE
 from gpt2_jittor.model.classifier import GPT2ForSequenceClassification
 from gpt2_jittor.model.lm import GPT2LMHeadModel
 from gpt2_jittor.model.pretrained import GPT2PreTrained
 from gpt2_jittor.model.quantized import quantize
+from gpt2_jittor.runtime.precision import DEFAULT_THRESHOLD
 from lora.adapter import put_adapter
 from lora.attach import merge
 from lora.source import ModelSource
 
 
-def load_base(source: ModelSource, seed: int = 0) -> GPT2PreTrained:
-    """The base model, with an embedding for each of the source's tokens.
+def load_base(
+    source: ModelSource, seed: int = 0, base: str = "fp32", int8_threshold: float = DEFAULT_THRESHOLD
+) -> GPT2PreTrained:
+    """The base model, with an embedding for each of the source's tokens; kept in `base`, as of `from_stored`.
 
     Where the source has labels it is a classifier of them, with a new head, drawn from `seed`, where the base is none.
     Raises UserError where the base has other labels.
     """
     adapter, has_head = source.adapter, SCORE in source.base.tensors
-    if source.labels or (has_head if adapter is None else adapter.is_classifier):
-        model = GPT2ForSequenceClassification.from_stored(source.base, source.labels, seed)
-    else:
-        model = GPT2LMHeadModel.from_stored(source.base)
     rows = max(source.config.vocab_size, len(source.tokenizer))
-    if rows > model.config.vocab_size:
-        model.resize_token_embeddings(rows)
+    settings: dict[str, Any] = {"base": base, "int8_threshold": int8_threshold}
+    settings |= {"vocabulary": rows if rows > source.base.config.vocab_size else None}
+    if source.labels or (has_head if adapter is None else adapter.is_classifier):
+        model = GPT2ForSequenceClassification.from_stored(source.base, source.labels, seed, **settings)
+    else:
+        model = GPT2LMHeadModel.from_stored(source.base, **settings)
     ids = {name: getattr(source.config, name) for name in ("eos_token_id", "pad_token_id")}
     model.config = dataclasses.replace(model.config, **ids)  # transformers generates and pools by them
     model.generation = source.generation.values

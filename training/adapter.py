@@ -11,6 +11,7 @@ from lora.problems import NEED_MORE, PARTS, STARTS, is_start
 from training.arguments import TrainingArguments
 
 DEFAULT_TARGETS = ["c_attn", "c_proj", "c_fc"]
+POSITIONS = ("transformer.wpe",)  # of what can be a target, the one that always stays float32
 
 
 def adapter_config(
@@ -56,6 +57,12 @@ def check_adapter(arguments: TrainingArguments, classifies: bool, model: GPT2Con
         _check_rank("lora_r", arguments.lora_r, model)
     with errors.collect():
         config = adapter_config(arguments, classifies, added)
+        kept = [path for path in targets_of(model.n_layer, head=not classifies) if config.saves(path)]
+        if arguments.base != "fp32" and (whole := [path for path in kept if path not in POSITIONS]):
+            template = (
+                "{lora_modules_to_save} trains {0} whole, which {base} {value} keeps in fewer bits: leave one out"
+            )
+            raise ParameterError(template, whole[0], value=arguments.base)
         for rank in config.rank_pattern.values():
             _check_rank("lora_rank_pattern", rank, model)
         config.check_targets(targets_of(model.n_layer, head=not classifies))

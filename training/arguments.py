@@ -18,7 +18,8 @@ import yaml
 from common.errors import ErrorCollector, ParameterError, UserError, joined
 from common.files import read_yaml, write_text
 from common.options import check_type, option, options_of, problems, short
-from gpt2_jittor.runtime.precision import PRECISIONS, check_precision
+from gpt2_jittor.runtime.precision import BASES, PRECISIONS, check_base, check_precision
+from lora.problems import changes_base
 from training import trackers
 from training.schedule import SCHEDULES
 
@@ -125,6 +126,14 @@ class TrainingArguments:
     )
     device: str = option("auto", "where to train", choices=("auto", "cpu", "cuda"))
     precision: str = option("fp32", "of matrix products; fp16 and bf16 on CUDA alone", choices=PRECISIONS)
+    base: str = option(
+        "fp32",
+        "what an adapter's base is kept in: int8 takes a quarter of float32's memory, bf16 and fp16 half",
+        choices=BASES,
+    )
+    int8_threshold: float | None = option(
+        None, "with int8, larger inputs are multiplied in float32; 0: none are; else 6 (LLM.int8())", at_least=0
+    )
 
     def __post_init__(self):
         if found := [*problems(self), *_contradictions(self)]:
@@ -166,6 +175,8 @@ def over(recipe: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     for either in ({"epochs", "max_steps"}, {"data", "data_dir"}):
         if either & given.keys():
             recipe = recipe | dict.fromkeys(either)
+    if given.get("base", "int8") != "int8":
+        recipe = recipe | {"int8_threshold": None}
     return recipe | given
 
 
@@ -216,10 +227,23 @@ def _contradictions(arguments: TrainingArguments) -> Iterator[UserError]:
         yield ParameterError("{epochs} and {max_steps} exclude each other: give one")
     if arguments.data is not None and arguments.data_dir is not None:
         yield ParameterError("{data} and {data_dir} exclude each other: give one")
-    try:
-        check_precision(arguments.precision, "cpu" if arguments.device == "cpu" else "auto")
-    except UserError as error:
-        yield error
+    device = "cpu" if arguments.device == "cpu" else "auto"
+    for check in (
+        lambda: check_precision(arguments.precision, device),
+        lambda: check_base(arguments.base, arguments.precision, device),
+    ):
+        try:
+            check()
+        except UserError as error:
+            yield error
+    if arguments.int8_threshold is not None and arguments.base != "int8":
+        yield ParameterError("{int8_threshold} is of {base} int8: give that too, or leave it out")
+    if arguments.base != "fp32" and arguments.tuning == "full":
+        template = "{base} {value} is for a base that is not trained: leave it out, or give {tuning} lora"
+        yield ParameterError(template, value=arguments.base)
+    if arguments.base != "fp32" and changes_base(arguments.lora_init):
+        template = "{lora_init} {start} changes the base, which {base} {value} keeps in fewer bits: leave one out"
+        yield ParameterError(template, start=arguments.lora_init, value=arguments.base)
 
 
 def _is_nameable(value: object) -> bool:

@@ -7,13 +7,13 @@ import dataclasses
 import hashlib
 import math
 import os
-import platform
 from pathlib import Path
 from typing import Any
 
 from common import processes
 from common.errors import ParameterError, UserError, joined
 from datasets.encode import EncodedSet
+from gpt2_jittor.runtime import cpu
 from training.arguments import RESUMABLE
 from training.plan import RunPlan
 
@@ -29,8 +29,7 @@ MENDED = {
 }
 INSTRUCTIONS = "instructions"  # what may differ, and is only said: another machine must be able to go on
 # what compilers and oneDNN choose their kernels by
-SIMD = ("fma", "avx", "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "asimd", "sve")
-CAPS = (("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"), ("ONEDNN_CPU_ISA_HINTS", "DNNL_CPU_ISA_HINTS"))
+SIMD = ("fma", "avx", "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "asimd", "sve", "avx_vnni")
 
 
 def fingerprint(plan: RunPlan, base: str | None, trained: int, device: str) -> dict[str, Any]:
@@ -111,22 +110,9 @@ def notes(before: dict[str, Any], now: dict[str, Any], checkpoint: Path) -> list
 
 def instructions() -> str:
     """The CPU in words, with the instructions that products are computed with, as far as they decide how they round."""
-    name, flags = platform.processor() or platform.machine(), set()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:  # not on Linux
-        lines = []
-    for key, _, value in (line.partition(":") for line in lines):
-        if key.strip() == "model name":
-            name = value.strip()
-        elif key.strip().lower() in ("flags", "features"):
-            flags.update(value.split())
-    words = [f"{name} ({' '.join(flag for flag in SIMD if flag in flags)})"]
-    for variables in CAPS:
-        variable = next((variable for variable in variables if os.environ.get(variable)), None)
-        if variable and os.environ[variable].upper() not in ("ALL", "DEFAULT", "NO_HINTS"):
-            words.append(f"{variable.partition('_')[2]} {os.environ[variable].upper()}")
-    return ", ".join(words)
+    name, flags = cpu.read()
+    caps = [f"{variable.partition('_')[2]} {value}" for variable, value in cpu.caps()]
+    return ", ".join([f"{name} ({' '.join(flag for flag in SIMD if flag in flags)})", *caps])
 
 
 def _shown(value: Any) -> str:

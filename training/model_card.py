@@ -9,6 +9,7 @@ import yaml
 from common.files import write_text
 from common.terminal import visible
 from generation.scoring import Score
+from training.arguments import TrainingArguments
 from training.checkpoint import Progress
 from training.setup import Inputs, base_name
 
@@ -29,7 +30,7 @@ def write_card(inputs: Inputs, progress: Progress, trained: int, frozen: int, wh
         "---",
         f"# {Path(given.model).name} on {given.task}, {'LoRA' if given.tuning == 'lora' else 'full fine-tuning'}",
         "",
-        f"{trained:,} parameters trained, {frozen:,} frozen, in float32{_products(given.precision)}.",
+        f"{trained:,} parameters trained, {frozen:,} frozen, in float32{_products(given)}.",
         "",
         f"| validation | loss | {'accuracy' if classify else 'perplexity'} |",
         "|---|---|---|",
@@ -84,9 +85,11 @@ def _use(inputs: Inputs) -> list[str]:
     return lines
 
 
-def _products(precision: str) -> str:
-    names = {"fp32": "", "fp16": ", matrix products in float16", "bf16": ", matrix products in bfloat16"}
-    return names[precision]
+def _products(given: TrainingArguments) -> str:
+    """What is in no float32, in words."""
+    names = {"fp16": "float16", "bf16": "bfloat16", "int8": "int8 (LLM.int8())"}
+    products = f", matrix products in {names[given.precision]}" if given.precision in names else ""
+    return products + (f", the base kept in {names[given.base]}" if given.base in names else "")
 
 
 def _cells(score: Score) -> str:

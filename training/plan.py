@@ -13,6 +13,7 @@ from common.errors import ParameterError, UserError
 from datasets.encode import EncodedSet
 from gpt2_jittor.checkpoint.config import GPT2Config
 from gpt2_jittor.runtime.demand import check_training
+from gpt2_jittor.runtime.precision import DEFAULT_THRESHOLD
 from training.arguments import TrainingArguments
 from training.budget import FORWARD, Budget, count_validations, draw
 from training.forecast import Forecast
@@ -107,6 +108,8 @@ def settle(arguments: TrainingArguments, train: EncodedSet, validation: EncodedS
         """`plan` with these arguments where they are still None."""
         return dataclasses.replace(plan, arguments=fill(plan.arguments, values))
 
+    if arguments.base == "int8":
+        arguments = fill(arguments, {"int8_threshold": DEFAULT_THRESHOLD})
     plan = RunPlan(arguments, train, validation, validation)
     if arguments.max_steps is None:
         plan = filled(plan, epochs=DEFAULT_EPOCHS)
@@ -142,7 +145,8 @@ def described(arguments: TrainingArguments, model: Any) -> TrainingArguments:
     """The arguments, with what they say of the model as the model says it."""
     config = model.adapter_config
     values = {"precision": model.precision, "head_dropout": getattr(model, "head_dropout", 0.0), "tuning": "full"}
-    values["label_smoothing"] = model.label_smoothing
+    values |= {"label_smoothing": model.label_smoothing, "base": model.base_precision}
+    values["int8_threshold"] = model.int8_threshold
     if config is not None:
         values |= {"tuning": "lora", "lora_r": config.r, "lora_alpha": config.lora_alpha, "lora_bias": config.bias}
         values |= {"lora_dropout": config.lora_dropout, "lora_rslora": config.use_rslora}

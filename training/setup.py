@@ -174,7 +174,8 @@ def build_model(inputs: Inputs):
     from lora.load import load_base
 
     given = inputs.arguments
-    model = load_base(inputs.source, given.seed)
+    threshold = {} if given.int8_threshold is None else {"int8_threshold": given.int8_threshold}
+    model = load_base(inputs.source, given.seed, given.base, **threshold)
     set_losses(model, given)
     if given.tuning == "lora":
         base = base_name(given.model, inputs.source.directory)

@@ -15,6 +15,12 @@ def initial_head(config: GPT2Config, rows: int, seed: int) -> np.ndarray:
     return values * np.float32(config.initializer_range)
 
 
+def with_rows(table: np.ndarray, rows: int) -> np.ndarray:
+    """A table of vectors, float32 [n, width], with `rows` of them: each new one is the mean of those that are there."""
+    mean = table.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return np.concatenate([table, np.broadcast_to(mean, (rows - len(table), table.shape[1]))])
+
+
 def initial_weights(config: GPT2Config, seed: int) -> Iterator[tuple[str, np.ndarray]]:
     """GPT-2's initial weights without a head (Radford et al. 2019, section 2.3): yields (name, float32 array).
 

@@ -69,8 +69,10 @@ def read_tensors(
 def read_views(views: dict[str, np.ndarray], directory: str | Path) -> Iterator[tuple[str, np.ndarray]]:
     """Yields opened tensors of `directory` one at a time, as `read_tensors` does."""
     for name, view in views.items():
-        yield name, to_float32(name, view, directory)
+        array = to_float32(name, view, directory)
         forget(view)
+        yield name, array
+        del array  # before the next one is made
 
 
 def open_tensors(directory: str | Path) -> dict[str, np.ndarray]:

@@ -13,6 +13,7 @@ CHECKS = (
     software.jittor,
     software.packages,
     software.onednn,
+    software.int8,
     cuda.driver,
     cuda.device,
     cuda.toolkit,

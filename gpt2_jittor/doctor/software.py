@@ -7,7 +7,7 @@ import sysconfig
 from pathlib import Path
 
 from gpt2_jittor.doctor.row import INSTALL, ROOT, Row, installed, jittor_cache, run
-from gpt2_jittor.runtime import mends, runtime
+from gpt2_jittor.runtime import cpu, mends, runtime
 
 PYTHON_OLDEST, PYTHON_NEWEST, PYTHON_NEXT = (3, 10), (3, 13), (3, 14)
 OTHER_ROWS = ("jittor", "numpy", "onednn-cpu-gomp", "onednn-devel-cpu-gomp")
@@ -94,6 +94,13 @@ def onednn() -> Row:
     if platform.system() == "Linux" and platform.machine() == "x86_64":
         return Row("oneDNN", "warning", "not installed; Jittor downloads its own at the first import", INSTALL)
     return Row("oneDNN", "warning", "no package for this platform", "Jittor downloads its own: needs a network once")
+
+
+def int8() -> Row:
+    """How products with an int8 base (`train.py --base int8`) are made here. Never fails: every processor has a way."""
+    if instructions := cpu.int8_instructions():
+        return Row("int8 products", "ok", f"by the processor's {instructions} instructions (train.py --base int8)")
+    return Row("int8 products", "ok", "through float32, without VNNI or AMX: --base int8 saves memory, not time")
 
 
 def mpi() -> Row:

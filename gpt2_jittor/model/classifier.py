@@ -9,8 +9,9 @@ from common.errors import UserError
 from gpt2_jittor.checkpoint.config import GPT2Config
 from gpt2_jittor.checkpoint.initial import initial_head
 from gpt2_jittor.checkpoint.stored import HEAD, SCORE, StoredModel
+from gpt2_jittor.model.ids import check_ids, on_host
 from gpt2_jittor.model.layers import Head
-from gpt2_jittor.model.pretrained import GPT2PreTrained, check_ids, in_own_precision, on_host
+from gpt2_jittor.model.pretrained import GPT2PreTrained, in_own_precision
 from gpt2_jittor.runtime.backend import jt
 
 

@@ -13,10 +13,11 @@ from gpt2_jittor.model.recompute import recomputed
 from gpt2_jittor.ops.activation import ACTIVATIONS
 from gpt2_jittor.ops.attention import attention, cached_attention
 from gpt2_jittor.ops.dropout import add_dropped, dropout
-from gpt2_jittor.ops.head_loss import head_loss
+from gpt2_jittor.ops.frozen import FrozenWeight
+from gpt2_jittor.ops.head_loss import head_loss, logits
 from gpt2_jittor.ops.layer_norm import layer_norm
 from gpt2_jittor.ops.linear import linear
-from gpt2_jittor.ops.matmul import matmul, to_compute_dtype
+from gpt2_jittor.ops.matmul import to_compute_dtype
 from gpt2_jittor.runtime.backend import jt
 
 
@@ -37,7 +38,12 @@ class Layer(jt.nn.Module):
     @property
     def is_for_kernel(self) -> bool:
         """Whether the decoding kernel reads all that it computes with."""
-        return self.is_plain
+        return self.is_plain and not self.is_frozen
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether its weight is kept in fewer bits and stays as it is (`ops/frozen.py`)."""
+        return isinstance(getattr(self, "weight", None), FrozenWeight)
 
     @classmethod
     def sharing(cls, weight, bias=None) -> "Layer":
@@ -105,7 +111,7 @@ class Embedding(Layer):
 
     def logits(self, x):
         """The product of hidden states [tokens, width] with every row: a tied head, [tokens, rows]."""
-        return matmul(x, self.weight, transposed=True)
+        return logits(x, self.weight)
 
     def losses(self, x, targets, smoothing: float = 0.0):
         """The cross-entropy of those logits, [tokens], without storing them, with labels smoothed as `head_loss` does
@@ -255,7 +261,7 @@ class Head(Layer):
 
     def execute(self, x):
         """Hidden states float32 [tokens, width] → logits [tokens, vocab]."""
-        return matmul(x, self.weight, transposed=True)
+        return logits(x, self.weight)
 
     def losses(self, x, targets, smoothing: float = 0.0):
         """The cross-entropy of those logits in nats, [tokens]; targets int32 [tokens]."""

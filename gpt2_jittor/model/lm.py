@@ -5,8 +5,9 @@ import dataclasses
 import numpy as np
 
 from gpt2_jittor.checkpoint.config import GPT2Config
+from gpt2_jittor.model.ids import check_ids, on_host
 from gpt2_jittor.model.layers import Head, TiedHead, is_tied
-from gpt2_jittor.model.pretrained import GPT2PreTrained, check_ids, in_own_precision, on_host
+from gpt2_jittor.model.pretrained import GPT2PreTrained, in_own_precision
 from gpt2_jittor.ops.dropout import dropout
 from gpt2_jittor.runtime.backend import jt
 

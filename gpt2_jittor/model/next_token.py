@@ -3,8 +3,8 @@
 import numpy as np
 
 from gpt2_jittor.model.cache import KVCache
+from gpt2_jittor.model.ids import check_ids
 from gpt2_jittor.model.lm import GPT2LMHeadModel
-from gpt2_jittor.model.pretrained import check_ids
 from gpt2_jittor.ops import fused
 from gpt2_jittor.ops.activation import gelu_new
 from gpt2_jittor.ops.decode_step import BlockWeights, DecodeStep, applies

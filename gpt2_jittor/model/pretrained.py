@@ -14,15 +14,17 @@ from common.errors import UserError
 from gpt2_jittor.checkpoint import weights
 from gpt2_jittor.checkpoint.config import GPT2Config
 from gpt2_jittor.checkpoint.fingerprint import Base
-from gpt2_jittor.checkpoint.initial import initial_head, initial_weights
+from gpt2_jittor.checkpoint.initial import initial_head, initial_weights, with_rows
 from gpt2_jittor.checkpoint.locate import locate
 from gpt2_jittor.checkpoint.stored import StoredModel, open_model
 from gpt2_jittor.checkpoint.write import write_model
+from gpt2_jittor.model import frozen
 from gpt2_jittor.model.cache import KVCache
+from gpt2_jittor.model.ids import check_ids, on_host
 from gpt2_jittor.model.layers import GPT2Model, Layer
 from gpt2_jittor.ops.matmul import products_in, to_half
 from gpt2_jittor.runtime.backend import jt
-from gpt2_jittor.runtime.precision import PRECISIONS
+from gpt2_jittor.runtime.precision import DEFAULT_THRESHOLD, PRECISIONS
 
 BASE_LAYER = "base_layer"  # where a layer of an adapter's holds the one that it wraps, as in PEFT
 
@@ -55,6 +57,8 @@ class GPT2PreTrained(jt.nn.Module):
     generation: dict[str, Any] | None = None  # what its folder says of generation, for a folder made of this model
     unused: tuple[str, ...] = ()  # tensors of a checkpoint that this kind of model has no use for
     precision = "fp32"  # of its products: `to_precision`
+    base_precision = "fp32"  # of what is kept of its weights: `from_stored`
+    int8_threshold: float | None = None  # of int8's outliers
     label_smoothing = 0.0  # of its loss in training: `ops/head_loss.py`
     adapter_config: Any = None  # of the adapter that its layers belong to, while there is one: `lora/attach.py`
 
@@ -84,16 +88,22 @@ class GPT2PreTrained(jt.nn.Module):
         return cls.from_stored(open_model(locate(str(name_or_directory))), *head, **named)
 
     @classmethod
-    def from_stored(cls, stored: StoredModel, *head: Any, **named: Any) -> "GPT2PreTrained":
-        """Builds the model of an opened checkpoint and reads it; arguments and errors as of `from_pretrained`."""
+    def from_stored(
+        cls, stored: StoredModel, *head, base="fp32", int8_threshold=DEFAULT_THRESHOLD, vocabulary=None, **named
+    ) -> "GPT2PreTrained":
+        """Builds the model of an opened checkpoint and reads it; `head` and errors as of `from_pretrained`.
+
+        base: "int8", "bf16" or "fp16" for a base that is not trained itself, kept in so many bits (`model/frozen.py`).
+        vocabulary: with how many entries, as of `resize_token_embeddings`, which such a base cannot have later.
+        """
         config, new = cls._head_of(stored, *head, **named)
         model = cls.__new__(cls)
         model._build(config)
         shapes = {name: shape for name, shape in model.shapes().items() if name not in new}
         tensors = {name: view for name, view in stored.tensors.items() if name not in cls.unused}
         weights.check(shapes, weights.shapes_of(tensors), stored.directory)
-        for name, array in itertools.chain(new.items(), weights.read_views(tensors, stored.directory)):
-            model.parameter(name).assign(array)
+        arrays = itertools.chain(new.items(), weights.read_views(tensors, stored.directory))
+        frozen.assign_all(model, arrays, base, int8_threshold, vocabulary)
         model.base = Base(stored)
         model.generation = stored.generation.values
         return model
@@ -198,9 +208,7 @@ class GPT2PreTrained(jt.nn.Module):
         if not self.config.tie_word_embeddings and hasattr(self, "lm_head"):
             tables.append(self.lm_head)
         for table in tables if more else ():
-            old = table.weight.numpy()
-            new = np.broadcast_to(old.mean(axis=0, dtype=np.float64).astype(np.float32), (more, old.shape[1]))
-            table.weight = jt.array(np.concatenate([old, new]))
+            table.weight = jt.array(with_rows(table.weight.numpy(), rows))
         self.config = dataclasses.replace(self.config, vocab_size=rows)
 
     def freeze(self) -> "GPT2PreTrained":
@@ -216,15 +224,15 @@ class GPT2PreTrained(jt.nn.Module):
         be neither merged nor saved. What is trained, and an adapter's own parameters, stay float32.
         Raises UserError for a weight that float16 cannot hold, ValueError for another change of precision.
         """
-        if precision not in PRECISIONS or self.precision not in ("fp32", precision):
+        changes = precision != "fp32" and self.base_precision != "fp32"
+        if precision not in PRECISIONS or self.precision not in ("fp32", precision) or changes:
             raise ValueError(f"no change from {self.precision} to {precision}; there are {', '.join(PRECISIONS)}")
         self.precision, added = precision, self.adapter_parameters()
         for name, value in self.named_parameters() if precision != "fp32" else ():
             if value.ndim < 2 or name in added or not value.is_stop_grad() or value.dtype != "float32":
                 continue
             array = value.numpy()
-            if precision == "fp16" and np.abs(array).max(initial=0) > np.finfo(np.float16).max:
-                raise UserError(f"{name} holds {np.abs(array).max():.3g}, more than fp16 can: use bf16 or fp32")
+            frozen.check_range(name, array, precision)
             value.assign(to_half(array, precision))
             value.stop_grad()
             value.sync()  # one tensor's float32 numbers at a time
@@ -238,6 +246,8 @@ class GPT2PreTrained(jt.nn.Module):
         """
         if names is None and self.quantized:
             raise UserError(f"the weights have become {self.quantized}, which is for use only: {doing} before that")
+        if names is None and self.base_precision != "fp32":
+            raise UserError(f"the base is kept in {self.base_precision}: to {doing}, load the model in float32")
         chosen = [value for name, value in self.named_parameters() if names is None or name in names]
         if any(value.dtype in ("float16", "bfloat16") for value in chosen):
             raise UserError(f"the model's weights are kept in {self.precision} now: {doing} before that")
@@ -279,17 +289,3 @@ def evaluating(model: GPT2PreTrained) -> Iterator[None]:
     finally:
         if training:
             model.train()
-
-
-def on_host(values) -> np.ndarray:
-    """Ids, labels or a mask as integers on the host, where they are checked before they are narrowed to int32."""
-    values = values.numpy() if isinstance(values, jt.Var) else np.asarray(values)
-    if values.dtype.kind not in "iub":
-        raise ValueError(f"integers are needed, not {values.dtype}")
-    return values.astype(np.int64)
-
-
-def check_ids(ids: np.ndarray, size: int, name: str, of: str = "vocabulary") -> None:
-    """Raises ValueError for an id that is none of 0 … size − 1."""
-    if ids.size and not (ids.min() >= 0 and ids.max() < size):
-        raise ValueError(f"{name} hold {ids.min()} to {ids.max()}, the {of} 0 to {size - 1}")

@@ -6,21 +6,35 @@ either direction. Label smoothing needs none either, and stands beside whichever
 
 import numpy as np
 
-from gpt2_jittor.ops import fused
+from gpt2_jittor.ops import frozen, fused
+from gpt2_jittor.ops.frozen import FrozenWeight
+from gpt2_jittor.ops.frozen_head_loss import FrozenHeadLoss
 from gpt2_jittor.ops.head_loss_blocks import HeadLossByBlocks
 from gpt2_jittor.ops.matmul import matmul
+from gpt2_jittor.ops.operand import Operand
 from gpt2_jittor.ops.proof import Comparison
 from gpt2_jittor.runtime.backend import jt
 
-_HEAD = "const Head head = {{in0_p, in1_p, in2_p, in0_shape0, in0_shape1, in1_shape0, {replaced}}};\n"
+_HEAD = """
+    auto table = {table};
+    const Head<decltype(table)> head = {{in0_p, table, in2_p, in0_shape0, in0_shape1, in1_shape0, {replaced}}};
+"""
+
+
+def logits(hidden, weight):
+    """hidden · weightᵀ, in the current precision: [n, width] and [vocab, width], float32 or a `FrozenWeight`
+    → [n, vocab]."""
+    if isinstance(weight, FrozenWeight):
+        return frozen.logits(hidden, weight)
+    return matmul(hidden, weight, transposed=True)
 
 
 def head_loss(hidden, weight, targets, tokens=None, rows=None, smoothing: float = 0.0):
     """−log softmax(hidden · weightᵀ)[target] of each row.
 
-    hidden [n, width], weight [vocab, width] float32, targets [n] int32 in [0, vocab) → [n] float32. `rows`
-    [k, width] stand in place of the rows of `weight` that `tokens` [k] int32 (no two alike) names: that is how
-    single tokens are trained; `weight` is frozen then.
+    hidden [n, width], weight [vocab, width], float32 or a `FrozenWeight`, targets [n] int32 in [0, vocab) → [n]
+    float32. `rows` [k, width] stand in place of the rows of `weight` that `tokens` [k] int32 (no two alike) names: that
+    is how single tokens are trained; `weight` is frozen then.
     `smoothing` ε: (1 − ε) of that and ε of the mean of −log softmax over the vocabulary, as torch's CrossEntropyLoss
     has it (Szegedy et al. 2016, section 7, https://arxiv.org/abs/1512.00567).
     """
@@ -32,6 +46,8 @@ def head_loss(hidden, weight, targets, tokens=None, rows=None, smoothing: float 
 def _unsmoothed(hidden, weight, targets, tokens, rows):
     if fused.products():
         return _HeadLoss.apply(hidden, weight, targets, tokens, rows)
+    if isinstance(weight, FrozenWeight):
+        return FrozenHeadLoss.apply(hidden, weight, targets, tokens, rows)
     if rows is None and fused.products_on_cuda("cross_entropy"):
         return HeadLossByBlocks.apply(hidden, weight, targets, None)
     return composed(hidden, weight, targets, tokens, rows)
@@ -53,9 +69,12 @@ def _target_above_mean(hidden, weight, targets, tokens, rows):
 
     A mean of logits is the logit of the mean of the weight's rows, so the others are not computed.
     """
-    weight = weight.float32()  # of one that is kept in a half type
     vocab = weight.shape[0]
-    total = jt.matmul(jt.ones((1, vocab)), weight)  # [1, width]; a product, for it is read along its rows
+    if isinstance(weight, FrozenWeight):
+        total = weight.row_sum()  # [1, width]
+    else:
+        weight = weight.float32()  # of one that is kept in a half type
+        total = jt.matmul(jt.ones((1, vocab)), weight)  # a product, for it is read along its rows
     of_target = weight[targets]  # [n, width]
     if rows is not None:
         total = total + (rows - weight[tokens]).sum(0, keepdims=True)
@@ -91,26 +110,39 @@ class _HeadLoss(jt.Function):
         if rows is not None:
             more, replaced = [tokens, rows], rows.shape[0]
         trained = not jt.flags.no_grad  # else (evaluation) half of the work is left out
+        operand = Operand.of(weight, 1, 3 + len(more))
         loss, self.stats, self.by_hidden, self.by_replaced = fused.run(
-            ["exp", "sgemm", "head_loss"],
-            _HEAD.format(replaced="in3_p, in4_p, in4_shape0" if more else "nullptr, nullptr, 0")
+            ["exp", *operand.kernels, "head_loss"],
+            _HEAD.format(table=_table(operand), replaced="in3_p, in4_p, in4_shape0" if more else "nullptr, nullptr, 0")
             + f"head_loss_forward(head, out0_p, out1_p, {'out2_p' if trained else 'nullptr'}, out3_p);",
             [[count], [count, 2], [count, width] if trained else [1, 1], [count, max(replaced, 1)]],
-            [*self.inputs, *more],
+            [hidden, operand.first, targets, *more, *operand.more],
+            **operand.numbers,
         )
         return loss
 
     def grad(self, dloss):
         """dloss [n] → the gradients by hidden [n, width], weight [vocab, width] and, where given, rows [k, width]."""
-        hidden = self.inputs[0]
+        hidden, weight, _ = self.inputs
         by_hidden = self.by_hidden * dloss.unsqueeze(1)
-        (by_weight,) = fused.run(  # never executed where the weight is frozen: Jittor is lazy
-            ["exp", "sgemm", "head_loss"],
-            _HEAD.format(replaced="nullptr, nullptr, 0") + "head_loss_by_weight(head, in3_p, in4_p, out0_p);",
-            [self.inputs[1].shape],
-            [*self.inputs, self.stats, dloss],
-        )
         by_rows = None
         if self.rows is not None:
             by_rows = jt.matmul((self.by_replaced * dloss.unsqueeze(1)).transpose(), hidden)
-        return by_hidden, by_weight, None, None, by_rows
+        return by_hidden, None if isinstance(weight, FrozenWeight) else self._by_weight(dloss), None, None, by_rows
+
+    def _by_weight(self, dloss):
+        """Never executed where the weight is not trained: Jittor is lazy."""
+        operand = Operand.of(self.inputs[1], 1, 5)
+        (by_weight,) = fused.run(
+            ["exp", *operand.kernels, "head_loss"],
+            _HEAD.format(table=_table(operand), replaced="nullptr, nullptr, 0")
+            + "head_loss_by_weight(head, in3_p, in4_p, out0_p);",
+            [self.inputs[1].shape],
+            [*self.inputs, self.stats, dloss],
+        )
+        return by_weight
+
+
+def _table(operand: Operand) -> str:
+    """The weight as head_loss.h reads it."""
+    return operand.cpp if operand.more or operand.numbers else f"FloatTable{{{operand.cpp}}}"

@@ -5,9 +5,10 @@ On CUDA it is cuBLAS's, in one operator with the bias.
 
 import numpy as np
 
-from gpt2_jittor.ops import fused
+from gpt2_jittor.ops import frozen, fused
 from gpt2_jittor.ops.activation import Recomputed
 from gpt2_jittor.ops.matmul import matmul
+from gpt2_jittor.ops.operand import Operand, has_kernel
 from gpt2_jittor.ops.proof import Comparison
 from gpt2_jittor.runtime.backend import jt
 
@@ -15,11 +16,11 @@ from gpt2_jittor.runtime.backend import jt
 def linear(x, weight, bias=None, activation=None):
     """activation(x) @ weight + bias.
 
-    x [..., in], weight [in, out], bias [out] or None, all float32 → [..., out]. `activation` is one of
-    `ops.activation`, which the backward pass computes again rather than keep its result.
+    x [..., in], weight [in, out], bias [out] or None, all float32 → [..., out]; or the weight is a `FrozenWeight`.
+    `activation` is one of `ops.activation`, which the backward pass computes again rather than keep its result.
     """
     flat = x.reshape(-1, x.shape[-1])  # [rows, in]
-    if fused.products() or fused.products_on_cuda("projection"):
+    if has_kernel("projection", weight):
         before, recomputed = Recomputed.split(activation, flat)
         y = _Linear.apply(before, weight, bias, recomputed)
     else:
@@ -29,7 +30,7 @@ def linear(x, weight, bias=None, activation=None):
 
 def composed(x, weight, bias):
     """x @ weight + bias in plain Jittor, in the current precision: x [rows, in] → [rows, out]."""
-    y = matmul(x, weight)
+    y = frozen.projected(x, weight) if isinstance(weight, frozen.FrozenWeight) else matmul(x, weight)
     return y if bias is None else y + bias
 
 
@@ -51,30 +52,39 @@ class _Linear(jt.Function):
         """activation(x) @ weight + bias: x [rows, in] → [rows, out]. `activation` is a `Recomputed`."""
         self.x, self.weight, self.activation, self.has_bias = x, weight, activation, bias is not None
         rows, outputs = x.shape[0], weight.shape[1]
-        inputs = [activation.forward(x), weight] + ([] if bias is None else [bias])
+        biases = [] if bias is None else [bias]
+        operand = Operand.of(weight, 1, 2 + len(biases))
         (y,) = fused.run(
-            ["sgemm", "projection"],
-            f"projection(in0_p, in1_p, {'nullptr' if bias is None else 'in2_p'}, out0_p,"
+            operand.kernels,
+            f"projection(in0_p, {operand.cpp}, {'in2_p' if biases else 'nullptr'}, out0_p,"
             " in0_shape0, in1_shape0, in1_shape1);",
             [[rows, outputs]],
-            inputs,
+            [activation.forward(x), operand.first, *biases, *operand.more],
+            **operand.numbers,
         )
         return y
 
     def grad(self, dy):
         """dy [rows, out] → the gradients by x [rows, in], weight [in, out] and bias [out]."""
+        operand = Operand.of(self.weight, 1, 2)
         (dx,) = fused.run(
-            ["sgemm", "projection"],
-            "projection_by_input(in0_p, in1_p, out0_p, in0_shape0, in1_shape0, in1_shape1, 0.0f);",
+            operand.kernels,
+            f"projection_by_input(in0_p, {operand.cpp}, out0_p, in0_shape0, in1_shape0, in1_shape1, 0.0f);",
             [self.x.shape],
-            [dy, self.weight],
+            [dy, operand.first, *operand.more],
+            **operand.numbers,
         )
         dweight, dbias = weight_gradients(self.activation, self.x, self.weight, dy)
         return self.activation.backward(self.x, dx), dweight, dbias if self.has_bias else None, None
 
 
 def weight_gradients(activation, x, weight, dy):
-    """The gradients by a projection's weight and bias; never executed where these are frozen: Jittor is lazy."""
+    """The gradients by a projection's weight and bias; never executed where these are frozen: Jittor is lazy.
+
+    A `FrozenWeight` has none.
+    """
+    if isinstance(weight, frozen.FrozenWeight):
+        return None, dy.sum(0)
     (dweight,) = fused.run(
         ["sgemm", "projection"],
         "projection_by_weight(in0_p, in1_p, out0_p, in0_shape0, in0_shape1, in1_shape1);",

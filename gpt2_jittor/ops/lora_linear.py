@@ -6,6 +6,7 @@ from gpt2_jittor.ops import dropout as dropout_op
 from gpt2_jittor.ops import fused, linear
 from gpt2_jittor.ops.activation import Recomputed
 from gpt2_jittor.ops.matmul import matmul
+from gpt2_jittor.ops.operand import NO_WEIGHT, Operand, has_kernel
 from gpt2_jittor.ops.proof import Comparison
 from gpt2_jittor.runtime.backend import jt
 
@@ -19,12 +20,13 @@ def lora_linear(x, weight, bias, a, b, scaling: float, dropout: float = 0.0, act
     """factor · (z @ weight + scaling · dropout(z) @ aᵀ @ bᵀ) + bias with z = activation(x).
 
     x [..., in], weight [in, out], bias [out], a [r, in], b [out, r], factor [out] (DoRA's, nowhere 0) or None, all
-    float32 → [..., out]. `activation` as of `linear`. Neither dropout(z) nor z is kept for the backward pass, nor what
-    `factor` multiplies: that is found again from the result, which the next operator keeps anyway.
+    float32 → [..., out]; or the weight is a `FrozenWeight`. `activation` as of `linear`. Neither dropout(z) nor z is
+    kept for the backward pass, nor what `factor` multiplies: that is found again from the result, which the next
+    operator keeps anyway.
     """
     seed = dropout_op.seeds.next() if dropout else 0
     flat = x.reshape(-1, x.shape[-1])  # [rows, in]
-    if fused.products() or fused.products_on_cuda("lora"):
+    if has_kernel("lora", weight):
         before, recomputed = Recomputed.split(activation, flat)
         y = _LoraLinear.apply(before, weight, bias, a, b, factor, recomputed, scaling, dropout, seed)
     else:
@@ -89,11 +91,13 @@ class _LoraLinear(jt.Function):
             "threshold": dropout_op.threshold(dropout),
         }
         rows, outputs = x.shape[0], weight.shape[1]
+        operand = Operand.of(weight, 1, 5)
         y, self.low = self._run(
             _LORA.format(a="in3_p", b="in4_p", weight="in1")
-            + "lora_forward(lora, in0_p, in1_p, in2_p, out0_p, out1_p);",
+            + f"lora_forward(lora, in0_p, {operand.cpp}, in2_p, out0_p, out1_p);",
             [[rows, outputs], [rows, a.shape[0]]],
-            [activation.forward(x), weight, bias if factor is None else jt.zeros_like(bias), a, b],
+            [activation.forward(x), operand.first, bias if factor is None else jt.zeros_like(bias), a, b],
+            operand,
         )
         if factor is not None:
             (y,) = self._run(
@@ -115,15 +119,19 @@ class _LoraLinear(jt.Function):
             _LORA.format(a="in3_p", b="in4_p", weight="in5")
             + "lora_backward(lora, in0_p, in1_p, in2_p, out0_p, out1_p, out2_p);",
             [self.low.shape, self.a.shape, self.b.shape],
-            [self.activation.forward(self.x), dy, self.low, self.a, self.b, self.weight],
+            [self.activation.forward(self.x), dy, self.low, self.a, self.b, Operand.of(self.weight, 5, 6).first],
         )
+        operand = Operand.of(self.weight, 1, 4)
         (dx,) = self._run(
-            _LORA.format(a="in3_p", b="nullptr", weight="in1") + "lora_by_input(lora, in0_p, in1_p, in2_p, out0_p);",
+            _LORA.format(a="in3_p", b="nullptr", weight="in1")
+            + f"lora_by_input(lora, in0_p, {operand.cpp}, in2_p, out0_p);",
             [self.x.shape],
-            [dy, self.weight, dlow, self.a],
+            [dy, operand.first, dlow, self.a],
+            operand,
         )
         dweight, _ = linear.weight_gradients(self.activation, self.x, self.weight, dy)
         return self.activation.backward(self.x, dx), dweight, dbias, da, db, dfactor, None, None, None, None
 
-    def _run(self, call, shapes, inputs):
-        return fused.run(["shapes", "random", "sgemm", "projection", "lora"], call, shapes, inputs, **self.numbers)
+    def _run(self, call, shapes, inputs, operand=NO_WEIGHT):
+        kernels = ["shapes", "random", *operand.kernels, "lora"]
+        return fused.run(kernels, call, shapes, [*inputs, *operand.more], **self.numbers, **operand.numbers)

@@ -13,8 +13,9 @@ _CALL = """
 def lora_norms(weight, a, b, squares, scaling: float, transposed: bool = False):
     """‖W + scaling (B A)ᵀ‖ of each column, [out]: √(‖w‖² + 2s b·(A w) + s² b (A Aᵀ) bᵀ).
 
-    weight [in, out], or [out, in] where it is `transposed`, float32 or of a half type; a [r, in], b [out, r], `squares`
-    [out] those of the weight's columns, float32. No gradient goes through it (Liu et al. 2024, section 4.3).
+    weight [in, out], or [out, in] where it is `transposed`, float32, of a half type or a `FrozenWeight`; a [r, in],
+    b [out, r], `squares` [out] those of the weight's columns, float32. No gradient goes through it (Liu et al. 2024,
+    section 4.3).
     """
     with jt.no_grad():
         weight = weight if weight.dtype == "float32" else weight.float32()  # no copy for nothing

@@ -1,6 +1,6 @@
-"""Which precisions a model can compute in, and where: to be asked before Jittor is imported.
+"""Which precisions a model can compute in, or keep its base in, and where: to be asked before Jittor is imported.
 
-What a precision does stands in `ops/matmul.py`.
+What a precision does stands in `ops/matmul.py`, of a base's in `ops/frozen.py`.
 """
 
 from common.errors import ParameterError
@@ -9,6 +9,8 @@ from gpt2_jittor.runtime.cuda.driver import dotted
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 WEIGHTS = ("fp32", "bf16", "int8")  # in which weights can be kept for use on the CPU: `ops/narrow.py`
+BASES = ("fp32", "bf16", "fp16", "int8")  # what a base that is not trained is kept in
+DEFAULT_THRESHOLD = 6.0  # of int8's outliers (Dettmers et al. 2022, section 3.2)
 OLDEST_TOOLKIT = (11, 0)  # with an older one Jittor asks cuBLAS for sums in float16, of factors of another type
 OLDEST_FOR_BF16 = (8, 0)  # Ampere
 
@@ -22,16 +24,31 @@ def check_precision(precision: str, device: str) -> None:
         return
     if device == "cpu":
         raise ParameterError("{precision} {value} is for CUDA: the CPU computes in {precision} fp32", value=precision)
+    _check_half_type("precision", precision)
+
+
+def check_base(base: str, precision: str, device: str) -> None:
+    """Raises UserError where a base cannot be kept in `base` on `device`, as of `check_precision`, or not with products
+    in that precision. Each device has int8.
+    """
+    if base != "fp32" and precision != "fp32":
+        template = "{base} {value} goes with {precision} fp32 alone: {precision} {half} keeps the base in {half} itself"
+        raise ParameterError(template, value=base, half=precision)
+    if base in PRECISIONS and base != "fp32" and device == "cuda":
+        _check_half_type("base", base)
+
+
+def _check_half_type(name: str, value: str) -> None:
+    """Raises UserError where CUDA here has no half type of that value, which the parameter `name` asks for."""
     found = cuda.find(runtime.find_compiler())
     release = found.toolkit.release
     if release < OLDEST_TOOLKIT:
         raise ParameterError(
-            "{precision} {value} needs CUDA 11 to 13, not {release}: see docs/cuda.md",
-            value=precision,
+            f"{{{name}}} {{value}} needs CUDA 11 to 13, not {{release}}: see docs/cuda.md",
+            value=value,
             release=dotted(release),
         )
     for device in found.driver.devices[:1]:  # the one that Jittor runs on
-        if precision == "bf16" and device.capability < OLDEST_FOR_BF16:
-            raise ParameterError(
-                "{precision} bf16 needs a GPU of compute capability 8.0: use fp16 on this {gpu}", gpu=device
-            )
+        if value == "bf16" and device.capability < OLDEST_FOR_BF16:
+            template = f"{{{name}}} bf16 needs a GPU of compute capability 8.0: use fp16 on this {{gpu}}"
+            raise ParameterError(template, gpu=device)

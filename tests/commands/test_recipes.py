@@ -45,6 +45,7 @@ def test_what_is_peculiar_to_an_origin_stands_in_its_recipe():
     s0, s1, s2 = (given[name] for name in ("s0-chatbot", "s1-chatbot-xl", "s2-dialogpt-imdb"))
     assert (s0.lora_modules_to_save, s0.head_dropout, s0.gradient_accumulation) == (["lm_head"], 0.1, 4)
     assert (s1.added_tokens, s1.epochs, s1.batch_size) == (["<USER>", "<BOT>", "<END>"], 3, 8)
+    assert (s1.base, s1.int8_threshold, s1.gradient_checkpointing) == ("int8", 6.0, True)
     paper = given["paper-e2e"]
     assert (paper.label_smoothing, paper.weight_decay, paper.max_grad_norm) == (0.1, 0.01, 0)
     assert (paper.epochs, paper.batch_size, paper.schedule, paper.warmup_steps) == (5, 8, "linear", 500)

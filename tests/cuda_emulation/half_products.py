@@ -1,4 +1,6 @@
-"""Products, a loss and its gradients in both half types: run on the CPU and on the emulated device, and compared.
+"""Products, a loss and its gradients in both half types, and on a base of fewer bits.
+
+They are made on the CPU and on the emulated device, and compared.
 
 `python -m tests.cuda_emulation.half_products MODEL OUTPUT.npz` computes them on the device that there is.
 """
@@ -7,6 +9,7 @@ import sys
 
 import numpy as np
 
+BASES = ("int8", "bf16")
 SHAPES = [((), False), ((), True), ((2, 3), False), ((2, 3), True)]
 
 
@@ -27,7 +30,7 @@ def products(precision: str) -> dict[str, np.ndarray]:
     return found
 
 
-def loss_and_gradients(folder: str, precision: str) -> dict[str, np.ndarray]:
+def loss_and_gradients(folder: str, precision: str, base: str = "fp32") -> dict[str, np.ndarray]:
     """A model's loss with LoRA, scaled gradients included, and the logits of a few tokens behind a cache."""
     import lora
     from gpt2_jittor import GPT2LMHeadModel
@@ -36,7 +39,8 @@ def loss_and_gradients(folder: str, precision: str) -> dict[str, np.ndarray]:
     from gpt2_jittor.runtime.backend import jt
 
     config = {"r": 3, "target_modules": ["c_attn", "c_proj", "c_fc"], "init_lora_weights": False, "lora_dropout": 0.0}
-    model = lora.inject(GPT2LMHeadModel.from_pretrained(folder), lora.LoraConfig(**config)).to_precision(precision)
+    model = GPT2LMHeadModel.from_pretrained(folder, base=base, int8_threshold=2.0)
+    lora.inject(model, lora.LoraConfig(**config)).to_precision(precision)
     ids = np.random.default_rng(2).integers(0, model.config.vocab_size, (3, 17))
     mask = (np.arange(17) < np.array([17, 5, 11])[:, None]).astype(np.int64)
     loss = model.loss(ids, np.where(mask == 1, ids, -100), mask)
@@ -54,6 +58,8 @@ def compute(folder: str) -> dict[str, np.ndarray]:
     for precision in ("fp32", "fp16", "bf16"):
         several = products(precision) | loss_and_gradients(folder, precision)
         found |= {f"{precision} {name}": value for name, value in several.items()}
+    for base in BASES:
+        found |= {f"base {base} {name}": value for name, value in loss_and_gradients(folder, "fp32", base).items()}
     return found
 
 

@@ -9,7 +9,7 @@ import pytest
 from machines import program
 
 from gpt2_jittor.doctor import software
-from gpt2_jittor.runtime import runtime
+from gpt2_jittor.runtime import cpu, runtime
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,16 @@ def test_python_config_must_be_this_pythons(monkeypatch, tmp_path, config):
     row = software.headers()
     assert row.status == ("ok" if config == "right" else "failed")
     assert (config == "right") != ("python_config_path" in row.mend)
+
+
+@pytest.mark.parametrize(("flags", "words"), [("avx2 avx512_vnni", "VNNI instructions"), ("avx2", "through float32")])
+def test_how_int8_is_multiplied_is_told(monkeypatch, tmp_path, flags, words):
+    (tmp_path / "cpuinfo").write_text(f"flags : {flags}\n")
+    monkeypatch.setattr(cpu, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    monkeypatch.delenv("DNNL_MAX_CPU_ISA", raising=False)
+    row = software.int8()
+    assert row.status == "ok" and words in row.found
 
 
 def installed(monkeypatch, **versions: str | None):

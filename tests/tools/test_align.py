@@ -209,6 +209,7 @@ def test_seconds_and_speeds_leave_the_first_update_out():
         (["--lora-init", "olora"], ["--lora-init olora"]),
         (["--data-dir", "nowhere", "--model", "nano"], ["nowhere"]),
         (["--precision", "bf16", "--device", "cpu"], ["--precision", "CUDA"]),
+        (["--base", "int8"], ["--base"]),
     ],
 )
 def test_a_mistake_is_one_line(options, words):

@@ -54,6 +54,8 @@ OTHER = {
     "eval_limit": (3, "eval_limit was 7 and is 3 now"),
     "skip_nonfinite": (True, "skip_nonfinite was False and is True now"),
     "precision": ("bf16", "bf16"),
+    "base": ("int8", "base was fp32 and is int8 now; int8_threshold was unset and is 6.0 now"),
+    "int8_threshold": (3.0, "int8_threshold is of base int8"),
 }
 
 

@@ -33,7 +33,7 @@ from training.setup import Inputs
 DEFAULT_STEPS = 200
 # options of train.py that make no sense here: the length is --steps, and nothing is saved or stopped early
 LEFT_OUT = {"epochs", "max_steps", "tuning", "patience", "save_every", "skip_nonfinite", "head_dropout", "added_tokens"}
-LEFT_OUT |= {"report_to"}
+LEFT_OUT |= {"report_to", "base", "int8_threshold"}
 
 
 def parse() -> tuple[TrainingArguments, str]:

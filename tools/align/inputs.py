@@ -30,6 +30,8 @@ def check(arguments: TrainingArguments) -> str:
             raise ParameterError(f"{{{name}}}: PEFT has no equal of it that would be the same; leave it out")
     if arguments.lora_init == "olora":
         raise ParameterError("{lora_init} olora: PEFT begins with another part of GPT-2's weights; leave it out")
+    if arguments.base != "fp32":
+        raise ParameterError("{base} {0}: PyTorch's side has a float32 base; leave it out", arguments.base)
     if arguments.precision not in PRECISIONS:
         raise ParameterError("{precision} is one of {0} here, not {1}", ", ".join(PRECISIONS), arguments.precision)
     device = runtime.prepare(arguments.device)

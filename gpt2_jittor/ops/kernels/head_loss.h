@@ -4,7 +4,7 @@
 //
 // The gradient by the hidden states, softmax . weight - weight[target], comes with the loss, for the logits are there
 // at that moment. Rows of `weight` that `tokens` names are replaced by `rows`, a block of its own.
-// Needs exp.h and sgemm.h.
+// A weight that is kept in fewer bits (frozen_table.h) is turned into floats a block at a time. Needs exp.h and sgemm.h.
 #include <algorithm>
 #include <cmath>
 #include <memory>
@@ -12,8 +12,21 @@
 static const long VOCAB_BLOCK = 1024, ROW_BLOCK = 1024;
 static const float HIDDEN = -1e30f;  // not -inf: the kernels are compiled with -Ofast
 
+// A weight in float32, [vocab, width]
+struct FloatTable {
+    const float* values;
+};
+
+// Rows of it, which may be made in `scratch`, of as many floats as `floats_for` says.
+static inline const float* rows_of(const FloatTable& t, long first, long count, long width, float* scratch) {
+    return t.values + first * width;
+}
+static inline long floats_for(const FloatTable&, long) { return 0; }
+
+template <class Table>
 struct Head {
-    const float *hidden, *weight;  // [n, width], [vocab, width]
+    const float* hidden;  // [n, width]
+    Table weight;         // [vocab, width]
     const int* targets;
     long n, width, vocab;
     const int* tokens;  // whose rows are replaced
@@ -21,10 +34,10 @@ struct Head {
     long replaced;
 };
 
-// logits[i, j] = hidden_i . weight_(first + j), those of replaced tokens hidden
-static void block_logits(const Head& s, long first, long count, float* logits) {
-    dnnl_sgemm('N', 'T', s.n, count, s.width, 1.0f, s.hidden, s.width, s.weight + first * s.width, s.width, 0.0f,
-               logits, count);
+// logits[i, j] = hidden_i . weight_(first + j), those of replaced tokens hidden; `block` are these rows of the weight
+template <class Table>
+static void block_logits(const Head<Table>& s, const float* block, long first, long count, float* logits) {
+    dnnl_sgemm('N', 'T', s.n, count, s.width, 1.0f, s.hidden, s.width, block, s.width, 0.0f, logits, count);
     for (long t = 0; t < s.replaced; t++) {
         const long column = s.tokens[t] - first;
         if (column >= 0 && column < count)
@@ -32,12 +45,14 @@ static void block_logits(const Head& s, long first, long count, float* logits) {
     }
 }
 
-static void replaced_logits(const Head& s, float* logits) {
+template <class Table>
+static void replaced_logits(const Head<Table>& s, float* logits) {
     dnnl_sgemm('N', 'T', s.n, s.replaced, s.width, 1.0f, s.hidden, s.width, s.rows, s.width, 0.0f, logits, s.replaced);
 }
 
 // Where a row's target stands in a block, -1: elsewhere.
-static inline long target_column(const Head& s, long i, long first, long count, bool replaced) {
+template <class Table>
+static inline long target_column(const Head<Table>& s, long i, long first, long count, bool replaced) {
     if (replaced) {
         for (long t = 0; t < count; t++)
             if (s.tokens[t] == s.targets[i]) return t;
@@ -48,7 +63,8 @@ static inline long target_column(const Head& s, long i, long first, long count, 
 }
 
 // Takes up a block: logits become exponentials; each row's largest logit, sum, target and gradient follow.
-static void take_block(const Head& s, long first, long count, bool replaced, const float* weight, float* logits,
+template <class Table>
+static void take_block(const Head<Table>& s, long first, long count, bool replaced, const float* weight, float* logits,
                        float* stats, float* at_target, float* gradient) {
     const bool start = first == 0 && !replaced;
     #pragma omp parallel for
@@ -72,13 +88,15 @@ static void take_block(const Head& s, long first, long count, bool replaced, con
 
 // loss [n]; stats [n, 2]: the largest logit, the sum of exponentials; gradient [n, width], or null;
 // by_replaced [n, replaced]: the gradient by the logits of the replaced tokens.
-static void head_loss_some(const Head& s, float* loss, float* stats, float* gradient, float* by_replaced) {
-    const std::unique_ptr<float[]> logits(new float[s.n * std::min(VOCAB_BLOCK, s.vocab)]), at_target(new float[s.n]);
+template <class Table>
+static void head_loss_some(const Head<Table>& s, float* loss, float* stats, float* gradient, float* by_replaced) {
+    const std::unique_ptr<float[]> logits(new float[s.n * std::min(VOCAB_BLOCK, s.vocab)]), at_target(new float[s.n]),
+        scratch(new float[floats_for(s.weight, std::min(VOCAB_BLOCK, s.vocab) * s.width)]);
     for (long first = 0; first < s.vocab; first += VOCAB_BLOCK) {
         const long count = std::min(VOCAB_BLOCK, s.vocab - first);
-        block_logits(s, first, count, logits.get());
-        take_block(s, first, count, false, s.weight + first * s.width, logits.get(), stats, at_target.get(),
-                   gradient);
+        const float* block = rows_of(s.weight, first, count, s.width, scratch.get());
+        block_logits(s, block, first, count, logits.get());
+        take_block(s, first, count, false, block, logits.get(), stats, at_target.get(), gradient);
     }
     if (s.replaced) {
         replaced_logits(s, by_replaced);
@@ -86,6 +104,7 @@ static void head_loss_some(const Head& s, float* loss, float* stats, float* grad
     }
     #pragma omp parallel for
     for (long i = 0; i < s.n; i++) {
+        const std::unique_ptr<float[]> own(new float[floats_for(s.weight, s.width)]);
         // the difference first, in one float: in a log-sum-exp the larger would take the digits of the smaller
         const volatile float below_top = at_target[i] - stats[2 * i];
         const float norm = 1.0f / stats[2 * i + 1];
@@ -93,15 +112,17 @@ static void head_loss_some(const Head& s, float* loss, float* stats, float* grad
         const long t = s.replaced ? target_column(s, i, 0, s.replaced, true) : -1;
         for (long j = 0; j < s.replaced; j++) by_replaced[i * s.replaced + j] *= norm;
         if (t >= 0) by_replaced[i * s.replaced + t] -= 1.0f;
-        const float* target = t >= 0 ? s.rows + t * s.width : s.weight + s.targets[i] * s.width;
+        const float* target =
+            t >= 0 ? s.rows + t * s.width : rows_of(s.weight, s.targets[i], 1, s.width, own.get());
         for (long c = 0; gradient && c < s.width; c++)
             gradient[i * s.width + c] = gradient[i * s.width + c] * norm - target[c];
     }
 }
 
-static void head_loss_forward(const Head& all, float* loss, float* stats, float* gradient, float* by_replaced) {
+template <class Table>
+static void head_loss_forward(const Head<Table>& all, float* loss, float* stats, float* gradient, float* by_replaced) {
     for (long first = 0; first < all.n; first += ROW_BLOCK) {
-        Head s = all;
+        Head<Table> s = all;
         s.n = std::min(ROW_BLOCK, all.n - first);
         s.hidden += first * s.width;
         s.targets += first;
@@ -111,17 +132,17 @@ static void head_loss_forward(const Head& all, float* loss, float* stats, float*
 }
 
 // dweight [vocab, width] = (dloss (softmax - onehot))^T . hidden; the logits are computed again.
-static void head_loss_by_weight(const Head& s, const float* stats, const float* dloss, float* dweight) {
+static void head_loss_by_weight(const Head<FloatTable>& s, const float* stats, const float* dloss, float* dweight) {
     const long rows = std::min(ROW_BLOCK, s.n);
     const std::unique_ptr<float[]> logits(new float[rows * std::min(VOCAB_BLOCK, s.vocab)]);
     for (long first = 0; first < s.vocab; first += VOCAB_BLOCK) {
         const long count = std::min(VOCAB_BLOCK, s.vocab - first);
         for (long start = 0; start < s.n; start += ROW_BLOCK) {
-            Head some = s;
+            Head<FloatTable> some = s;
             some.n = std::min(ROW_BLOCK, s.n - start);
             some.hidden += start * s.width;
             some.targets += start;
-            block_logits(some, first, count, logits.get());
+            block_logits(some, s.weight.values + first * s.width, first, count, logits.get());
             #pragma omp parallel for
             for (long i = 0; i < some.n; i++) {
                 const float top = stats[2 * (start + i)], scale = dloss[start + i] / stats[2 * (start + i) + 1];

@@ -1,6 +1,6 @@
 // What LoRA adds to a projection: y += scaling dropout(x) . A^T . B^T with A [r, in] and B [out, r], and its gradients.
-// Dropped inputs exist for some rows at a time, in a thread's own buffer. Needs
-// shapes.h, random.h, sgemm.h and projection.h.
+// Dropped inputs exist for some rows at a time, in a thread's own buffer. A weight [in, out] is floats, or Frozen
+// (frozen.h). Needs shapes.h, random.h, sgemm.h and projection.h.
 #include <algorithm>
 #include <cmath>
 #include <memory>
@@ -19,7 +19,8 @@ static void lora_dropped(const Lora& s, const float* x, long first, long n, long
 }
 
 // y = x . weight + bias + LoRA; low [rows, r] = scaling dropout(x) . A^T, which the gradient by B needs.
-static void lora_forward(const Lora& s, const float* x, const float* weight, const float* bias, float* y, float* low) {
+template <class Weight>
+static void lora_forward(const Lora& s, const float* x, const Weight& weight, const float* bias, float* y, float* low) {
     #pragma omp parallel
     {
         const std::unique_ptr<float[]> dropped(new float[s.threshold ? LORA_ROWS * s.in : 1]);
@@ -70,7 +71,8 @@ static void lora_backward(const Lora& s, const float* x, const float* dy, const 
 }
 
 // dx = dy . weight^T + dropout'(dlow . A)
-static void lora_by_input(const Lora& s, const float* dy, const float* weight, const float* dlow, float* dx) {
+template <class Weight>
+static void lora_by_input(const Lora& s, const float* dy, const Weight& weight, const float* dlow, float* dx) {
     #pragma omp parallel for
     for (long first = 0; first < s.rows; first += LORA_ROWS) {
         const long n = std::min(LORA_ROWS, s.rows - first);

@@ -13,7 +13,8 @@ static void add_projection(const float* x, const float* weight, float* y, long r
     dnnl_sgemm('N', 'N', rows, out, in, 1.0f, x, in, weight, out, 1.0f, y, out);
 }
 
-static void projection(const float* x, const float* weight, const float* bias, float* y, long rows, long in,
+template <class Weight>
+static void projection(const float* x, const Weight& weight, const float* bias, float* y, long rows, long in,
                        long out) {
     #pragma omp parallel for
     for (long i = 0; i < rows; i++) fill_rows(bias, y + i * out, 1, out);

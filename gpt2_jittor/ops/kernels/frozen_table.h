@@ -1,0 +1,40 @@
+// A token embedding or a head that is kept in fewer bits, [vocab, width]: some of its rows are floats at a time. Of int8
+// each row has a scale. After frozen.h.
+
+template <class T>
+static const float* rows_of(const Frozen<T>& t, long first, long count, long width, float* scratch) {
+    #pragma omp parallel for
+    for (long k = 0; k < count; k++) {
+        float* row = scratch + k * width;
+        to_floats(t.values + (first + k) * width, width, row);
+        for (long j = 0; t.scales && j < width; j++) row[j] *= t.scales[first + k];
+    }
+    return scratch;
+}
+
+template <class T>
+static inline long floats_for(const Frozen<T>&, long count) {
+    return count;
+}
+
+// y [rows, vocab] = x [rows, width] . tableT
+template <class T>
+static void table_logits(const float* x, const Frozen<T>& t, float* y, long rows, long width, long vocab) {
+    const std::unique_ptr<float[]> scratch(new float[std::min(FROZEN_PANEL, vocab) * width]);
+    for (long first = 0; first < vocab; first += FROZEN_PANEL) {
+        const long n = std::min(FROZEN_PANEL, vocab - first);
+        const float* some = rows_of(t, first, n, width, scratch.get());
+        dnnl_sgemm('N', 'T', rows, n, width, 1.0f, x, width, some, width, 0.0f, y + first, vocab);
+    }
+}
+
+// dx [rows, width] = dy [rows, vocab] . table
+template <class T>
+static void table_logits_by_input(const float* dy, const Frozen<T>& t, float* dx, long rows, long width, long vocab) {
+    const std::unique_ptr<float[]> scratch(new float[std::min(FROZEN_PANEL, vocab) * width]);
+    for (long first = 0; first < vocab; first += FROZEN_PANEL) {
+        const long n = std::min(FROZEN_PANEL, vocab - first);
+        const float* some = rows_of(t, first, n, width, scratch.get());
+        dnnl_sgemm('N', 'N', rows, width, n, 1.0f, dy + first, vocab, some, width, first ? 1.0f : 0.0f, dx, width);
+    }
+}
