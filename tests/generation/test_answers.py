@@ -39,8 +39,8 @@ def tokenizer(folder):
 
 
 def random_prompts(rng, count: int = 7) -> list[Example]:
-    """Dialogues of uneven lengths, one of which stands there twice."""
-    found = [CHAT.prompt([" ".join(rng.choice(tiny.WORDS, rng.integers(1, 9)))]) for _ in range(count)]
+    """Dialogues of different lengths, one of which stands there twice."""
+    found = [CHAT.prompt([" ".join(rng.choice(tiny.WORDS, words))]) for words in rng.permutation(8)[:count] + 1]
     return [*found, found[0]]
 
 

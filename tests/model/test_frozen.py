@@ -1,8 +1,5 @@
 """Models on a base of fewer bits, beside PEFT's on the numbers that it means: losses, adapters' gradients, memory."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -12,7 +9,6 @@ import transformers
 from adapters import assert_refused, our_name, values_of
 from halves import TORCH, relative
 from lora_settings import SETTINGS, peft_model, with_defaults
-from places import ROOT
 from references import GRADIENT, LOGITS, our_logits
 
 import lora
@@ -209,51 +205,6 @@ def test_the_base_is_counted_and_is_no_parameter(base):
     assert lora.count(int8) == lora.count(float32)
     whole = {name for name in values_of(int8) if ".lora_" not in name}
     assert all("ln_" in name or name.endswith(".bias") or "wpe" in name for name in whole)
-
-
-@pytest.mark.parametrize("kept", ["fp32", "int8"])
-def test_more_tokens_begin_as_the_mean_of_those_that_were_there(base, tmp_path, kept):
-    from gpt2_jittor.checkpoint.stored import open_model
-
-    model = GPT2LMHeadModel.from_stored(open_model(base), base=kept, vocabulary=305)
-    weight = safetensors.numpy.load_file(base / "model.safetensors")["transformer.wte.weight"]
-    ids = jt.array(np.array([303, 5], np.int32))
-    found, expected = model.transformer.wte(ids).numpy(), np.stack([weight.mean(0), weight[5]])
-    np.testing.assert_allclose(found, expected, atol=1e-6 if kept == "fp32" else np.abs(expected).max() / 250)
-    assert model.config.vocab_size == 305 and our_logits(model, IDS).shape[-1] == 305
-
-
-LOAD = """
-import sys
-from pathlib import Path
-from gpt2_jittor import GPT2LMHeadModel
-def most():
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
-tiny, large, kept = sys.argv[1:]
-GPT2LMHeadModel.from_pretrained(tiny, base=kept)
-before = most()
-model = GPT2LMHeadModel.from_pretrained(large, base=kept)
-print(most() - before)
-"""
-
-
-def test_a_model_is_never_all_float32_while_it_is_read(base, tmp_path):
-    width, layers, vocab = 512, 14, 4096
-    sizes = {"n_embd": width, "n_inner": 4 * width, "n_layer": layers, "n_head": 8, "vocab_size": vocab}
-    transformers.GPT2LMHeadModel(transformers.GPT2Config(n_positions=64, **sizes)).save_pretrained(tmp_path)
-    numbers = 12 * width**2 * layers + vocab * width
-    largest = 4 * vocab * width  # bytes of a float32 tensor
-    peaks = {}
-    for kept in ("fp32", "bf16", "int8"):
-        run = subprocess.run(
-            [sys.executable, "-c", LOAD, base, tmp_path, kept], cwd=ROOT, capture_output=True, text=True, check=True
-        )
-        peaks[kept] = int(run.stdout.split()[-1])
-    assert peaks["fp32"] > 4 * numbers  # so the figures are of what they say
-    # beside what is kept, one tensor several times: mapped, as floats, divided, rounded
-    assert peaks["int8"] < numbers + 7 * largest < 0.6 * 4 * numbers
-    assert peaks["bf16"] < 2 * numbers + 7 * largest < 0.85 * 4 * numbers
 
 
 # --- what such a base cannot do
