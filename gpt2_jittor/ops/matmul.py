@@ -31,6 +31,7 @@ from gpt2_jittor.runtime.backend import jt
 
 _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 _current = "fp32"
+ROWS_AT_A_TIME = 1024  # of an array that is rounded
 
 
 def current_precision() -> str:
@@ -71,9 +72,12 @@ def to_half(array: np.ndarray, precision: str):
     """A Var of the half type from float32 numbers, rounded to the nearest on every device, ties to even."""
     if precision == "fp16":
         return jt.array(array.astype(np.float16))
-    bits = array.astype(np.float32).view(np.uint32)
-    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)  # finite, so that nothing wraps around
-    return jt.array(rounded.view(np.float32)).bfloat16()
+    bits = np.array(array, np.float32).view(np.uint32)  # a copy, rounded in place: a table is large
+    for start in range(0, len(bits), ROWS_AT_A_TIME):
+        some = bits[start : start + ROWS_AT_A_TIME]
+        some += 0x7FFF + ((some >> 16) & 1)  # finite, so that nothing wraps around
+        some &= np.uint32(0xFFFF0000)
+    return jt.array(bits.view(np.float32)).bfloat16()
 
 
 def in_type_of(var, array: np.ndarray):
