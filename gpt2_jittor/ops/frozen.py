@@ -13,9 +13,9 @@ The gradient goes back through the same Q, the scales in its rows: g_ij = dy_ij 
 
     t_i = max_j |g_ij| / 127                   dx = (t_i · rint(g_ij / t_i)) Qᵀ
 
-With a threshold of 0 nothing is an outlier, as in bitsandbytes. That dx is rounded to the nearest and not at random
-makes no difference that a loss shows (docs/performance.md). A table of tokens [vocab, width] has a scale for each row;
-what it is multiplied by stays float32, as that decides the logits.
+With a threshold of 0 nothing is an outlier, as in bitsandbytes. That the gradient is rounded to the nearest and not at
+random makes no difference that a loss shows (docs/performance.md). A table of tokens [vocab, width] has a scale for
+each row; what it is multiplied by stays float32, as that decides the logits.
 """
 
 import numpy as np

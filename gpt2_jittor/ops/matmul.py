@@ -31,6 +31,7 @@ from gpt2_jittor.runtime.backend import jt
 
 _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 _current = "fp32"
+ROWS_AT_A_TIME = 1024  # of an array that is rounded
 
 
 def current_precision() -> str:
@@ -71,13 +72,23 @@ def to_half(array: np.ndarray, precision: str):
     """A Var of the half type from float32 numbers, rounded to the nearest on every device, ties to even."""
     if precision == "fp16":
         return jt.array(array.astype(np.float16))
-    return jt.array((bf16_bits(array).astype(np.uint32) << 16).view(np.float32)).bfloat16()
+    bits = np.array(array, np.float32).view(np.uint32)  # a copy, rounded in place: a table is large
+    for start in range(0, len(bits), ROWS_AT_A_TIME):
+        _round_bits(bits[start : start + ROWS_AT_A_TIME])
+    return jt.array(bits.view(np.float32)).bfloat16()
 
 
 def bf16_bits(array: np.ndarray) -> np.ndarray:
     """float32 rounded to bfloat16, the nearest, ties to even: the upper half of its bits, uint16."""
-    bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)  # finite, so that nothing wraps around
+    bits = np.array(array, np.float32).view(np.uint32)
+    _round_bits(bits)
+    return (bits >> 16).astype(np.uint16)
+
+
+def _round_bits(bits: np.ndarray) -> None:
+    """Rounds the bits of float32 numbers, uint32, to those of bfloat16, in place."""
+    bits += 0x7FFF + ((bits >> 16) & 1)  # finite, so that nothing wraps around
+    bits &= np.uint32(0xFFFF0000)
 
 
 def in_type_of(var, array: np.ndarray):

@@ -16,12 +16,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.profiling import description
 from common.command import run_command
 from common.errors import UserError, joined
 from gpt2_jittor.runtime.cuda.driver import Driver, dotted
 from gpt2_jittor.runtime.cuda.toolkit import Toolkit, find, own_programs_first
 from tests.cuda_emulation import home
-from tools.cuda.operators import description
 
 WIDE = 58  # characters for a kernel's name
 ARCHITECTURES = (70, 75, 80, 86, 89, 90, 100, 120)
