@@ -11,7 +11,12 @@ OURS, EAGER, COMPILED = "this project", "transformers + PEFT", "the same, torch.
 FLOOR = "the floor of this machine"
 LORA_DROPOUT = 0.05
 # of `memory`: what train.py is told, and the settings by which benchmarks/ours.py does the same
-LEANER = {"--gradient-checkpointing": {"gradient_checkpointing": True}}
+LEANER = {
+    "--gradient-checkpointing": {"gradient_checkpointing": True},
+    "--base bf16": {"base": "bf16"},
+    "--base int8": {"base": "int8"},
+    "--base int8 --gradient-checkpointing": {"base": "int8", "gradient_checkpointing": True},
+}
 BYTES = {"fp32": 4, "bf16": 2, "int8": 1}  # of a weight
 
 

@@ -82,7 +82,7 @@ def chat(settings: dict):
 def _model(settings: dict):
     from gpt2_jittor import GPT2LMHeadModel
 
-    return GPT2LMHeadModel.from_pretrained(settings["model"])
+    return GPT2LMHeadModel.from_pretrained(settings["model"], base=settings.get("base", "fp32"))
 
 
 def _batches(settings: dict) -> list[Batch]:

@@ -176,18 +176,21 @@ def test_a_chats_next_turn_begins_alike_with_what_was_kept_and_without(tmp_path)
 
 def test_an_updates_memory_is_compared_with_and_without_what_makes_it_less(tmp_path):
     figures = tmp_path / "race.json"
-    sizes = ("--size", "tiny", "--rounds", 1, "--batch-size", 2, "--time", 16, "--only", "this project")
-    result = command("benchmark.py", "memory", *sizes, "--json", figures)
+    sizes = ("--size", "tiny", "--rounds", 1, "--batch-size", 2, "--time", 16)
+    chosen = ("--only", "this project", "--without", "project, --gradient", "bf16")
+    result = command("benchmark.py", "memory", *sizes, *chosen, "--json", figures)
     assert result.returncode == 0, result.stderr
     (table,) = json.loads(figures.read_text(encoding="utf-8"))["races"].values()
-    assert [row["name"] for row in table] == ["this project", "this project, --gradient-checkpointing"]
+    leaner_ones = ["--base int8", "--base int8 --gradient-checkpointing"]
+    assert [row["name"] for row in table] == [OURS, *(f"{OURS}, {options}" for options in leaner_ones)]
     assert all(row["peak_mb"] > 50 for row in table)
     assert "| peak MB | ÷ eager | seconds | seconds ÷ eager |" in result.stdout
 
 
-def test_gradient_checkpointing_and_bf16_are_asked_of_both_sides_by_name(tmp_path):
+def test_what_makes_it_less_is_asked_of_both_sides_by_name(tmp_path):
     said = {c.name: c.settings for c in leaner(trainers("train", tmp_path, tmp_path))}
     assert said[f"{OURS}, --gradient-checkpointing"]["gradient_checkpointing"]
+    assert said[f"{OURS}, --base bf16"]["base"] == "bf16"
     assert said[f"{EAGER}, gradient checkpointing"]["gradient_checkpointing"]
     assert said[f"{EAGER}, bf16 autocast"]["precision"] == "bf16"
 
