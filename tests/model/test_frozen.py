@@ -214,7 +214,7 @@ def test_what_needs_float32_weights_is_refused_in_one_line(base, tmp_path):
     model = GPT2LMHeadModel.from_pretrained(base, base="int8")
     assert_refused(lambda: model.save_pretrained(tmp_path / "saved"), "int8", "save the model", "in float32")
     assert_refused(lambda: model.resize_token_embeddings(400), "int8", "resize the vocabulary", "in float32")
-    assert_refused(lambda: quantize(model), "int8", "quantise it", "in float32")
+    assert_refused(lambda: quantize(model, "int8"), "int8", "quantise it", "in float32")
     assert_refused(
         lambda: lora.inject(model, lora.LoraConfig(modules_to_save=["lm_head"])), "modules_to_save", "lm_head", "int8"
     )

@@ -190,7 +190,7 @@ def test_under_mpirun_the_first_process_speaks_and_those_that_prove_run_by_thems
 
 
 def test_every_kernel_that_is_asked_for_is_among_those_that_are_proved():
-    asked = re.compile(r'fused\.(?:enabled|enabled_on_cuda|products_on_cuda)\("(\w+)"\)')
+    asked = re.compile(r'(?:fused\.(?:enabled|enabled_on_cuda|products_on_cuda)|\bhas_kernel)\("(\w+)"')
     files = [file for package in ("gpt2_jittor", "generation") for file in (ROOT / package).rglob("*.py")]
     found = {name for file in files for name in asked.findall(file.read_text(encoding="utf-8"))}
     assert found == set(ALL)
