@@ -50,6 +50,7 @@ def test_what_is_peculiar_to_an_origin_stands_in_its_recipe():
     assert (paper.label_smoothing, paper.weight_decay, paper.max_grad_norm) == (0.1, 0.01, 0)
     assert (paper.epochs, paper.batch_size, paper.schedule, paper.warmup_steps) == (5, 8, "linear", 500)
     assert (s2.max_steps, s2.warmup_steps, s2.batch_size, s2.gradient_accumulation) == (1000, 100, 4, 4)
+    assert (s2.base, s2.int8_threshold) == ("bf16", None)
 
 
 def test_the_papers_recipe_says_how_its_texts_are_generated(monkeypatch):
