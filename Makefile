@@ -90,7 +90,7 @@ test-cuda-emulated: $(VENV)/dev
 test-clients: $(VENV)/dev requirements-clients.txt
 	$(STATUS) "asking the server as its clients do"
 	$(PIP) -r requirements-clients.txt
-	$(BIN)/python -m pytest -m clients -rs tests/serving tests/lora/test_gguf_llama_cpp.py
+	$(BIN)/python -m pytest -m clients -rs tests/serving tests/lora/gguf/test_gguf_llama_cpp.py
 
 # lm-evaluation-harness asks the server and PyTorch the same, of nano and of an adapter (docs/evaluation-harness.md)
 JUDGED := runs/lm-eval

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from benchmarks.race import Contestant
+from gpt2_jittor.runtime import cpu
 
 WRAPPER = "transformers, generate behind Starlette"
 OURS, EAGER, COMPILED = "this project", "transformers + PEFT", "the same, torch.compile"
@@ -87,9 +88,10 @@ def decoders(model: Path, data: Path, batch: int, new: int, repeat: int, device:
     ]
 
 
-def has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+def has_bfloat16() -> bool:
     """Whether this processor multiplies bfloat16: without, PyTorch takes ten times as long, CTranslate2 refuses."""
-    return cpuinfo.is_file() and bool({"avx512_bf16", "amx_bf16"} & set(cpuinfo.read_text(encoding="utf-8").split()))
+    _, flags = cpu.read()
+    return bool({"avx512_bf16", "amx_bf16"} & flags)
 
 
 def servers(model: Path, data: Path, new: int, repeat: int) -> list[Contestant]:

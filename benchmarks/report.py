@@ -2,7 +2,6 @@
 
 import datetime
 import math
-import platform
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 from benchmarks.race import Result
 from common.errors import UserError
 from common.files import write_json, writing_to
+from gpt2_jittor.runtime import cpu
 
 # how a row's figures are shown
 TIMES = {
@@ -35,11 +35,7 @@ def machine() -> str:
     """The processor's name, its cores, and the day."""
     import os
 
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        lines = [line for line in cpuinfo.read_text(encoding="utf-8").splitlines() if line.startswith("model name")]
-        name = lines[0].partition(":")[2].strip() if lines else name
+    name, _ = cpu.read()
     return f"{name}, {len(os.sched_getaffinity(0))} cores, {datetime.date.today()}"
 
 

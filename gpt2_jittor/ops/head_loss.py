@@ -19,6 +19,7 @@ _HEAD = """
     auto table = {table};
     const Head<decltype(table)> head = {{in0_p, table, in2_p, in0_shape0, in0_shape1, in1_shape0, {replaced}}};
 """
+_FLOATS = "FloatTable{in1_p}"  # a weight in float32, as head_loss.h reads it
 
 
 def logits(hidden, weight):
@@ -111,9 +112,10 @@ class _HeadLoss(jt.Function):
             more, replaced = [tokens, rows], rows.shape[0]
         trained = not jt.flags.no_grad  # else (evaluation) half of the work is left out
         operand = Operand.of(weight, 1, 3 + len(more))
+        table = operand.cpp if isinstance(weight, FrozenWeight) else _FLOATS
         loss, self.stats, self.by_hidden, self.by_replaced = fused.run(
             ["exp", *operand.kernels, "head_loss"],
-            _HEAD.format(table=_table(operand), replaced="in3_p, in4_p, in4_shape0" if more else "nullptr, nullptr, 0")
+            _HEAD.format(table=table, replaced="in3_p, in4_p, in4_shape0" if more else "nullptr, nullptr, 0")
             + f"head_loss_forward(head, out0_p, out1_p, {'out2_p' if trained else 'nullptr'}, out3_p);",
             [[count], [count, 2], [count, width] if trained else [1, 1], [count, max(replaced, 1)]],
             [hidden, operand.first, targets, *more, *operand.more],
@@ -132,17 +134,11 @@ class _HeadLoss(jt.Function):
 
     def _by_weight(self, dloss):
         """Never executed where the weight is not trained: Jittor is lazy."""
-        operand = Operand.of(self.inputs[1], 1, 5)
         (by_weight,) = fused.run(
-            ["exp", *operand.kernels, "head_loss"],
-            _HEAD.format(table=_table(operand), replaced="nullptr, nullptr, 0")
+            ["exp", "sgemm", "head_loss"],
+            _HEAD.format(table=_FLOATS, replaced="nullptr, nullptr, 0")
             + "head_loss_by_weight(head, in3_p, in4_p, out0_p);",
             [self.inputs[1].shape],
             [*self.inputs, self.stats, dloss],
         )
         return by_weight
-
-
-def _table(operand: Operand) -> str:
-    """The weight as head_loss.h reads it."""
-    return operand.cpp if operand.more or operand.numbers else f"FloatTable{{{operand.cpp}}}"

@@ -115,13 +115,13 @@ class _LoraLinear(jt.Function):
                 [dy.shape, self.factor.shape],
                 [dy, self.y, self.factor, self.bias],
             )
+        operand = Operand.of(self.weight, 1, 4)
         dlow, da, db = self._run(
             _LORA.format(a="in3_p", b="in4_p", weight="in5")
             + "lora_backward(lora, in0_p, in1_p, in2_p, out0_p, out1_p, out2_p);",
             [self.low.shape, self.a.shape, self.b.shape],
-            [self.activation.forward(self.x), dy, self.low, self.a, self.b, Operand.of(self.weight, 5, 6).first],
+            [self.activation.forward(self.x), dy, self.low, self.a, self.b, operand.first],
         )
-        operand = Operand.of(self.weight, 1, 4)
         (dx,) = self._run(
             _LORA.format(a="in3_p", b="nullptr", weight="in1")
             + f"lora_by_input(lora, in0_p, {operand.cpp}, in2_p, out0_p);",

@@ -100,8 +100,8 @@ def ignore_flushed_subnormals() -> None:
 
 
 def tame_compilers(jittor) -> None:
-    """Sends the C++ error stream of `jittor` through the filter of quiet.h, and keeps signals from its
-    compilers and its waits for a lock as uninterrupted.h says: on Linux alone.
+    """Sends the C++ error stream of `jittor` through the filter of quiet.h, and keeps signals from its compilers and
+    its waits for a lock as uninterrupted.h says: on Linux alone.
     """
     headers = ["quiet.h"] + ["uninterrupted.h"] * (sys.platform == "linux")
     header = "\n".join(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in headers)

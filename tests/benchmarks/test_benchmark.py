@@ -10,6 +10,7 @@ from benchmarks import inputs, profiling, report
 from benchmarks.contestants import EAGER, FLOOR, OURS, decoders, has_bfloat16, leaner, trainers
 from benchmarks.race import ROOT, Contestant, Result, race, race_in_turn
 from benchmarks.worker import parts_of_epoch
+from gpt2_jittor.runtime import cpu
 
 
 @pytest.fixture(scope="module")
@@ -115,12 +116,13 @@ def test_everybody_decodes_with_a_floor_that_is_in_the_race(tmp_path):
     assert floors == [4, 2, 1]
 
 
-def test_peers_decode_in_bfloat16_where_the_processor_multiplies_it(tmp_path):
+def test_peers_decode_in_bfloat16_where_the_processor_multiplies_it(tmp_path, monkeypatch):
     cpuinfo = tmp_path / "cpuinfo"
-    assert not has_bfloat16(cpuinfo)
+    monkeypatch.setattr(cpu, "CPUINFO", cpuinfo)
+    assert not has_bfloat16()
     for flags, has in (("sse2 avx2 avx512f", False), ("avx512f avx512_bf16", True), ("amx_bf16 avx2", True)):
         cpuinfo.write_text(f"processor : 0\nflags : {flags}\n")
-        assert has_bfloat16(cpuinfo) == has
+        assert has_bfloat16() == has
 
 
 def test_an_epoch_in_parts_takes_every_batch_once_and_counts_as_a_whole():

@@ -29,11 +29,6 @@ settings = pytest.mark.parametrize(
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return tiny.model_folder(tmp_path_factory.mktemp("base"), seed=1)
-
-
-@pytest.fixture(scope="module")
 def exact(tmp_path_factory):
     """A model whose matrices bfloat16 and float16 hold exactly: a base of 16 bits is then the float32 one."""
     folder = tmp_path_factory.mktemp("exact")

@@ -18,11 +18,6 @@ from gpt2_jittor.runtime.backend import jt
 IDS = tiny.random_ids(seed=5)
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return tiny.model_folder(tmp_path_factory.mktemp("base"), seed=1)
-
-
 @pytest.mark.parametrize("kept", ["fp32", "int8"])
 def test_more_tokens_begin_as_the_mean_of_those_that_were_there(base, tmp_path, kept):
     model = GPT2LMHeadModel.from_stored(open_model(base), base=kept, vocabulary=305)

@@ -1,6 +1,6 @@
 """What `python -m tools.scaling` found, as tables in Markdown."""
 
-from tools.scaling.model import ADAPTERS, LINKS, efficiency, fitted, least_tokens, link_seconds, sum_seconds
+from tools.scaling.model import ADAPTERS, LINKS, SHORT, efficiency, fitted, least_tokens, link_seconds, sum_seconds
 
 PROCESSES = (2, 8, 64)  # of the tables on paper
 COPYING = 5e-9  # seconds a byte, between Jittor and numpy and back: what docs/scaling.md takes
@@ -56,7 +56,7 @@ def measured_table(found: dict[tuple[int, str], dict]) -> tuple[str, float]:
     text = table(head, rows) + f"\n\ncounted in a real update of nano: {', '.join(map(str, sorted(counted)))} bytes\n"
     for (count, transport), result in found.items():
         link = fitted(result["sums"], count)
-        errors = [sum_seconds(s, count, link) / t - 1 for s, t in result["sums"].items() if s >= 10_000]
+        errors = [sum_seconds(s, count, link) / t - 1 for s, t in result["sums"].items() if s >= SHORT]
         constants = f"latency {link.latency * 1e6:.0f} µs, {link.bandwidth / 1e9:.2f} GB/s"
         off = f"the model is off by {min(errors):+.0%} to {max(errors):+.0%}"
         text += f"{count} processes over {transport}: {constants}; {off}\n"

@@ -17,24 +17,28 @@ static inline long floats_for(const Frozen<T>&, long count) {
     return count;
 }
 
-// y [rows, vocab] = x [rows, width] . tableT
-template <class T>
-static void table_logits(const float* x, const Frozen<T>& t, float* y, long rows, long width, long vocab) {
+// Calls use(some, first, n) with all rows in turn, n of them at a time as floats.
+template <class T, class Use>
+static void each_panel(const Frozen<T>& t, long width, long vocab, Use use) {
     const std::unique_ptr<float[]> scratch(new float[std::min(FROZEN_PANEL, vocab) * width]);
     for (long first = 0; first < vocab; first += FROZEN_PANEL) {
         const long n = std::min(FROZEN_PANEL, vocab - first);
-        const float* some = rows_of(t, first, n, width, scratch.get());
-        dnnl_sgemm('N', 'T', rows, n, width, 1.0f, x, width, some, width, 0.0f, y + first, vocab);
+        use(rows_of(t, first, n, width, scratch.get()), first, n);
     }
+}
+
+// y [rows, vocab] = x [rows, width] . tableT
+template <class T>
+static void table_logits(const float* x, const Frozen<T>& t, float* y, long rows, long width, long vocab) {
+    each_panel(t, width, vocab, [&](const float* some, long first, long n) {
+        dnnl_sgemm('N', 'T', rows, n, width, 1.0f, x, width, some, width, 0.0f, y + first, vocab);
+    });
 }
 
 // dx [rows, width] = dy [rows, vocab] . table
 template <class T>
 static void table_logits_by_input(const float* dy, const Frozen<T>& t, float* dx, long rows, long width, long vocab) {
-    const std::unique_ptr<float[]> scratch(new float[std::min(FROZEN_PANEL, vocab) * width]);
-    for (long first = 0; first < vocab; first += FROZEN_PANEL) {
-        const long n = std::min(FROZEN_PANEL, vocab - first);
-        const float* some = rows_of(t, first, n, width, scratch.get());
+    each_panel(t, width, vocab, [&](const float* some, long first, long n) {
         dnnl_sgemm('N', 'N', rows, width, n, 1.0f, dy + first, vocab, some, width, first ? 1.0f : 0.0f, dx, width);
-    }
+    });
 }

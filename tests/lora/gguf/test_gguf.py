@@ -17,16 +17,6 @@ MERGED = 1e-5  # absolute: a few float32 roundings of weights around 1
 EXACT = 0.0
 
 
-@pytest.fixture
-def base(tmp_path, seed):
-    return gpt2_folder(tmp_path / "base", seed)
-
-
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "out" / "model.gguf"
-
-
 def state_of(folder, tied: bool = True) -> dict:
     state = transformers.GPT2LMHeadModel.from_pretrained(folder).state_dict()
     return {name: value for name, value in state.items() if not (tied and name == "lm_head.weight")}

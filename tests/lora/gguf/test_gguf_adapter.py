@@ -5,19 +5,9 @@ import peft
 import pytest
 import transformers
 from adapters import assert_refused, make_adapter, run_lora
-from gguf_files import expected_tensors, gpt2_folder, read, with_end_token
+from gguf_files import expected_tensors, read, with_end_token
 
 MERGED = 1e-5  # absolute: a few float32 roundings of weights around 1
-
-
-@pytest.fixture
-def base(tmp_path, seed):
-    return gpt2_folder(tmp_path / "base", seed)
-
-
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "out" / "model.gguf"
 
 
 ADAPTERS = {
