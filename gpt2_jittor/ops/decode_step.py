@@ -23,7 +23,7 @@ from gpt2_jittor.runtime.backend import jt
 MOST_ROWS = 32  # on the CPU: above, products of whole matrices are faster
 SHARED_FLOATS = 12 * 1024  # of a block on CUDA: kernels/cuda/decode_attention.cuh keeps a head's scores there
 PARTS = 17  # of a head's floats, there, too
-_KERNELS = ("shapes", "exp", "vectors", "products", "layer_norm", "gelu_new", "decode_step")
+_KERNELS = ("shapes", "exp", "bfloat16", "vectors", "products", "layer_norm", "gelu_new", "decode_step")
 _SOURCE = """
     const Block<{kind}> blocks[] = {{{blocks}}};
     const Step step = {{in0_shape1, in2_shape1, blocks[0].c_fc.weight.outputs, (long)heads, in0_p, in0_p + in0_shape1,

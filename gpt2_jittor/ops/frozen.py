@@ -23,9 +23,9 @@ import numpy as np
 from gpt2_jittor.ops import fused, int8_instructions
 from gpt2_jittor.runtime.backend import jt
 
-KERNELS = ("sgemm", "projection", "frozen", "int8_products", "frozen_table")
+KERNELS = ("bfloat16", "sgemm", "projection", "frozen", "int8_products", "frozen_table")
 ROWS_AT_A_TIME = 4096  # of a table, where all of it has to be read
-_CPP = {"int8": "int8_t", "bfloat16": "Bfloat16", "float16": "Float16"}
+_CPP = {"int8": "int8_t", "bfloat16": "Bf16", "float16": "Float16"}
 
 
 class FrozenWeight:

@@ -15,8 +15,8 @@ from gpt2_jittor.ops.matmul import bf16_bits, matmul
 from gpt2_jittor.runtime.backend import jt
 
 PANEL = 64  # columns that lie together: PANEL of kernels/products.h
-_KERNELS = ("shapes", "vectors", "products", "sgemm", "narrow")
-_C_TYPES = {"float32": "float", "int8": "int8_t", "bfloat16": "Bf16"}  # Bf16 is of kernels/vectors.h
+_KERNELS = ("shapes", "bfloat16", "vectors", "products", "sgemm", "narrow")
+_C_TYPES = {"float32": "float", "int8": "int8_t", "bfloat16": "Bf16"}  # Bf16 is of kernels/bfloat16.h
 
 
 def round_rows(rows: np.ndarray) -> tuple[np.ndarray]:

@@ -1,5 +1,5 @@
 // Matrices that are not trained, kept in fewer bits. oneDNN's product in float32 gets some of their columns or rows at a
-// time as floats, in a buffer of the call's own. After sgemm.h and projection.h.
+// time as floats, in a buffer of the call's own. After bfloat16.h, sgemm.h and projection.h.
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -7,7 +7,6 @@
 
 static const long FROZEN_PANEL = 256;  // columns, or rows, that are floats at a time
 
-struct Bfloat16 { uint16_t bits; };
 struct Float16 { uint16_t bits; };
 
 // values by rows; of int8, the number is values * scale, with a scale for each column of a projection [in, out], for each
@@ -22,15 +21,9 @@ struct Frozen {
     bool whole_numbers;
 };
 
-static inline void to_floats(const int8_t* values, long n, float* out) {
+template <class T>
+static inline void to_floats(const T* values, long n, float* out) {
     for (long i = 0; i < n; i++) out[i] = values[i];
-}
-
-static inline void to_floats(const Bfloat16* values, long n, float* out) {
-    for (long i = 0; i < n; i++) {
-        const uint32_t bits = (uint32_t)values[i].bits << 16;
-        std::memcpy(out + i, &bits, 4);
-    }
 }
 
 // All are finite. Those below 2^-14 have no leading one, and would be flushed to 0 as floats of the same pattern.

@@ -1,5 +1,5 @@
 // As many floats at a time as a register of this processor holds, as GCC's own vector type: 16 with AVX-512, 8 with AVX2,
-// 8 in two registers with SSE.
+// 8 in two registers with SSE. After bfloat16.h.
 #include <cstdint>
 #include <cstring>
 #ifdef __AVX2__
@@ -13,17 +13,6 @@ static const int SUMS = 4;  // vectors of sums that stay in registers for each o
 static const long LANES = 8;
 static const int SUMS = 2;  // of 16 registers
 #endif
-
-// bfloat16, the upper half of a float.
-struct Bf16 {
-    uint16_t bits;
-    operator float() const {
-        const uint32_t whole = (uint32_t)bits << 16;
-        float value;
-        std::memcpy(&value, &whole, sizeof value);
-        return value;
-    }
-};
 
 typedef float floats __attribute__((vector_size(LANES * 4), aligned(4)));
 typedef uint32_t words __attribute__((vector_size(LANES * 4), aligned(2), may_alias));
