@@ -44,9 +44,11 @@ demo: $(VENV)/runtime
 	$(STATUS) "asking: Do you like coffee?"
 	$(BIN)/python generate.py --adapter runs/demo --prompt "Do you like coffee?" --greedy
 
+# two processes, each with a part of it; a thread that waits for the others lets them work
+WORKERS ?= 2
 test: $(VENV)/dev
 	$(STATUS) "running the test suite"
-	$(BIN)/python -m pytest
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 	$(BIN)/lint-imports
 
 # what `make test` does once, in more cases: every recipe, 16-bit runs, full tuning that is interrupted, races
