@@ -26,7 +26,7 @@ from pathlib import Path
 
 from common.command import Parser, run_command
 from common.errors import UserError
-from gpt2_jittor.runtime.precision import WEIGHTS
+from gpt2_jittor.runtime.precision import WEIGHTS, check_precision
 
 UPDATES = ("train", "dora", "memory", "profile", "start")  # of --batch-size times --time tokens
 RACES = (*UPDATES, "decode", "serve", "chat", "epoch", "scale")
@@ -52,7 +52,7 @@ def parse():
     parser.add_argument("--dialogues", type=int, default=1000, help="of an epoch (default: 1000)")
     parser.add_argument("--data-dir", help="DailyDialog's files, or `sample`; else the hub's copy")
     parser.add_argument(
-        "--precision", nargs="+", default=["fp32"], choices=("fp32", "bf16"), help="of train on CUDA (default: fp32)"
+        "--precision", nargs="+", default=["fp32"], choices=("fp32", "bf16"), help="of train (default: fp32)"
     )
     parser.add_argument("--weights", nargs="+", default=["fp32"], choices=WEIGHTS, help="of profile (default: fp32)")
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="contestants whose names hold one of these")
@@ -64,8 +64,11 @@ def parse():
     for name in ("rounds", "repeat", "batch_size", "time", "new", "dialogues"):
         if getattr(given, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(given, name)}")
-    if given.precision != ["fp32"] and (given.race, given.device) != ("train", "cuda"):
-        raise UserError("--precision is of `train --device cuda` alone")
+    if given.precision != ["fp32"] and given.race != "train":
+        raise UserError("--precision is of `train` alone")
+    for precision in given.precision:
+        if given.device == "cpu":  # of CUDA, who takes part says so himself
+            check_precision(precision, given.device)
     if given.weights != ["fp32"] and given.race != "profile":
         raise UserError("--weights is of `profile` alone: decode races all of them")
     if given.race == "profile" and (given.plot or given.only or given.without):

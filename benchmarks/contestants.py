@@ -31,10 +31,12 @@ def trainers(
     compiled = Contestant(COMPILED, "torch_side.py", others | {"compile": True})
     if task == "epoch":  # without the composed operators, which take 10 GB for its longest batches
         return [first, eager, compiled]
-    composed = changed(first, "composed", fused=False)
+    composed, floor = changed(first, "composed", fused=False), Contestant(FLOOR, "floor.py", others)
     if device == "cuda":  # one after the other: what matters most comes first
         return [first, eager, compiled, composed]
-    return [first, composed, eager, compiled, Contestant(FLOOR, "floor.py", others)]
+    if more.get("precision") == "bf16":  # composed rounds step by step here, for tests
+        return [first, eager, compiled, floor]
+    return [first, composed, eager, compiled, floor]
 
 
 def changed(contestant: Contestant, name: str, **settings) -> Contestant:
@@ -75,6 +77,7 @@ def decoders(model: Path, data: Path, batch: int, new: int, repeat: int, device:
     theirs = Contestant("CTranslate2", "ctranslate.py", settings | {"threads": len(os.sched_getaffinity(0))})
     floor = Contestant(FLOOR, "floor.py", settings)
     half, small = ({"floor": f"{FLOOR}, {weights}"} for weights in ("bf16", "int8"))
+    # without the instructions PyTorch takes ten times as long, and CTranslate2 refuses
     halves = [changed(eager, "bf16", precision="bf16"), changed(theirs, "bfloat16", compute_type="bfloat16")]
     return [
         first,
@@ -83,15 +86,11 @@ def decoders(model: Path, data: Path, batch: int, new: int, repeat: int, device:
         eager,
         changed(theirs, "float32", compute_type="float32"),
         dataclasses.replace(changed(theirs, "int8", compute_type="int8"), **small),
-        *(dataclasses.replace(each, **half) for each in halves if has_bfloat16()),
+        *(
+            dataclasses.replace(each, **half) for each in halves if cpu.bf16_instructions()
+        ),  # else PyTorch takes ten times as long, CTranslate2 refuses
         *(floor if weights == "fp32" else changed(floor, weights, bytes=count) for weights, count in BYTES.items()),
     ]
-
-
-def has_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16: without, PyTorch takes ten times as long, CTranslate2 refuses."""
-    _, flags = cpu.read()
-    return bool({"avx512_bf16", "amx_bf16"} & flags)
 
 
 def servers(model: Path, data: Path, new: int, repeat: int) -> list[Contestant]:

@@ -23,12 +23,14 @@ def train(settings: dict):
     """All products of one update, with the shapes of the real ones; attention's and LoRA's are left out, as are those
     that nobody needs: the gradient below the first adapter, and the logits of last tokens.
 
-    Each goes through the faster of PyTorch's and oneDNN's routines, whichever that is on this machine.
+    Each goes through the faster of PyTorch's and oneDNN's routines, whichever that is on this machine; in bf16, with
+    numbers that are rounded already, through PyTorch's.
     """
     sizes, tokens = _sizes(settings), settings["batch"] * settings["time"]
-    weights = {pair: torch.randn(pair) for pair, _ in sizes}
-    wide = {width: torch.randn(tokens, width) for pair in weights for width in pair}
-    outputs = {width: torch.empty(tokens, width) for width in wide}
+    dtype = torch.bfloat16 if settings.get("precision") == "bf16" else torch.float32
+    weights = {pair: torch.randn(pair, dtype=dtype) for pair, _ in sizes}
+    wide = {width: torch.randn(tokens, width, dtype=dtype) for pair in weights for width in pair}
+    outputs = {width: torch.empty(tokens, width, dtype=dtype) for width in wide}
     products, operations = [], 0.0
     for place, ((narrow, broad), count) in enumerate(sizes):
         weight, rows = weights[narrow, broad], tokens
@@ -52,7 +54,7 @@ def train(settings: dict):
 def _fastest(x, weight, out, transposed: bool):
     """The product of x with a weight, or with the transposed weight, by whichever routine is faster."""
     ways = [lambda: torch.mm(x, weight.t() if transposed else weight, out=out)]
-    if onednn := _onednn():
+    if x.dtype == torch.float32 and (onednn := _onednn()):
         (m, k), n, flag = x.shape, out.shape[1], b"T" if transposed else b"N"
 
         def product() -> None:

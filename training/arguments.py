@@ -125,7 +125,7 @@ class TrainingArguments:
         None, "trackers that are told what metrics.jsonl says", choices=tuple(trackers.KINDS)
     )
     device: str = option("auto", "where to train", choices=("auto", "cpu", "cuda"))
-    precision: str = option("fp32", "of matrix products; fp16 and bf16 on CUDA alone", choices=PRECISIONS)
+    precision: str = option("fp32", "of matrix products; bf16 on CUDA and some CPUs, fp16 on CUDA", choices=PRECISIONS)
     base: str = option(
         "fp32",
         "what an adapter's base is kept in: int8 takes a quarter of float32's memory, bf16 and fp16 half",

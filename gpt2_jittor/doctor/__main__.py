@@ -14,6 +14,7 @@ CHECKS = (
     software.packages,
     software.onednn,
     software.int8,
+    software.bf16,
     cuda.driver,
     cuda.device,
     cuda.toolkit,

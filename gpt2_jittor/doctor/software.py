@@ -103,6 +103,13 @@ def int8() -> Row:
     return Row("int8 products", "ok", "through float32, without VNNI or AMX: --base int8 saves memory, not time")
 
 
+def bf16() -> Row:
+    """Whether products can be made in bfloat16 here (`--precision bf16`). Never fails: float32 is always there."""
+    if instructions := cpu.bf16_instructions():
+        return Row("bf16 products", "ok", f"by the processor's {instructions} instructions (--precision bf16)")
+    return Row("bf16 products", "ok", "none on this processor, without AVX512_BF16 or AMX: float32 is its precision")
+
+
 def mpi() -> Row:
     """Open MPI, for several processes. Never fails: one process needs none."""
     mpirun = runtime.find_mpi("mpirun")

@@ -20,7 +20,7 @@ def attention(qkv, mask, heads: int, scale: float, dropout: float = 0.0):
     (a pad on the left) yields zeros.
     """
     seed = dropout_op.seeds.next() if dropout else 0
-    if _has_kernel(qkv.shape[-1] // 3 // heads):
+    if fused.products_on_cpu() or _has_kernel_on_cuda(qkv.shape[-1] // 3 // heads):
         return _Attention.apply(qkv, mask, heads, scale, dropout, seed)
     return composed(*_split(qkv), mask, heads, scale, dropout, seed)
 
@@ -30,7 +30,8 @@ def cached_attention(q, k, v, mask, heads: int, scale: float):
 
     q [batch, new, width], k and v [batch, all, width], mask [batch, all] int32 → [batch, new, width].
     """
-    if not _has_kernel(q.shape[-1] // heads):
+    # a cache in a half type is composed's alone
+    if not (fused.products() or _has_kernel_on_cuda(q.shape[-1] // heads)):
         return composed(q, k, v, mask, heads, scale)
     return _cached_attention(q, k, v, mask, heads, scale)
 
@@ -57,8 +58,8 @@ def _cached_attention(q, k, v, mask, heads: int, scale: float):
     return out
 
 
-def _has_kernel(dim: int) -> bool:
-    return fused.products() or (dim <= WIDEST_ON_CUDA and fused.products_on_cuda("attention"))
+def _has_kernel_on_cuda(dim: int) -> bool:
+    return dim <= WIDEST_ON_CUDA and fused.products_on_cuda("attention")
 
 
 def composed(q, k, v, mask, heads: int, scale: float, dropout: float = 0.0, seed: int = 0):

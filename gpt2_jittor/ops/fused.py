@@ -64,8 +64,13 @@ def cuda_kernels() -> Iterator[None]:
 
 
 def products() -> bool:
-    """True where the CPU's kernels run that multiply matrices: in float32, by oneDNN's `dnnl_sgemm`."""
-    return enabled_on_cpu() and _dnnl_is_loaded() and current_precision() == "fp32"
+    """True where the CPU's kernels run that multiply matrices in float32, by oneDNN's `dnnl_sgemm`."""
+    return products_on_cpu() and current_precision() == "fp32"
+
+
+def products_on_cpu() -> bool:
+    """True where those run that can multiply in bfloat16, too (`half_products.h`), or that stand beside products."""
+    return enabled_on_cpu() and _dnnl_is_loaded() and current_precision() != "fp16"
 
 
 @functools.cache

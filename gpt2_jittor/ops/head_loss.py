@@ -10,7 +10,7 @@ from gpt2_jittor.ops import frozen, fused
 from gpt2_jittor.ops.frozen import FrozenWeight
 from gpt2_jittor.ops.frozen_head_loss import FrozenHeadLoss
 from gpt2_jittor.ops.head_loss_blocks import HeadLossByBlocks
-from gpt2_jittor.ops.matmul import matmul
+from gpt2_jittor.ops.matmul import current_precision, matmul
 from gpt2_jittor.ops.operand import Operand
 from gpt2_jittor.ops.proof import Comparison
 from gpt2_jittor.runtime.backend import jt
@@ -19,7 +19,6 @@ _HEAD = """
     auto table = {table};
     const Head<decltype(table)> head = {{in0_p, table, in2_p, in0_shape0, in0_shape1, in1_shape0, {replaced}}};
 """
-_FLOATS = "FloatTable{in1_p}"  # a weight in float32, as head_loss.h reads it
 
 
 def logits(hidden, weight):
@@ -45,7 +44,7 @@ def head_loss(hidden, weight, targets, tokens=None, rows=None, smoothing: float 
 
 
 def _unsmoothed(hidden, weight, targets, tokens, rows):
-    if fused.products():
+    if fused.products_on_cpu():
         return _HeadLoss.apply(hidden, weight, targets, tokens, rows)
     if isinstance(weight, FrozenWeight):
         return FrozenHeadLoss.apply(hidden, weight, targets, tokens, rows)
@@ -105,17 +104,16 @@ class _HeadLoss(jt.Function):
         `stats` [n, 2] are each row's largest logit and sum of exponentials: from them `grad` finds the softmax again.
         """
         self.inputs = [hidden, weight, targets]
-        self.rows = rows
+        self.rows, self.precision = rows, current_precision()
         count, width = hidden.shape
         more, replaced = [], 0
         if rows is not None:
             more, replaced = [tokens, rows], rows.shape[0]
         trained = not jt.flags.no_grad  # else (evaluation) half of the work is left out
-        operand = Operand.of(weight, 1, 3 + len(more))
-        table = operand.cpp if isinstance(weight, FrozenWeight) else _FLOATS
+        operand = Operand.of(weight, 1, 3 + len(more), self.precision)
         loss, self.stats, self.by_hidden, self.by_replaced = fused.run(
             ["exp", *operand.kernels, "head_loss"],
-            _HEAD.format(table=table, replaced="in3_p, in4_p, in4_shape0" if more else "nullptr, nullptr, 0")
+            _HEAD.format(table=_table(operand), replaced="in3_p, in4_p, in4_shape0" if more else "nullptr, nullptr, 0")
             + f"head_loss_forward(head, out0_p, out1_p, {'out2_p' if trained else 'nullptr'}, out3_p);",
             [[count], [count, 2], [count, width] if trained else [1, 1], [count, max(replaced, 1)]],
             [hidden, operand.first, targets, *more, *operand.more],
@@ -134,11 +132,17 @@ class _HeadLoss(jt.Function):
 
     def _by_weight(self, dloss):
         """Never executed where the weight is not trained: Jittor is lazy."""
+        operand = Operand.of(self.inputs[1], 1, 5, self.precision)
         (by_weight,) = fused.run(
-            ["exp", "sgemm", "head_loss"],
-            _HEAD.format(table=_FLOATS, replaced="nullptr, nullptr, 0")
+            ["exp", *operand.kernels, "head_loss"],
+            _HEAD.format(table=_table(operand), replaced="nullptr, nullptr, 0")
             + "head_loss_by_weight(head, in3_p, in4_p, out0_p);",
             [self.inputs[1].shape],
             [*self.inputs, self.stats, dloss],
         )
         return by_weight
+
+
+def _table(operand: Operand) -> str:
+    """The weight as head_loss.h reads it."""
+    return f"FloatTable{{{operand.cpp}}}" if operand.cpp == "in1_p" else operand.cpp

@@ -7,8 +7,8 @@ import numpy as np
 
 from gpt2_jittor.ops import frozen, fused
 from gpt2_jittor.ops.activation import Recomputed
-from gpt2_jittor.ops.matmul import matmul
-from gpt2_jittor.ops.operand import Operand, has_kernel
+from gpt2_jittor.ops.matmul import current_precision, matmul
+from gpt2_jittor.ops.operand import HALF_KERNELS, Operand, has_kernel
 from gpt2_jittor.ops.proof import Comparison
 from gpt2_jittor.runtime.backend import jt
 
@@ -51,9 +51,10 @@ class _Linear(jt.Function):
     def execute(self, x, weight, bias, activation):
         """activation(x) @ weight + bias: x [rows, in] → [rows, out]. `activation` is a `Recomputed`."""
         self.x, self.weight, self.activation, self.has_bias = x, weight, activation, bias is not None
+        self.precision = current_precision()
         rows, outputs = x.shape[0], weight.shape[1]
         biases = [] if bias is None else [bias]
-        operand = Operand.of(weight, 1, 2 + len(biases))
+        operand = Operand.of(weight, 1, 2 + len(biases), self.precision)
         (y,) = fused.run(
             operand.kernels,
             f"projection(in0_p, {operand.cpp}, {'in2_p' if biases else 'nullptr'}, out0_p,"
@@ -66,7 +67,7 @@ class _Linear(jt.Function):
 
     def grad(self, dy):
         """dy [rows, out] → the gradients by x [rows, in], weight [in, out] and bias [out]."""
-        operand = Operand.of(self.weight, 1, 2)
+        operand = Operand.of(self.weight, 1, 2, self.precision)
         (dx,) = fused.run(
             operand.kernels,
             f"projection_by_input(in0_p, {operand.cpp}, out0_p, in0_shape0, in1_shape0, in1_shape1, 0.0f);",
@@ -74,20 +75,21 @@ class _Linear(jt.Function):
             [dy, operand.first, *operand.more],
             **operand.numbers,
         )
-        dweight, dbias = weight_gradients(self.activation, self.x, self.weight, dy)
+        dweight, dbias = weight_gradients(self.activation, self.x, self.weight, dy, self.precision)
         return self.activation.backward(self.x, dx), dweight, dbias if self.has_bias else None, None
 
 
-def weight_gradients(activation, x, weight, dy):
+def weight_gradients(activation, x, weight, dy, precision: str = "fp32"):
     """The gradients by a projection's weight and bias; never executed where these are frozen: Jittor is lazy.
 
     A `FrozenWeight` has none.
     """
     if isinstance(weight, frozen.FrozenWeight):
         return None, dy.sum(0)
+    kernels, function = (HALF_KERNELS, "halves") if precision == "bf16" else (["sgemm", "projection"], "projection")
     (dweight,) = fused.run(
-        ["sgemm", "projection"],
-        "projection_by_weight(in0_p, in1_p, out0_p, in0_shape0, in0_shape1, in1_shape1);",
+        kernels,
+        f"{function}_by_weight(in0_p, in1_p, out0_p, in0_shape0, in0_shape1, in1_shape1);",
         [weight.shape],
         [activation.forward(x), dy],
     )

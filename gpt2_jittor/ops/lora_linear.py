@@ -5,7 +5,7 @@ import numpy as np
 from gpt2_jittor.ops import dropout as dropout_op
 from gpt2_jittor.ops import fused, linear
 from gpt2_jittor.ops.activation import Recomputed
-from gpt2_jittor.ops.matmul import matmul
+from gpt2_jittor.ops.matmul import current_precision, matmul
 from gpt2_jittor.ops.operand import NO_WEIGHT, Operand, has_kernel
 from gpt2_jittor.ops.proof import Comparison
 from gpt2_jittor.runtime.backend import jt
@@ -82,7 +82,7 @@ class _LoraLinear(jt.Function):
     def execute(self, x, weight, bias, a, b, factor, activation, scaling, dropout, seed):
         """x [rows, in] → [rows, out]. `activation` is a `Recomputed`; scaling · dropout(z) @ aᵀ is kept, [rows, r]."""
         self.x, self.weight, self.a, self.b, self.activation = x, weight, a, b, activation
-        self.factor, self.bias = factor, bias
+        self.factor, self.bias, self.precision = factor, bias, current_precision()
         self.numbers = {
             "r": a.shape[0],
             "scaling": scaling,
@@ -91,7 +91,7 @@ class _LoraLinear(jt.Function):
             "threshold": dropout_op.threshold(dropout),
         }
         rows, outputs = x.shape[0], weight.shape[1]
-        operand = Operand.of(weight, 1, 5)
+        operand = Operand.of(weight, 1, 5, self.precision)
         y, self.low = self._run(
             _LORA.format(a="in3_p", b="in4_p", weight="in1")
             + f"lora_forward(lora, in0_p, {operand.cpp}, in2_p, out0_p, out1_p);",
@@ -115,7 +115,7 @@ class _LoraLinear(jt.Function):
                 [dy.shape, self.factor.shape],
                 [dy, self.y, self.factor, self.bias],
             )
-        operand = Operand.of(self.weight, 1, 4)
+        operand = Operand.of(self.weight, 1, 4, self.precision)
         dlow, da, db = self._run(
             _LORA.format(a="in3_p", b="in4_p", weight="in5")
             + "lora_backward(lora, in0_p, in1_p, in2_p, out0_p, out1_p, out2_p);",
@@ -129,7 +129,7 @@ class _LoraLinear(jt.Function):
             [dy, operand.first, dlow, self.a],
             operand,
         )
-        dweight, _ = linear.weight_gradients(self.activation, self.x, self.weight, dy)
+        dweight, _ = linear.weight_gradients(self.activation, self.x, self.weight, dy, self.precision)
         return self.activation.backward(self.x, dx), dweight, dbias, da, db, dfactor, None, None, None, None
 
     def _run(self, call, shapes, inputs, operand=NO_WEIGHT):

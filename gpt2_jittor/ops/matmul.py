@@ -17,9 +17,10 @@ Of Jittor's own switches none is used, as each of them changes float32 as well:
 - `auto_mixed_precision_level` from 4 on makes float16 what any operator computes of two float32 arrays, the residual
   stream's sums and AdamW's included; from float32 it never gets to bfloat16, and below 4 it does nothing of use here.
 
-The CPU has no such products: Jittor would sum in the half type, and cuts bfloat16 off where CUDA rounds to the nearest.
-There, for tests, inputs and results are rounded in the same places, around a product in float32: products of two half
-numbers are exact in float32, so the two devices differ by the order of a sum alone.
+Some processors multiply bfloat16: `kernels/half_products.h` makes the CPU's products with weights, and gives float32.
+Composed, as here, there are none: Jittor would sum in the half type, and cuts bfloat16 off where CUDA rounds to the
+nearest. For tests inputs and results are rounded in the same places as on CUDA, around a product in float32. Products
+of two half numbers are exact in float32, so the two devices differ by the order of a sum alone.
 """
 
 import contextlib

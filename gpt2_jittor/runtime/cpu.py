@@ -8,6 +8,7 @@ CPUINFO = Path("/proc/cpuinfo")
 CAPS = (("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"), ("ONEDNN_CPU_ISA_HINTS", "DNNL_CPU_ISA_HINTS"))
 # /proc/cpuinfo's words for instructions that multiply int8 and sum in int32, and how they are called
 INT8 = {"amx_int8": "AMX", "avx512_vnni": "VNNI", "avx_vnni": "VNNI"}
+BF16 = {"amx_bf16": "AMX", "avx512_bf16": "AVX512_BF16"}  # the same of bfloat16, summed in float32
 
 
 def read() -> tuple[str, set[str]]:
@@ -37,8 +38,18 @@ def caps() -> list[tuple[str, str]]:
 
 def int8_instructions() -> str:
     """ "AMX" or "VNNI" where oneDNN may multiply int8 by such instructions; "" where it cannot."""
+    return _instructions(INT8, ("VNNI", "BF16", "AMX"))
+
+
+def bf16_instructions() -> str:
+    """ "AMX" or "AVX512_BF16" where oneDNN may multiply bfloat16 by such instructions; "" where it cannot."""
+    return _instructions(BF16, ("BF16", "AMX"))
+
+
+def _instructions(known: dict[str, str], allowing: tuple[str, ...]) -> str:
+    """The first of them that the processor has, unless oneDNN is held below: its limit has none of these words."""
     _, flags = read()
     allowed = [value for variable, value in caps() if variable.endswith("MAX_CPU_ISA")]
-    if any("VNNI" not in value and "BF16" not in value and "AMX" not in value for value in allowed):
+    if any(not any(name in value for name in allowing) for value in allowed):
         return ""
-    return next((name for flag, name in INT8.items() if flag in flags), "")
+    return next((name for flag, name in known.items() if flag in flags), "")

@@ -4,7 +4,7 @@ What a precision does stands in `ops/matmul.py`, of a base's in `ops/frozen.py`.
 """
 
 from common.errors import ParameterError
-from gpt2_jittor.runtime import cuda, runtime
+from gpt2_jittor.runtime import cpu, cuda, runtime
 from gpt2_jittor.runtime.cuda.driver import dotted
 
 PRECISIONS = ("fp32", "fp16", "bf16")
@@ -18,13 +18,20 @@ OLDEST_FOR_BF16 = (8, 0)  # Ampere
 def check_precision(precision: str, device: str) -> None:
     """Raises UserError where `precision` cannot be had on `device`: "cpu", "cuda", or "auto", which is not known yet.
 
-    A half type on the CPU would cost time and gain nothing: its kernels, fused or oneDNN's, are float32.
+    The CPU has bf16 where it has instructions for it; elsewhere a half type would cost time and gain nothing.
     """
     if precision == "fp32" or device == "auto":
         return
-    if device == "cpu":
-        raise ParameterError("{precision} {value} is for CUDA: the CPU computes in {precision} fp32", value=precision)
-    _check_half_type("precision", precision)
+    if device != "cpu":
+        _check_half_type("precision", precision)
+    elif precision != "bf16":
+        template = "{precision} {value} is for CUDA: the CPU computes in {precision} fp32, or bf16"
+        raise ParameterError(template, value=precision)
+    elif not cpu.bf16_instructions():
+        raise ParameterError(
+            "{precision} bf16 is for CUDA and for processors with AVX512_BF16 or AMX, which this one lacks: give"
+            " {precision} fp32"
+        )
 
 
 def check_base(base: str, precision: str, device: str) -> None:

@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 from commands import PNG, assert_one_line_error, command
+from processors import made_up
 
 from benchmarks import inputs, profiling, report
-from benchmarks.contestants import EAGER, FLOOR, OURS, decoders, has_bfloat16, leaner, trainers
+from benchmarks.contestants import EAGER, FLOOR, OURS, decoders, leaner, trainers
 from benchmarks.race import ROOT, Contestant, Result, race, race_in_turn
 from benchmarks.worker import parts_of_epoch
-from gpt2_jittor.runtime import cpu
 
 
 @pytest.fixture(scope="module")
@@ -117,12 +117,10 @@ def test_everybody_decodes_with_a_floor_that_is_in_the_race(tmp_path):
 
 
 def test_peers_decode_in_bfloat16_where_the_processor_multiplies_it(tmp_path, monkeypatch):
-    cpuinfo = tmp_path / "cpuinfo"
-    monkeypatch.setattr(cpu, "CPUINFO", cpuinfo)
-    assert not has_bfloat16()
-    for flags, has in (("sse2 avx2 avx512f", False), ("avx512f avx512_bf16", True), ("amx_bf16 avx2", True)):
-        cpuinfo.write_text(f"processor : 0\nflags : {flags}\n")
-        assert has_bfloat16() == has
+    for flags, expected in (("sse2 avx2 avx512f", 0), ("avx512f avx512_bf16", 2), ("amx_bf16 avx2", 2)):
+        made_up(monkeypatch, tmp_path, flags)
+        names = [c.name for c in decoders(tmp_path, tmp_path, 1, 8, 1) if not c.name.startswith((OURS, FLOOR))]
+        assert sum("bf16" in name or "bfloat16" in name for name in names) == expected
 
 
 def test_an_epoch_in_parts_takes_every_batch_once_and_counts_as_a_whole():

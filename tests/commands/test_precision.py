@@ -3,6 +3,7 @@
 import pytest
 import tiny
 from commands import assert_one_line_error, command
+from processors import made_up
 
 from common.errors import UserError
 from gpt2_jittor.runtime import cuda
@@ -24,11 +25,22 @@ def machine(monkeypatch):
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_the_cpu_computes_in_float32_alone(precision):
+def test_the_cpu_computes_in_float32_where_it_has_no_instructions_for_bf16(tmp_path, monkeypatch, precision):
+    made_up(monkeypatch, tmp_path, "avx2 avx512f avx512_vnni")
     with pytest.raises(UserError, match=f"precision {precision} is for CUDA"):
         check_precision(precision, "cpu")
     check_precision(precision, "auto")  # not known yet
     check_precision("fp32", "cpu")
+
+
+def test_a_processor_that_multiplies_bfloat16_has_bf16_and_never_fp16(tmp_path, monkeypatch):
+    made_up(monkeypatch, tmp_path, "avx2 avx512f avx512_bf16")
+    check_precision("bf16", "cpu")
+    with pytest.raises(UserError, match="precision fp16 is for CUDA: the CPU computes in precision fp32, or bf16"):
+        check_precision("fp16", "cpu")
+    made_up(monkeypatch, tmp_path, "avx512_bf16", ONEDNN_MAX_CPU_ISA="AVX512_CORE_VNNI")
+    with pytest.raises(UserError, match="precision bf16 is for CUDA and for processors with AVX512_BF16 or AMX"):
+        check_precision("bf16", "cpu")
 
 
 @pytest.mark.parametrize(
@@ -50,7 +62,8 @@ def test_a_device_is_asked_whether_it_can(machine, precision, release, capabilit
         check_precision(precision, "cuda")
 
 
-def test_a_recipe_carries_the_precision(tmp_path):
+def test_a_recipe_carries_the_precision(tmp_path, monkeypatch):
+    made_up(monkeypatch, tmp_path, "avx2")
     path = tmp_path / "recipe.yaml"
     path.write_text("precision: bf16\n")
     assert resolve({}, read_recipe(path), path).precision == "bf16"
@@ -76,6 +89,7 @@ def test_a_command_without_a_gpu_says_so_in_one_line(folders, tmp_path, device, 
         *(program, "--model", model, "--precision", "bf16", "--device", device, *of_training),
         nvcc_path="/nowhere/nvcc",  # no toolkit, where this machine has one
         CUDA_VISIBLE_DEVICES="",
+        ONEDNN_MAX_CPU_ISA="AVX2",
     )
     assert_one_line_error(result, "--precision bf16 is for CUDA", "--precision fp32")
     assert not (tmp_path / "run" / "arguments.yaml").exists()

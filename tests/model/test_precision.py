@@ -1,4 +1,5 @@
-"""Models in float16 and bfloat16, as CUDA computes them, on the CPU: beside float32 and beside torch."""
+"""Models in float16 and bfloat16, on the CPU as CUDA computes them, and by the CPU's own kernels: beside float32 and
+beside torch."""
 
 import contextlib
 
@@ -24,7 +25,7 @@ LORA = {"r": 3, "target_modules": ["c_attn", "c_proj", "c_fc"], "init_lora_weigh
 
 
 # both types compile operators of their own, a minute each: where nothing depends on the type, one is enough
-ONE = pytest.mark.parametrize("half", ["bf16"])
+ONE = pytest.mark.parametrize(("half", "way"), [("bf16", "composed"), ("bf16", "kernels")], indirect=["way"])
 
 
 @pytest.fixture(params=HALVES)
@@ -33,8 +34,10 @@ def half(request):
 
 
 @pytest.fixture(autouse=True)
-def composed():
-    with fused.composed_only():  # what CUDA runs
+def way(request):
+    """As CUDA does, or by the CPU's kernels (`half_products.h`)."""
+    composed = getattr(request, "param", "composed") == "composed"
+    with fused.composed_only() if composed else contextlib.nullcontext():
         yield
 
 
@@ -77,6 +80,9 @@ def torchs_loss_and_gradients(model, folder, directory, batch, dtype):
     return output.loss.item(), [gradients[f"base_model.model.{name}"] for name in ordered]
 
 
+@pytest.mark.parametrize(
+    ("half", "way"), [*((half, "composed") for half in HALVES), ("bf16", "kernels")], indirect=["way"]
+)
 def test_loss_and_gradients_stay_within_what_the_half_type_allows(folder, seed, half):
     batch = tiny.padded_batch(seed)
     expected, exact = loss_and_gradients(adapted(folder, seed, "fp32"), batch)
@@ -86,15 +92,16 @@ def test_loss_and_gradients_stay_within_what_the_half_type_allows(folder, seed, 
         assert 0 < relative(gradient, right) < DEPTH * EPSILON[half]
 
 
-def test_bf16_is_as_close_to_float32_as_torchs_autocast(folder, tmp_path, seed):
+@ONE
+def test_bf16_is_as_close_to_float32_as_torchs_autocast(folder, tmp_path, seed, half):
     batch = tiny.padded_batch(seed)
-    model = adapted(folder, seed, "bf16")
+    model = adapted(folder, seed, half)
     found, gradients = loss_and_gradients(model, batch)
     theirs, torchs = torchs_loss_and_gradients(model, folder, tmp_path, batch, torch.bfloat16)
     exact, right = torchs_loss_and_gradients(model, folder, tmp_path, batch, None)
-    assert abs(found - theirs) < EPSILON["bf16"] * exact
+    assert abs(found - theirs) < EPSILON[half] * exact
     for ours, other in zip(gradients, torchs, strict=True):
-        assert relative(ours, other) < DEPTH * EPSILON["bf16"]
+        assert relative(ours, other) < DEPTH * EPSILON[half]
     errors = [np.mean([relative(x, y) for x, y in zip(some, right, strict=True)]) for some in (gradients, torchs)]
     assert errors[0] < 1.5 * errors[1]  # torch's softmax is in bfloat16 besides
 

@@ -264,31 +264,6 @@ def test_int8_instructions_are_used_where_the_processor_has_them_and_the_largest
         assert not int8_instructions.is_exact() or not int8_instructions.work()
 
 
-@pytest.mark.parametrize(
-    ("flags", "environment", "expected"),
-    [
-        ("fma avx2", {}, ""),
-        ("avx2 avx512_vnni", {}, "VNNI"),
-        ("avx2 avx_vnni", {}, "VNNI"),
-        ("avx512_vnni amx_int8", {}, "AMX"),
-        ("avx512_vnni", {"ONEDNN_MAX_CPU_ISA": "AVX2"}, ""),
-        ("avx512_vnni", {"DNNL_MAX_CPU_ISA": "avx512_core_vnni"}, "VNNI"),
-        ("avx512_vnni", {"ONEDNN_MAX_CPU_ISA": "ALL"}, "VNNI"),
-    ],
-)
-def test_int8_instructions_are_those_that_linux_and_the_environment_name(
-    tmp_path, monkeypatch, flags, environment, expected
-):
-    (tmp_path / "cpuinfo").write_text(f"processor: 0\nmodel name: A CPU\nflags\t\t: {flags}\n")
-    monkeypatch.setattr(cpu, "CPUINFO", tmp_path / "cpuinfo")
-    for variables in cpu.CAPS:
-        for variable in variables:
-            monkeypatch.delenv(variable, raising=False)
-    for variable, value in environment.items():
-        monkeypatch.setenv(variable, value)
-    assert cpu.int8_instructions() == expected
-
-
 def test_the_composed_rounding_is_the_definition(rng):
     x = no_ties(normal(rng, 8, 30), 2.0)
     assert_close([frozen.rounded_rows(jt.array(x), 2.0).numpy()], [rounded(x, 2.0)], 1e-6)

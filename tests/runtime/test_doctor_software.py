@@ -7,9 +7,10 @@ import sysconfig
 
 import pytest
 from machines import program
+from processors import made_up
 
 from gpt2_jittor.doctor import software
-from gpt2_jittor.runtime import cpu, runtime
+from gpt2_jittor.runtime import runtime
 
 
 @pytest.mark.parametrize(
@@ -46,14 +47,18 @@ def test_python_config_must_be_this_pythons(monkeypatch, tmp_path, config):
     assert (config == "right") != ("python_config_path" in row.mend)
 
 
-@pytest.mark.parametrize(("flags", "words"), [("avx2 avx512_vnni", "VNNI instructions"), ("avx2", "through float32")])
-def test_how_int8_is_multiplied_is_told(monkeypatch, tmp_path, flags, words):
-    (tmp_path / "cpuinfo").write_text(f"flags : {flags}\n")
-    monkeypatch.setattr(cpu, "CPUINFO", tmp_path / "cpuinfo")
-    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
-    monkeypatch.delenv("DNNL_MAX_CPU_ISA", raising=False)
-    row = software.int8()
-    assert row.status == "ok" and words in row.found
+@pytest.mark.parametrize(
+    ("flags", "int8", "bf16"),
+    [
+        ("avx2 avx512_vnni", "VNNI instructions", "none on this processor"),
+        ("avx512_vnni avx512_bf16", "VNNI instructions", "AVX512_BF16 instructions"),
+        ("avx2", "through float32", "none on this processor"),
+    ],
+)
+def test_how_fewer_bits_are_multiplied_is_told(monkeypatch, tmp_path, flags, int8, bf16):
+    made_up(monkeypatch, tmp_path, flags)
+    for row, words in ((software.int8(), int8), (software.bf16(), bf16)):
+        assert row.status == "ok" and words in row.found
 
 
 def installed(monkeypatch, **versions: str | None):

@@ -15,6 +15,7 @@ struct Float16 { uint16_t bits; };
 // whole_numbers: int8 products by the processor's instructions for them.
 template <class T>
 struct Frozen {
+    typedef float Number;  // of what rows_of gives
     const T* values;
     const float* scales;
     float outliers;

@@ -13,7 +13,7 @@ static const float* rows_of(const Frozen<T>& t, long first, long count, long wid
 }
 
 template <class T>
-static inline long floats_for(const Frozen<T>&, long count) {
+static inline long numbers_for(const Frozen<T>&, long count) {
     return count;
 }
 

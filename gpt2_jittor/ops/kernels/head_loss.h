@@ -4,7 +4,8 @@
 //
 // The gradient by the hidden states, softmax . weight - weight[target], comes with the loss, for the logits are there
 // at that moment. Rows of `weight` that `tokens` names are replaced by `rows`, a block of its own.
-// A weight that is kept in fewer bits (frozen_table.h) is turned into floats a block at a time. Needs exp.h and sgemm.h.
+// A weight that is kept in fewer bits (frozen_table.h) is turned into floats a block at a time; products may be in bfloat16
+// (half_products.h). Needs exp.h and sgemm.h.
 #include <algorithm>
 #include <cmath>
 #include <memory>
@@ -14,14 +15,28 @@ static const float HIDDEN = -1e30f;  // not -inf: the kernels are compiled with 
 
 // A weight in float32, [vocab, width]
 struct FloatTable {
+    typedef float Number;
     const float* values;
 };
 
-// Rows of it, which may be made in `scratch`, of as many floats as `floats_for` says.
+// Rows of it, which may be made in `scratch`, of as many numbers as `numbers_for` says.
 static inline const float* rows_of(const FloatTable& t, long first, long count, long width, float* scratch) {
     return t.values + first * width;
 }
-static inline long floats_for(const FloatTable&, long) { return 0; }
+static inline long numbers_for(const FloatTable&, long) { return 0; }
+
+// c [m, n] = beta c + a . b, either of them transposed, of matrices without gaps
+static void head_product(char transa, char transb, long m, long n, long k, const float* a, const float* b, float beta,
+                         float* c) {
+    const long lda = transa == 'T' ? m : k, ldb = transb == 'T' ? k : n;
+    dnnl_sgemm(transa, transb, m, n, k, 1.0f, a, lda, b, ldb, beta, c, n);
+}
+
+// dweight [count, width] = beta dweight + dlogits^T . hidden
+static void head_by_weight(const FloatTable&, const float* dlogits, const float* hidden, long count, long width, long n,
+                           float beta, float* dweight) {
+    head_product('T', 'N', count, width, n, dlogits, hidden, beta, dweight);
+}
 
 template <class Table>
 struct Head {
@@ -35,9 +50,9 @@ struct Head {
 };
 
 // logits[i, j] = hidden_i . weight_(first + j), those of replaced tokens hidden; `block` are these rows of the weight
-template <class Table>
-static void block_logits(const Head<Table>& s, const float* block, long first, long count, float* logits) {
-    dnnl_sgemm('N', 'T', s.n, count, s.width, 1.0f, s.hidden, s.width, block, s.width, 0.0f, logits, count);
+template <class Table, class Number>
+static void block_logits(const Head<Table>& s, const Number* block, long first, long count, float* logits) {
+    head_product('N', 'T', s.n, count, s.width, s.hidden, block, 0.0f, logits);
     for (long t = 0; t < s.replaced; t++) {
         const long column = s.tokens[t] - first;
         if (column >= 0 && column < count)
@@ -47,7 +62,7 @@ static void block_logits(const Head<Table>& s, const float* block, long first, l
 
 template <class Table>
 static void replaced_logits(const Head<Table>& s, float* logits) {
-    dnnl_sgemm('N', 'T', s.n, s.replaced, s.width, 1.0f, s.hidden, s.width, s.rows, s.width, 0.0f, logits, s.replaced);
+    head_product('N', 'T', s.n, s.replaced, s.width, s.hidden, s.rows, 0.0f, logits);
 }
 
 // Where a row's target stands in a block, -1: elsewhere.
@@ -63,8 +78,8 @@ static inline long target_column(const Head<Table>& s, long i, long first, long 
 }
 
 // Takes up a block: logits become exponentials; each row's largest logit, sum, target and gradient follow.
-template <class Table>
-static void take_block(const Head<Table>& s, long first, long count, bool replaced, const float* weight, float* logits,
+template <class Table, class Number>
+static void take_block(const Head<Table>& s, long first, long count, bool replaced, const Number* weight, float* logits,
                        float* stats, float* at_target, float* gradient) {
     const bool start = first == 0 && !replaced;
     #pragma omp parallel for
@@ -81,20 +96,20 @@ static void take_block(const Head<Table>& s, long first, long count, bool replac
         if (gradient && !start && factor != 1.0f)
             for (long c = 0; c < s.width; c++) gradient[i * s.width + c] *= factor;
     }
-    if (gradient)
-        dnnl_sgemm('N', 'N', s.n, s.width, count, 1.0f, logits, count, weight, s.width, start ? 0.0f : 1.0f, gradient,
-                   s.width);
+    if (gradient) head_product('N', 'N', s.n, s.width, count, logits, weight, start ? 0.0f : 1.0f, gradient);
 }
 
 // loss [n]; stats [n, 2]: the largest logit, the sum of exponentials; gradient [n, width], or null;
 // by_replaced [n, replaced]: the gradient by the logits of the replaced tokens.
 template <class Table>
 static void head_loss_some(const Head<Table>& s, float* loss, float* stats, float* gradient, float* by_replaced) {
-    const std::unique_ptr<float[]> logits(new float[s.n * std::min(VOCAB_BLOCK, s.vocab)]), at_target(new float[s.n]),
-        scratch(new float[floats_for(s.weight, std::min(VOCAB_BLOCK, s.vocab) * s.width)]);
+    typedef typename Table::Number Number;
+    const std::unique_ptr<float[]> logits(new float[s.n * std::min(VOCAB_BLOCK, s.vocab)]), at_target(new float[s.n]);
+    const std::unique_ptr<Number[]> scratch(
+        new Number[numbers_for(s.weight, std::min(VOCAB_BLOCK, s.vocab) * s.width)]);
     for (long first = 0; first < s.vocab; first += VOCAB_BLOCK) {
         const long count = std::min(VOCAB_BLOCK, s.vocab - first);
-        const float* block = rows_of(s.weight, first, count, s.width, scratch.get());
+        const Number* block = rows_of(s.weight, first, count, s.width, scratch.get());
         block_logits(s, block, first, count, logits.get());
         take_block(s, first, count, false, block, logits.get(), stats, at_target.get(), gradient);
     }
@@ -104,7 +119,7 @@ static void head_loss_some(const Head<Table>& s, float* loss, float* stats, floa
     }
     #pragma omp parallel for
     for (long i = 0; i < s.n; i++) {
-        const std::unique_ptr<float[]> own(new float[floats_for(s.weight, s.width)]);
+        const std::unique_ptr<Number[]> own(new Number[numbers_for(s.weight, s.width)]);
         // the difference first, in one float: in a log-sum-exp the larger would take the digits of the smaller
         const volatile float below_top = at_target[i] - stats[2 * i];
         const float norm = 1.0f / stats[2 * i + 1];
@@ -112,10 +127,10 @@ static void head_loss_some(const Head<Table>& s, float* loss, float* stats, floa
         const long t = s.replaced ? target_column(s, i, 0, s.replaced, true) : -1;
         for (long j = 0; j < s.replaced; j++) by_replaced[i * s.replaced + j] *= norm;
         if (t >= 0) by_replaced[i * s.replaced + t] -= 1.0f;
-        const float* target =
-            t >= 0 ? s.rows + t * s.width : rows_of(s.weight, s.targets[i], 1, s.width, own.get());
+        const Number* target = rows_of(s.weight, s.targets[i], 1, s.width, own.get());
         for (long c = 0; gradient && c < s.width; c++)
-            gradient[i * s.width + c] = gradient[i * s.width + c] * norm - target[c];
+            gradient[i * s.width + c] =
+                gradient[i * s.width + c] * norm - (t >= 0 ? s.rows[t * s.width + c] : (float)target[c]);
     }
 }
 
@@ -132,17 +147,21 @@ static void head_loss_forward(const Head<Table>& all, float* loss, float* stats,
 }
 
 // dweight [vocab, width] = (dloss (softmax - onehot))^T . hidden; the logits are computed again.
-static void head_loss_by_weight(const Head<FloatTable>& s, const float* stats, const float* dloss, float* dweight) {
-    const long rows = std::min(ROW_BLOCK, s.n);
-    const std::unique_ptr<float[]> logits(new float[rows * std::min(VOCAB_BLOCK, s.vocab)]);
+template <class Table>
+static void head_loss_by_weight(const Head<Table>& s, const float* stats, const float* dloss, float* dweight) {
+    typedef typename Table::Number Number;
+    const long rows = std::min(ROW_BLOCK, s.n), most = std::min(VOCAB_BLOCK, s.vocab);
+    const std::unique_ptr<float[]> logits(new float[rows * most]);
+    const std::unique_ptr<Number[]> scratch(new Number[numbers_for(s.weight, most * s.width)]);
     for (long first = 0; first < s.vocab; first += VOCAB_BLOCK) {
         const long count = std::min(VOCAB_BLOCK, s.vocab - first);
+        const Number* block = rows_of(s.weight, first, count, s.width, scratch.get());
         for (long start = 0; start < s.n; start += ROW_BLOCK) {
-            Head<FloatTable> some = s;
+            Head<Table> some = s;
             some.n = std::min(ROW_BLOCK, s.n - start);
             some.hidden += start * s.width;
             some.targets += start;
-            block_logits(some, s.weight.values + first * s.width, first, count, logits.get());
+            block_logits(some, block, first, count, logits.get());
             #pragma omp parallel for
             for (long i = 0; i < some.n; i++) {
                 const float top = stats[2 * (start + i)], scale = dloss[start + i] / stats[2 * (start + i) + 1];
@@ -151,8 +170,8 @@ static void head_loss_by_weight(const Head<FloatTable>& s, const float* stats, c
                 const long column = target_column(some, i, first, count, false);
                 if (column >= 0) row[column] -= dloss[start + i];
             }
-            dnnl_sgemm('T', 'N', count, s.width, some.n, 1.0f, logits.get(), count, some.hidden, s.width,
-                       start ? 1.0f : 0.0f, dweight + first * s.width, s.width);
+            head_by_weight(s.weight, logits.get(), some.hidden, count, s.width, some.n, start ? 1.0f : 0.0f,
+                           dweight + first * s.width);
         }
     }
 }
