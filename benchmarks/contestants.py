@@ -64,6 +64,7 @@ def leaner(contestants: list[Contestant]) -> list[Contestant]:
         eager,
         changed(eager, "gradient checkpointing", gradient_checkpointing=True),
         changed(eager, "bf16 autocast", precision="bf16"),
+        changed(eager, "bitsandbytes int8", base="int8"),
     ]
 
 

@@ -92,8 +92,11 @@ def chat(settings: dict):
 
 def _model(settings: dict):
     dtype = torch.bfloat16 if settings.get("precision") == "bf16" else torch.float32
-    model = transformers.GPT2LMHeadModel.from_pretrained(settings["model"], dtype=dtype)
-    return model.to(_device(settings))
+    read, device = transformers.GPT2LMHeadModel.from_pretrained, _device(settings)
+    if settings.get("base") == "int8":  # LLM.int8() by bitsandbytes
+        config = transformers.BitsAndBytesConfig(load_in_8bit=True)
+        return read(settings["model"], dtype=dtype, quantization_config=config, device_map=device)
+    return read(settings["model"], dtype=dtype).to(device)
 
 
 def _device(settings: dict) -> str:

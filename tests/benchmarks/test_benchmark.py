@@ -193,6 +193,7 @@ def test_what_makes_it_less_is_asked_of_both_sides_by_name(tmp_path):
     assert said[f"{OURS}, --base bf16"]["base"] == "bf16"
     assert said[f"{EAGER}, gradient checkpointing"]["gradient_checkpointing"]
     assert said[f"{EAGER}, bf16 autocast"]["precision"] == "bf16"
+    assert said[f"{EAGER}, bitsandbytes int8"]["base"] == "int8"
 
 
 def test_a_profile_tells_where_an_update_and_a_token_spend_their_time(tmp_path):
