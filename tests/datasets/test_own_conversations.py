@@ -4,7 +4,10 @@ import json
 
 import pytest
 import tiny
+from adapters import assert_refused
 from own_records import lines, messages, only, rows_of, said, text, write
+
+from datasets.tasks.own.files import guessed_task
 
 SHAREGPT = {"system": "system", "user": "human", "assistant": "gpt"}
 
@@ -28,6 +31,21 @@ def test_two_columns_are_a_conversation_of_two_turns(tmp_path):
     example = only(tmp_path, "chat", {"prompt": " Hi ", "completion": "Hello."})
     assert said(example) == [("Hi", False), ("Hello.", True)]
     assert [segment.speaker for segment in example.segments] == [0, 1]
+
+
+def test_of_a_prompt_and_a_completion_in_messages_the_completion_alone_is_scored(tmp_path):
+    prompt = messages(("system", "Be brief."), ("user", "a"), ("assistant", "b"), ("user", "c"))
+    example = only(tmp_path, "chat", {"prompt": prompt, "completion": messages(("assistant", "d"))})
+    assert said(example) == [("Be brief.", False), ("a", False), ("b", False), ("c", False), ("d", True)]
+    assert said(only(tmp_path, "chat", {"prompt": messages(("user", "a")), "completion": "b"})) == [
+        ("a", False),
+        ("b", True),
+    ]
+    path = write(tmp_path / "b.jsonl", lines([{"prompt": prompt, "completion": messages(("assistant", "d"))}]))
+    assert guessed_task(path, ()) == "chat"
+    assert_refused(lambda: rows_of(path, "complete"), f"{path}:1", "list of messages", "--task chat")
+    path = write(tmp_path / "c.jsonl", lines([{"prompt": prompt, "completion": messages(("user", "d"))}]))
+    assert_refused(lambda: rows_of(path, "chat"), "c.jsonl:1: turns 4 and 5 are both the user's")
 
 
 def test_an_opening_by_the_assistant_is_given_and_a_last_question_left_out(tmp_path):

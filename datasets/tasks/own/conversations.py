@@ -1,4 +1,5 @@
-"""Conversations as people keep them: `messages` of roles and contents, ShareGPT's `conversations`, or two columns."""
+"""Conversations as people keep them: `messages` of roles and contents, ShareGPT's `conversations`, or two columns of
+texts or of messages."""
 
 import json
 from collections import Counter
@@ -17,15 +18,15 @@ UNANSWERED = "last turns that nobody answers, left out"
 Turn = tuple[str, str]  # a role and what is said
 
 
-def conversation(turns: Sequence[Turn], source: str = "") -> Example:
+def conversation(turns: Sequence[Turn], source: str = "", given: int = 0) -> Example:
     """The example for a conversation: for training, and for a chat's history alike.
 
-    Every turn of the assistant's is scored, its end included, unless nothing stands before it; all others are given.
-    A turn loses the space around it, nothing else.
+    Every turn of the assistant's is scored, its end included, unless nothing stands before it; all others are given,
+    and so are the first `given`. A turn loses the space around it, nothing else.
     """
     return Example(
         tuple(
-            Segment(text.strip(), scored=role == "assistant" and index > 0, speaker=SPEAKERS[role])
+            Segment(text.strip(), scored=role == "assistant" and index >= max(1, given), speaker=SPEAKERS[role])
             for index, (role, text) in enumerate(turns)
         ),
         source,
@@ -47,14 +48,26 @@ def of_messages(column: str, record: dict, where: str, notes: Counter) -> Exampl
     return checked(list(_turns(record[column], column, where)), where, notes)
 
 
+def are_messages(value: object) -> bool:
+    """Whether a field is a list of messages."""
+    return isinstance(value, list) and any(isinstance(each, dict) for each in value)
+
+
 def of_pair(record: dict, where: str, notes: Counter) -> Example:
-    """The example of a prompt and its completion: a conversation of two turns. Raises as `of_messages` does."""
-    texts = [cell(record, name, where) for name in ("prompt", "completion")]
-    return checked(list(zip(("user", "assistant"), texts, strict=True)), where, notes)
+    """The example of a prompt and its completion, each a text or messages (TRL's form): a conversation of which the
+    completion alone is scored. Raises as `of_messages` does."""
+    prompt, completion = (
+        list(_turns(record[name], name, where)) if are_messages(record[name]) else [(role, cell(record, name, where))]
+        for name, role in (("prompt", "user"), ("completion", "assistant"))
+    )
+    return checked([*prompt, *completion], where, notes, len(prompt))
 
 
-def checked(turns: list[Turn], where: str, notes: Counter) -> Example:
-    """The conversation, without the last turns that nobody answers. Raises Unusable for an order without sense."""
+def checked(turns: list[Turn], where: str, notes: Counter, given: int = 0) -> Example:
+    """The conversation, the first `given` turns of which are not scored, without the last ones that nobody answers.
+
+    Raises Unusable for an order without sense.
+    """
     for index, (role, text) in enumerate(turns):
         if not text.strip():
             raise Unusable(f"turn {index + 1}, the {role}'s, is empty")
@@ -63,7 +76,7 @@ def checked(turns: list[Turn], where: str, notes: Counter) -> Example:
         if index and role == turns[index - 1][0]:
             raise Unusable(f"turns {index} and {index + 1} are both the {role}'s")
     answered = max((index for index, (role, _) in enumerate(turns) if role == "assistant"), default=0)
-    example = conversation(turns[: answered + 1], where)
+    example = conversation(turns[: answered + 1], where, given)
     if not any(segment.scored for segment in example.segments):
         raise Unusable("the assistant answers nothing in it")
     notes[UNANSWERED] += answered + 1 < len(turns)

@@ -11,7 +11,8 @@ from common.terminal import some
 from datasets import records
 from datasets.example import Example
 from datasets.tasks.own.cells import Unusable
-from datasets.tasks.own.shapes import recognise, task_of
+from datasets.tasks.own.conversations import are_messages
+from datasets.tasks.own.shapes import PAIR, parse_columns, recognise, task_of
 
 NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}  # of each split
 
@@ -51,7 +52,13 @@ def guessed_task(path: Path, columns: Sequence[str]) -> str:
     """The task that a file, or the files of a folder, look like (`shapes.task_of`). Raises UserError for no such."""
     files = split_files(path)
     file = files.get("train") or files["test"]
-    return task_of(records.fields(file, quoted=True), columns, file)
+    fields = records.fields(file, quoted=True)
+    task = task_of(fields, columns, file)
+    if task == "complete":  # a prompt that is a list of messages is a chat's
+        _, named = recognise(task, fields, parse_columns(task, columns), file)
+        _, first = next(records.records(file, [named[name] for name in PAIR if name in named], quoted=True))
+        return "chat" if any(map(are_messages, first.values())) else task
+    return task
 
 
 def read_rows(path: Path, task: str, columns: Mapping[str, str]) -> Rows:

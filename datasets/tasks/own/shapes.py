@@ -49,6 +49,8 @@ def beginning(prompt: str) -> Example:
 
 def completion(record: dict, where: str, notes: Counter) -> Example:
     """A prompt and what continues it. Where no space is between the two, the completion begins with one."""
+    if conversations.are_messages(record["prompt"]):
+        raise ParameterError("{0}: the prompt is a list of messages, which {task} chat reads: give that", where)
     before, said = (cell(record, name, where) for name in ("prompt", "completion"))
     if not said.strip():
         raise Unusable("the completion is empty")
