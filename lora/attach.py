@@ -126,13 +126,17 @@ def trainable(model: GPT2PreTrained) -> list[tuple]:
     return [(name, value) for name, value in model.named_parameters() if not value.is_stop_grad()]
 
 
+def size(model: GPT2PreTrained) -> int:
+    """How many numbers its trained parameters have."""
+    return sum(value.numel() for _, value in trainable(model))
+
+
 def count(model: GPT2PreTrained) -> tuple[int, int]:
-    """How many numbers are trained, and how many are frozen."""
-    sizes = [(value.numel(), value.is_stop_grad()) for _, value in model.named_parameters()]
+    """How many numbers are trained, without those of trained parameters that stay zero, and how many are frozen."""
     # those of a base in fewer bits are no parameters; a tied head's are the embedding's
     kept = {id(layer.weight): layer.weight.numel() for layer in model.layers().values() if layer.is_frozen}
-    frozen = sum(n for n, frozen in sizes if frozen) + sum(kept.values())
-    return sum(n for n, frozen in sizes if not frozen), frozen
+    frozen = sum(value.numel() for _, value in model.named_parameters() if value.is_stop_grad()) + sum(kept.values())
+    return size(model) - sum(layer.held for layer in _adapter_layers(model)), frozen
 
 
 def merge(model: GPT2PreTrained) -> None:

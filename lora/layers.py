@@ -24,6 +24,7 @@ class AdapterLayer(Layer):
     """
 
     merged = False
+    held = 0  # of its trained numbers, how many stay zero
 
     def __init__(self, base: Layer):
         self.base_layer = base

@@ -77,6 +77,14 @@ class LoraLinear(LoraLayer):
         return self._part is None or not b[self._part.numpy() == 0].any()
 
     @property
+    def held(self) -> int:
+        """As of `AdapterLayer`: where a part has no matrices, B and its bias are zero."""
+        if self._part is None or self.lora_B.weight.is_stop_grad():
+            return 0
+        part = self._part.numpy()
+        return int((part == 0).sum() + self.has_bias * (part.max(1) == 0).sum())
+
+    @property
     def has_bias(self) -> bool:
         """Whether B has one."""
         return hasattr(self.lora_B, "bias")

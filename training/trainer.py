@@ -27,7 +27,7 @@ from gpt2_jittor.checkpoint.fingerprint import digest
 from gpt2_jittor.checkpoint.tokenizer import save_tokenizer, text_of
 from gpt2_jittor.model.pretrained import GPT2PreTrained
 from gpt2_jittor.runtime.backend import jt
-from lora.attach import count, trainable
+from lora.attach import size, trainable
 from training import checkpoint, distributed, loss_scale
 from training.arguments import TrainingArguments
 from training.batches import UpdateBatches
@@ -91,7 +91,7 @@ class Trainer:
             raise UserError("nothing of the model is trained: inject LoRA into it, or load it without freezing it")
         self.progress = Progress(loss_scale=loss_scale.START if model.precision == "fp16" else None)
         base = model.base and digest(model.base.stored)
-        self.fingerprint = fingerprint(self.plan, base, count(model)[0], "cuda" if jt.flags.use_cuda else "cpu")
+        self.fingerprint = fingerprint(self.plan, base, size(model), "cuda" if jt.flags.use_cuda else "cpu")
         distributed.check_same_run({name: value for name, value in self.fingerprint.items() if name != INSTRUCTIONS})
         self.notes: list[str] = []  # on the checkpoint that it goes on from
         if self.resumed_from:
@@ -143,7 +143,7 @@ class Trainer:
         """Goes on from a checkpoint. Raises UserError where this is not the run that wrote it."""
         self.notes = checkpoint.check_fingerprint(directory, self.fingerprint)
         self.progress = checkpoint.load(directory, self.model, self.optimizer)
-        if count(self.model)[0] != self.fingerprint["trained"]:
+        if size(self.model) != self.fingerprint["trained"]:
             raise RuntimeError(f"loading {directory} has changed which parameters are trained")
 
     def _save(self) -> None:

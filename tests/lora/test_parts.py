@@ -46,6 +46,15 @@ def gradients(model) -> dict[str, np.ndarray]:
     return {name: gradient.numpy() for name, gradient in zip(names, found, strict=True)}
 
 
+@pytest.mark.parametrize("bias", [False, True])
+def test_what_stays_zero_is_not_counted_as_trained(base, bias):
+    model = with_parts(base, ["q", "v"], lora_bias=bias)
+    layers = tiny.SIZES["n_layer"]
+    assert lora.count(model)[0] == layers * 2 * (3 * WIDTH + WIDTH * 3 + bias * WIDTH)  # A, B and B's bias of each part
+    whole = sum(value.numel() for _, value in lora.trainable(model))
+    assert whole == layers * (6 * WIDTH + 3 * WIDTH * 6 + bias * 3 * WIDTH)
+
+
 @pytest.mark.parametrize("parts", [["q", "v"], ["k"], ["v", "k", "q"]], ids=str)
 @pytest.mark.parametrize("more", VARIANTS, ids=str)
 def test_other_columns_stay_as_they_were(base, rng, parts, more):
