@@ -66,9 +66,8 @@ def parse():
             raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(given, name)}")
     if given.precision != ["fp32"] and given.race != "train":
         raise UserError("--precision is of `train` alone")
-    for precision in given.precision:
-        if given.device == "cpu":  # of CUDA, who takes part says so himself
-            check_precision(precision, given.device)
+    for precision in given.precision if given.device == "cpu" else ():  # of CUDA, who takes part says so himself
+        check_precision(precision, given.device)
     if given.weights != ["fp32"] and given.race != "profile":
         raise UserError("--weights is of `profile` alone: decode races all of them")
     if given.race == "profile" and (given.plot or given.only or given.without):

@@ -87,9 +87,7 @@ def decoders(model: Path, data: Path, batch: int, new: int, repeat: int, device:
         eager,
         changed(theirs, "float32", compute_type="float32"),
         dataclasses.replace(changed(theirs, "int8", compute_type="int8"), **small),
-        *(
-            dataclasses.replace(each, **half) for each in halves if cpu.bf16_instructions()
-        ),  # else PyTorch takes ten times as long, CTranslate2 refuses
+        *(dataclasses.replace(each, **half) for each in halves if cpu.bf16_instructions()),
         *(floor if weights == "fp32" else changed(floor, weights, bytes=count) for weights, count in BYTES.items()),
     ]
 

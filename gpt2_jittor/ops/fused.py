@@ -15,9 +15,9 @@ from pathlib import Path
 
 from gpt2_jittor.ops import verdicts
 from gpt2_jittor.ops.matmul import current_precision
+from gpt2_jittor.ops.sources import KERNELS, header
 from gpt2_jittor.runtime.backend import jt
 
-_KERNELS = Path(__file__).parent / "kernels"
 _OWN_INCLUDE = re.compile(r'^#include "(.+\.cuh|\.\./.+\.h)"$', re.MULTILINE)
 _composed_only = False
 _cuda_kernels = os.environ.get("GPT2_JITTOR_CUDA_KERNELS") != "0"
@@ -84,12 +84,6 @@ def products_on_cuda(kernel: str) -> bool:
 
 
 @functools.cache
-def _header(kernels: tuple[str, ...]) -> str:
-    # The text itself, not an #include of it: Jittor then recompiles when the text changes.
-    return "\n".join((_KERNELS / f"{name}.h").read_text(encoding="utf-8") for name in kernels)
-
-
-@functools.cache
 def cuda_header(kernel: str) -> str:
     """The text of `kernels/cuda/<kernel>.cuh`, with that of what it includes in its place."""
     included = set()
@@ -101,7 +95,7 @@ def cuda_header(kernel: str) -> str:
         included.add(path)
         return _OWN_INCLUDE.sub(lambda found: text_of((path.parent / found[1]).resolve()), path.read_text("utf-8"))
 
-    return text_of(_KERNELS.resolve() / "cuda" / f"{kernel}.cuh")
+    return text_of(KERNELS.resolve() / "cuda" / f"{kernel}.cuh")
 
 
 def run(
@@ -122,7 +116,7 @@ def run(
     if jt.flags.use_cuda:
         sources = {"cuda_header": cuda_header(kernels[-1]), "cuda_src": declared + call}
     else:
-        sources = {"cpu_header": _header(tuple(kernels)), "cpu_src": declared + call}
+        sources = {"cpu_header": header(tuple(kernels)), "cpu_src": declared + call}
     outputs = jt.code(
         [list(shape) for shape in shapes],
         ["float32"] * len(shapes),

@@ -16,7 +16,7 @@ from gpt2_jittor.ops.proof import Comparison
 from gpt2_jittor.runtime.backend import jt
 
 _HEAD = """
-    auto table = {table};
+    auto table = table_of({table});
     const Head<decltype(table)> head = {{in0_p, table, in2_p, in0_shape0, in0_shape1, in1_shape0, {replaced}}};
 """
 
@@ -113,7 +113,7 @@ class _HeadLoss(jt.Function):
         operand = Operand.of(weight, 1, 3 + len(more), self.precision)
         loss, self.stats, self.by_hidden, self.by_replaced = fused.run(
             ["exp", *operand.kernels, "head_loss"],
-            _HEAD.format(table=_table(operand), replaced="in3_p, in4_p, in4_shape0" if more else "nullptr, nullptr, 0")
+            _HEAD.format(table=operand.cpp, replaced="in3_p, in4_p, in4_shape0" if more else "nullptr, nullptr, 0")
             + f"head_loss_forward(head, out0_p, out1_p, {'out2_p' if trained else 'nullptr'}, out3_p);",
             [[count], [count, 2], [count, width] if trained else [1, 1], [count, max(replaced, 1)]],
             [hidden, operand.first, targets, *more, *operand.more],
@@ -135,14 +135,9 @@ class _HeadLoss(jt.Function):
         operand = Operand.of(self.inputs[1], 1, 5, self.precision)
         (by_weight,) = fused.run(
             ["exp", *operand.kernels, "head_loss"],
-            _HEAD.format(table=_table(operand), replaced="nullptr, nullptr, 0")
+            _HEAD.format(table=operand.cpp, replaced="nullptr, nullptr, 0")
             + "head_loss_by_weight(head, in3_p, in4_p, out0_p);",
             [self.inputs[1].shape],
             [*self.inputs, self.stats, dloss],
         )
         return by_weight
-
-
-def _table(operand: Operand) -> str:
-    """The weight as head_loss.h reads it."""
-    return f"FloatTable{{{operand.cpp}}}" if operand.cpp == "in1_p" else operand.cpp

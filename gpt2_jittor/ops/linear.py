@@ -79,7 +79,7 @@ class _Linear(jt.Function):
         return self.activation.backward(self.x, dx), dweight, dbias if self.has_bias else None, None
 
 
-def weight_gradients(activation, x, weight, dy, precision: str = "fp32"):
+def weight_gradients(activation, x, weight, dy, precision: str):
     """The gradients by a projection's weight and bias; never executed where these are frozen: Jittor is lazy.
 
     A `FrozenWeight` has none.

@@ -28,6 +28,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from gpt2_jittor.ops.sources import header
 from gpt2_jittor.runtime.backend import jt
 
 _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -134,17 +135,7 @@ def _rounded(x, dtype: str):
     return x.cast(dtype)
 
 
-_ROUND = """
-    for (long i = 0; i < in0->num; i++) {
-        uint32_t bits;
-        memcpy(&bits, in0_p + i, 4);
-        const bool is_nan = (bits & 0x7fffffff) > 0x7f800000;
-        const uint16_t half = is_nan ? 0x7fff : (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-        memcpy(out0_p + i, &half, 2);
-    }
-"""
-
-
 def _rounded_to_bfloat16(x):
     """What CUDA's conversion gives; Jittor's own on the CPU cuts the lower half of the bits off."""
-    return jt.code(x.shape, "bfloat16", [x], cpu_header="#include <cstring>\n#include <cstdint>\n", cpu_src=_ROUND)
+    call = "round_to_halves(in0_p, in0->num, (Bf16*)out0_p);"
+    return jt.code(x.shape, "bfloat16", [x], cpu_header=header(("bfloat16",)), cpu_src=call)

@@ -28,7 +28,7 @@ class Operand:
     numbers: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, weight, number: int, count: int, precision: str = "fp32") -> "Operand":
+    def of(cls, weight, number: int, count: int, precision: str) -> "Operand":
         """The weight as the input of that number, where the call has `count` inputs without its scales.
 
         precision: "bf16" where a Var's products are made in bfloat16; it is float32, or bfloat16 already.

@@ -43,6 +43,8 @@ def test_of_a_prompt_and_a_completion_in_messages_the_completion_alone_is_scored
     ]
     path = write(tmp_path / "b.jsonl", lines([{"prompt": prompt, "completion": messages(("assistant", "d"))}]))
     assert guessed_task(path, ()) == "chat"
+    other = write(tmp_path / "text.jsonl", lines([{"text": "a", "entities": messages(("user", "a"))}]))
+    assert guessed_task(other, ()) == "complete", "what else a record holds says nothing"
     assert_refused(lambda: rows_of(path, "complete"), f"{path}:1", "list of messages", "--task chat")
     path = write(tmp_path / "c.jsonl", lines([{"prompt": prompt, "completion": messages(("user", "d"))}]))
     assert_refused(lambda: rows_of(path, "chat"), "c.jsonl:1: turns 4 and 5 are both the user's")

@@ -54,10 +54,11 @@ def guessed_task(path: Path, columns: Sequence[str]) -> str:
     file = files.get("train") or files["test"]
     fields = records.fields(file, quoted=True)
     task = task_of(fields, columns, file)
-    if task == "complete":  # a prompt that is a list of messages is a chat's
-        _, named = recognise(task, fields, parse_columns(task, columns), file)
-        _, first = next(records.records(file, [named[name] for name in PAIR if name in named], quoted=True))
-        return "chat" if any(map(are_messages, first.values())) else task
+    if task == "complete":  # a prompt or a completion that is a list of messages is a chat's
+        shape, named = recognise(task, fields, parse_columns(task, columns), file)
+        pair = [named[name] for name in PAIR] if shape.needed == PAIR else []
+        _, first = next(records.records(file, pair, quoted=True))
+        task = "chat" if any(are_messages(first[name]) for name in pair) else task
     return task
 
 

@@ -11,3 +11,14 @@ struct Bf16 {
         return value;
     }
 };
+
+// out = x as bfloat16, the nearest, ties to even; NaN stays NaN.
+static void round_to_halves(const float* x, long n, Bf16* out) {
+    #pragma omp parallel for
+    for (long i = 0; i < n; i++) {
+        uint32_t bits;
+        std::memcpy(&bits, x + i, 4);
+        const bool is_nan = (bits & 0x7fffffff) > 0x7f800000;
+        out[i].bits = is_nan ? 0x7fff : (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    }
+}

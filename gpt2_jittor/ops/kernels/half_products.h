@@ -1,7 +1,6 @@
 // Products in bfloat16: both of their matrices are rounded to it, the nearest, ties to even, and sums are float32.
 // Where the processor has no instructions for it, the same numbers are multiplied as floats, which takes longer. After
 // bfloat16.h, sgemm.h and projection.h.
-#include <algorithm>
 #include <memory>
 
 extern "C" int dnnl_gemm_bf16bf16f32(char transa, char transb, long m, long n, long k, float alpha, const Bf16* a, long lda,
@@ -13,19 +12,6 @@ struct Halves {
     typedef Bf16 Number;
     const T* values;
 };
-
-static const long HALVES_AT_A_TIME = 4096;
-
-static void round_to_halves(const float* x, long n, Bf16* out) {
-    #pragma omp parallel for
-    for (long first = 0; first < n; first += HALVES_AT_A_TIME)
-        for (long i = first; i < std::min(first + HALVES_AT_A_TIME, n); i++) {
-            uint32_t bits;
-            std::memcpy(&bits, x + i, 4);
-            const bool is_nan = (bits & 0x7fffffff) > 0x7f800000;
-            out[i].bits = is_nan ? 0x7fff : (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-        }
-}
 
 // Numbers as they are multiplied: rounded here, or rounded before.
 struct Rounded {

@@ -19,6 +19,11 @@ struct FloatTable {
     const float* values;
 };
 
+// A weight, as a kernel's call is given it, as the table that it is.
+static inline FloatTable table_of(const float* weight) { return {weight}; }
+template <class Table, class Number = typename Table::Number>
+static inline Table table_of(const Table& weight) { return weight; }
+
 // Rows of it, which may be made in `scratch`, of as many numbers as `numbers_for` says.
 static inline const float* rows_of(const FloatTable& t, long first, long count, long width, float* scratch) {
     return t.values + first * width;
