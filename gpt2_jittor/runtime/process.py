@@ -6,11 +6,11 @@ allows recursion without end; it writes its compiler's progress over our bar.
 """
 
 import contextlib
+import ctypes
 import os
 import signal
 import ssl
 import sys
-import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,8 @@ from pathlib import Path
 from common import memory
 from common.processes import cores
 
-SIGNALS = [getattr(signal, name) for name in ("SIGQUIT", "SIGCHLD") if hasattr(signal, name)]  # that have its handlers
+SIGNALS = [getattr(signal, name) for name in ("SIGQUIT", "SIGCHLD") if hasattr(signal, name)]  # it handles them, too
+SIZE_OF_ACTION = 256  # bytes; more than `struct sigaction` has anywhere
 MOST_COMPILERS, MEMORY_OF_COMPILER = 16, 3 << 30  # at a time, and what one may take: Jittor's own figures
 JUPYTER = "JPY_PARENT_PID"  # where it is set, Jittor's core lets Ctrl-C be from its first moment
 
@@ -27,9 +28,6 @@ JUPYTER = "JPY_PARENT_PID"  # where it is set, Jittor's core lets Ctrl-C be from
 @contextlib.contextmanager
 def settings_kept() -> Iterator[None]:
     """Puts back, at its end, what the import of Jittor changes."""
-    handlers = {number: signal.getsignal(number) for number in SIGNALS}
-    # a program's end must not reach Jittor's own handler, which ends the process from within malloc
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     in_jupyter = os.environ.setdefault(JUPYTER, "0")
     verified_https, recursion_limit = ssl._create_default_https_context, sys.getrecursionlimit()
     try:
@@ -39,10 +37,26 @@ def settings_kept() -> Iterator[None]:
             del os.environ[JUPYTER]
         ssl._create_default_https_context = verified_https
         sys.setrecursionlimit(recursion_limit)
-        if threading.current_thread() is threading.main_thread():  # nobody else may set handlers
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def keep_handlers(jittor_utils) -> None:
+    """Has the handlers of signals put back as soon as Jittor's core is loaded.
+
+    The import goes on to start programs. Where a signal to the group ends one of these, SIGCHLD reaches any thread:
+    Jittor's own handler would end the process, from within malloc perhaps.
+    """
+    load = jittor_utils.try_import_jit_utils_core
+    libc = ctypes.CDLL(None)
+
+    def load_and_put_back(silent: bool | None = None) -> None:
+        actions = {number: ctypes.create_string_buffer(SIZE_OF_ACTION) for number in SIGNALS}
+        for number, action in actions.items():
+            libc.sigaction(number, None, action)
+        load(silent)
+        for number, action in actions.items():  # signal.signal() would do so for the main thread alone
+            libc.sigaction(number, action, None)
+
+    jittor_utils.try_import_jit_utils_core = load_and_put_back
 
 
 def compile_apart(commands: Sequence[str], cache_path: str, jittor_path: str, msg: str = "") -> None:

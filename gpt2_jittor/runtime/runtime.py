@@ -108,6 +108,7 @@ def import_jittor():
             lend_onednn(Path(jittor_utils.home()))
         kernel_cache.check(Path(jittor_utils.cache_path))
         jittor_utils.run_cmds = process.compile_apart
+        process.keep_handlers(jittor_utils)
         compiled = core_is_compiled()
     if not compiled:
         print("Compiling Jittor's core (once on this machine, about 4 minutes) ...", file=sys.stderr, flush=True)

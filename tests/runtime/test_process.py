@@ -40,6 +40,20 @@ source = 'std::cout << "said" << std::endl; *out0_p = 1;'
 jt.code([1], "float32", [], cpu_header="#include <iostream>", cpu_src=source).sync()
 print("by Python:", sys.stdout.getvalue(), "log_sync" in os.environ, file=sys.stderr)
 """
+CHILDREN = """
+import ctypes, signal, subprocess, threading
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+ended = []
+class Library(ctypes.CDLL):  # Jittor loads some once its core is there
+    def __init__(self, *arguments, **settings):
+        ended.append(subprocess.run(["sh", "-c", "kill -USR1 $$"]).returncode == -signal.SIGUSR1)
+        super().__init__(*arguments, **settings)
+ctypes.CDLL = Library
+from gpt2_jittor.runtime import runtime
+runtime.prepare("cpu")
+from gpt2_jittor.runtime.backend import jt
+print(len(ended) > 1, all(ended))
+"""
 
 
 def test_threads_of_jittors_may_write_errors_at_once_and_lose_none():
@@ -54,3 +68,9 @@ def test_in_a_notebook_jittor_does_not_write_through_python():
     ended = subprocess.run([sys.executable, "-c", IN_A_NOTEBOOK], cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr[-2000:]
     assert (ended.stdout, ended.stderr) == ("said\n", "by Python:  False\n")
+
+
+def test_a_program_that_a_signal_ends_while_jittor_is_imported_ends_nothing_else():
+    """It reaches any thread; here one that was there before."""
+    ended = subprocess.run([sys.executable, "-c", CHILDREN], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "True True\n"), ended.stderr[-2000:]
