@@ -59,7 +59,8 @@ def check(cache: Path) -> None:
         raise UserError(_unwritable(cache, error)) from error
     with opened:
         if _damaged(cache):  # or another process is at the moment writing it, which holds the lock meanwhile
-            fcntl.flock(opened, fcntl.LOCK_EX)
+            fcntl.flock(opened, fcntl.LOCK_EX)  # while it compiles Jittor's core
+            fcntl.lockf(opened, fcntl.LOCK_EX)  # while the core compiles kernels: a lock of another kind
             if cut := _damaged(cache):
                 several = f" and {len(cut) - 1} more are" if len(cut) > 1 else " is"
                 raise UserError(

@@ -105,7 +105,7 @@ def test_once_jittor_is_imported_no_process_of_its_is_left():
 
 
 APART = """
-import os, pathlib, signal, sys, threading
+import os, pathlib, signal, sys, threading, time
 import jittor_utils
 from gpt2_jittor.runtime.process import compile_apart
 jittor_utils.pool_initializer = lambda: None
@@ -118,8 +118,12 @@ def compile_one(task):
     if {hanging}:
         os.system("sleep 60")
 jittor_utils.do_compile = compile_one
+def interrupt():
+    while not os.listdir(sys.argv[1]):
+        time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGINT)
 if {hanging}:
-    threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    threading.Thread(target=interrupt).start()
 compile_apart(range({count}), sys.argv[1], "")
 """
 

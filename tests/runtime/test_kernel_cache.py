@@ -1,6 +1,5 @@
 """What can be wrong with Jittor's cache, its folder and the shell's limits: one line, before Jittor is imported."""
 
-import fcntl
 import os
 import resource
 import shutil
@@ -101,16 +100,20 @@ def test_several_are_counted(cache):
 
 
 @linux
-def test_a_library_that_another_process_is_writing_is_waited_for(cache, library):
+@pytest.mark.parametrize("kind", ["flock", "lockf"])  # Jittor's while it compiles its core, and its core's for kernels
+def test_a_library_that_another_process_is_writing_is_waited_for(cache, library, kind):
     path, whole = cache / "jit" / "op.so", library.read_bytes()
     path.write_bytes(whole[:1000])
-    with (cache.parent / "jittor.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # as Jittor does while it compiles
+    locking = f"import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.{kind}(file, fcntl.LOCK_EX); print(); input()"
+    line = [sys.executable, "-c", locking, cache.parent / "jittor.lock"]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
         checking = threading.Thread(target=kernel_cache.check, args=[cache])
         checking.start()
         time.sleep(0.3)
         assert checking.is_alive()
         path.write_bytes(whole)
+        other.communicate(b"\n")
     checking.join(10)
     assert not checking.is_alive()
     kernel_cache.check(cache)
