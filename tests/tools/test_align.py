@@ -13,8 +13,9 @@ from commands import PNG, assert_one_line_error, command
 from places import ROOT
 
 from tools.align import __main__ as align
-from tools.align import race, report
+from tools.align import inputs, race, report
 from tools.align.turns import Data, Prompt, Rows, write_data
+from training.arguments import resolve
 from training.metrics_log import read_run
 
 LOGS = ("ours", "torch", "ours-dropout", "torch-dropout")
@@ -190,6 +191,13 @@ def test_what_is_written_for_both_sides_is_read_back(tmp_path):
     assert [(batch.tokens, batch.scored) for batch in data.update(1) + data.update(2)] == [(6, 4), (8, 6), (3, 2)]
     (prompt,) = data.prompts
     assert prompt.input_ids.tolist() == [0, 1, 2, 3, 4] and prompt.max_new_tokens == 9 and len(data.validation) == 1
+
+
+def test_what_both_sides_are_asked_is_asked_once():
+    """Of E2E's meanings each has several texts, which follow one another."""
+    read = inputs.read(resolve({"task": "e2e", "data_dir": "sample", "max_steps": 1}, {}, None))
+    asked = [read.source.tokenizer.decode(prompt.input_ids) for prompt in inputs.prompts(read)]
+    assert len(set(asked)) == len(asked) == inputs.PROMPTS
 
 
 def test_seconds_and_speeds_leave_the_first_update_out():

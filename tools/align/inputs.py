@@ -60,13 +60,16 @@ def write(inputs: Inputs, path: Path) -> list[Prompt]:
 
 
 def prompts(inputs: Inputs) -> list[Prompt]:
-    """What stands before the answer in the first examples of the validation data; openings, of texts without one."""
-    positions, found = inputs.source.config.n_positions, []
-    for item in inputs.plan.whole_validation.items[:PROMPTS] if inputs.task.kind.generates else ():
+    """What stands before the answer in validation examples, the first that differ in it; openings, of texts without."""
+    positions, found = inputs.source.config.n_positions, {}
+    for item in inputs.plan.whole_validation.items if inputs.task.kind.generates else ():
         first = int(np.flatnonzero(item.labels != IGNORED)[0])
         input_ids = item.input_ids[: first if first > 1 else OPENING]
-        found.append(Prompt(input_ids, min(MOST_TOKENS, positions - len(input_ids))))
-    return [prompt for prompt in found if prompt.max_new_tokens > 0]
+        if (most := min(MOST_TOKENS, positions - len(input_ids))) > 0:
+            found[input_ids.tobytes()] = Prompt(input_ids, most)
+        if len(found) == PROMPTS:
+            break
+    return list(found.values())
 
 
 def settings(inputs: Inputs, folder: Path, data: Path, device: str) -> dict[str, Any]:
