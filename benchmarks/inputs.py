@@ -16,6 +16,8 @@ SIZES = {
     "tiny": {"n_embd": 48, "n_layer": 2, "n_head": 4, "n_positions": 256, "vocab_size": 8192},
     "gpt2": {},
     "gpt2-medium": {"n_embd": 1024, "n_layer": 24, "n_head": 16},
+    "gpt2-large": {"n_embd": 1280, "n_layer": 36, "n_head": 20},
+    "gpt2-xl": {"n_embd": 1600, "n_layer": 48, "n_head": 25},
 }
 
 
