@@ -1,12 +1,14 @@
 """What importing Jittor does to the whole process, undone.
 
 Jittor ends the process on Ctrl-C and where a program that it started is ended by a signal, so that nothing could be
-saved; it keeps a pool of processes, and waits for them at the end; it switches off the checks of HTTPS certificates; it
-allows recursion without end; it writes its compiler's progress over our bar.
+saved; it bears no handler of a signal on its stack; it keeps a pool of processes, and waits for them at the end; it
+switches off the checks of HTTPS certificates; it allows recursion without end; it writes its compiler's progress over
+our bar.
 """
 
 import contextlib
 import ctypes
+import functools
 import os
 import signal
 import ssl
@@ -21,6 +23,7 @@ from common.processes import cores
 
 SIGNALS = [getattr(signal, name) for name in ("SIGQUIT", "SIGCHLD") if hasattr(signal, name)]  # it handles them, too
 SIZE_OF_ACTION = 256  # bytes; more than `struct sigaction` has anywhere
+SIZE_OF_STACK, NO_STACK = 1 << 16, 2  # bytes, more than any processor's registers take; SS_DISABLE of <signal.h>
 MOST_COMPILERS, MEMORY_OF_COMPILER = 16, 3 << 30  # at a time, and what one may take: Jittor's own figures
 JUPYTER = "JPY_PARENT_PID"  # where it is set, Jittor's core lets Ctrl-C be from its first moment
 
@@ -57,6 +60,33 @@ def keep_handlers(jittor_utils) -> None:
             libc.sigaction(number, action, None)
 
     jittor_utils.try_import_jit_utils_core = load_and_put_back
+
+
+class Stack(ctypes.Structure):
+    """`stack_t` of Linux's <signal.h>."""
+
+    _fields_ = [("memory", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+
+
+@functools.cache
+def handlers_memory() -> ctypes.Array:
+    """The stack that handlers run on. It is there as long as the process."""
+    return ctypes.create_string_buffer(SIZE_OF_STACK)
+
+
+def give_handlers_a_stack() -> None:
+    """Lets Python's handlers run on a stack of their own in this thread, where they have none yet: on Linux alone.
+
+    What a handler leaves on the thread's own stack, below what is in use, becomes part of what Jittor makes of an
+    operator meanwhile: sources with garbage in them, an operator without outputs, a heap that is in disorder.
+    """
+    if sys.platform != "linux":
+        return
+    libc, before = ctypes.CDLL(None), Stack()
+    libc.sigaltstack(None, ctypes.byref(before))
+    if before.flags & NO_STACK:
+        own = Stack(ctypes.addressof(handlers_memory()), 0, SIZE_OF_STACK)
+        libc.sigaltstack(ctypes.byref(own), None)
 
 
 def compile_apart(commands: Sequence[str], cache_path: str, jittor_path: str, msg: str = "") -> None:

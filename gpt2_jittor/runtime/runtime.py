@@ -102,6 +102,7 @@ def import_jittor():
     """Imports Jittor in the prepared environment and returns the module."""
     device = prepare()
     kernel_cache.allow_handles()
+    process.give_handlers_a_stack()
     with process.settings_kept():
         with kernel_cache.found():
             jittor_utils = _import_utils()

@@ -130,6 +130,30 @@ def test_with_nohup_a_run_outlives_its_terminal(world, undisturbed, tmp_path):
     ground.assert_same_end(run_dir, undisturbed)
 
 
+STORM = """
+import runpy, signal, sys
+heard = []
+signal.signal(signal.SIGALRM, lambda *_: heard.append(1))
+signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+sys.argv = sys.argv[1:]
+try:
+    runpy.run_path("train.py", run_name="__main__")
+finally:
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    print("heard", len(heard) > 200)
+"""
+
+
+def test_a_thousand_handlers_a_second_change_nothing(tmp_path):
+    """Jittor bears none on its stack, where a single one can end a run in place of saving it."""
+    line = ["train.py", "--task", "dailydialog", "--data-dir", "sample", "--max-steps", 3, "--eval-every", 3]
+    for program in ([], ["-c", STORM]):
+        result = ground.command([*program, *line, "--output-dir", tmp_path / f"run{len(program)}"])
+        assert result.returncode == 0, result.stderr
+    assert "heard True" in result.stdout
+    assert ground.lines_of(tmp_path / "run0") == ground.lines_of(tmp_path / "run2")
+
+
 def stalled_pipe() -> int:
     """The writing end of a pipe that is full and that somebody could read, but does not."""
     reading, writing = os.pipe()
