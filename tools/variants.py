@@ -43,8 +43,19 @@ def train(run: Path, options: list[str], given) -> None:
     command = ["train.py", "--task", given.task, "--data-dir", given.data_dir, "--model", given.model]
     command += ["--learning-rate", given.learning_rate, "--output-dir", str(run), *length, *options]
     command += ["--resume"] if (run / "arguments.yaml").is_file() else []
-    if subprocess.run([sys.executable, *command], check=False).returncode:
+    if ended(command):
         raise UserError(f"{run}: the training failed; what stands above says why")
+
+
+def ended(command: list[str]) -> int:
+    """The status of a training. In a session of its own it hears once of what ends this program, and saves."""
+    process = subprocess.Popen([sys.executable, *command], start_new_session=True)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.terminate()
+        process.wait()
+        raise
 
 
 def measured(run: Path, given) -> dict:

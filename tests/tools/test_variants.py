@@ -1,7 +1,15 @@
 """The table of LoRA's variants: each that was asked for is trained once, and has a line."""
 
+import os
+import signal
+import subprocess
+import sys
+
 import pytest
 from commands import command
+from places import ROOT
+
+from tests.faults import ground
 
 
 @pytest.mark.long
@@ -15,3 +23,15 @@ def test_a_variant_is_trained_once_and_has_a_line(tmp_path):
         assert row.startswith("| q and v alone | 65,536 |")  # 4 layers, A [16, 256] and B [768, 16]
         made.append((row, (tmp_path / "q-and-v-alone" / "metrics.jsonl").stat().st_mtime_ns))
     assert made[0] == made[1]
+
+
+@pytest.mark.parametrize("send", [os.kill, os.killpg])
+def test_when_it_is_ended_the_training_that_it_is_at_saves(tmp_path, send):
+    line = [sys.executable, "-m", "tools.variants", "--data-dir", "sample", "--output-dir", tmp_path]
+    line += ["--max-steps", "1000", "--only", "q and v"]
+    with subprocess.Popen(line, cwd=ROOT, stderr=subprocess.DEVNULL, start_new_session=True) as process:
+        run = tmp_path / "q-and-v-alone"
+        ground.wait_for(lambda: ground.steps_logged(run) >= 2, process)
+        send(process.pid, signal.SIGTERM)
+        assert process.wait(60) == 143
+    assert (run / f"checkpoint-{ground.steps_logged(run)}").is_dir()
