@@ -10,6 +10,7 @@ mpirun -np 2 python train.py --task dailydialog                 # two processes,
 """
 
 import contextlib
+import shlex
 import tempfile
 import time
 from collections.abc import Iterator
@@ -162,7 +163,8 @@ def summarise(trainer, seconds: float) -> None:
         f"{trainer.tokens:,} tokens in {seconds:,.0f} s; everything is in {run_dir}, the curves in loss.png"
     )
     option = "--adapter" if trainer.arguments.tuning == "lora" else "--model"
-    print(f"use it:     python generate.py {option} {run_dir}\nmeasure it: python evaluate.py {option} {run_dir}")
+    named = shlex.join([option, str(run_dir)])
+    print(f"use it:     python generate.py {named}\nmeasure it: python evaluate.py {named}")
 
 
 if __name__ == "__main__":

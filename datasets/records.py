@@ -249,12 +249,22 @@ def _tsv(path: Path, columns: _Columns) -> Iterator[Record]:
 
 
 def _quoted_tsv(path: Path, columns: _Columns) -> Iterator[Record]:
-    """Tab-separated values as spreadsheets write them, with CSV's quotes; plain ones where the quotes do not fit."""
+    """Tab-separated values as spreadsheets write them, with CSV's quotes; plain ones where the quotes do not fit.
+
+    They do not either where they would make one record of several: a quote in one text may meet another's.
+    """
+    quoted, plain = _sound(_csv(path, columns, "\t")), _sound(_tsv(path, columns))
+    if quoted is not None and (plain is None or len(plain) == len(quoted)):
+        yield from quoted
+    else:
+        yield from _tsv(path, columns)
+
+
+def _sound(rows: Iterator[Record]) -> list[Record] | None:
     try:
-        rows = list(_csv(path, columns, "\t"))
+        return list(rows)
     except UserError:
-        rows = _tsv(path, columns)
-    yield from rows
+        return None
 
 
 def _parquet(path: Path, columns: _Columns) -> Iterator[Record]:

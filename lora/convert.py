@@ -13,7 +13,7 @@ import numpy as np
 from common.errors import UserError
 from gpt2_jittor.checkpoint.weights import read_tensors
 from lora.files import Adapter
-from lora.keys import is_a, layer_of, other_of
+from lora.keys import EMBEDDING_A, is_a, layer_of, other_of
 from lora.problems import changes_base
 from lora.starts import taken_from
 
@@ -36,7 +36,10 @@ def to_plain(adapter: Adapter, base: Path) -> Adapter:
         a, b = adapter.tensors[key], adapter.tensors[other_of(key)]
         if weight.shape != (a.shape[1], b.shape[0]):
             raise UserError(f"{base} is not this adapter's base: {name} is {list(weight.shape)} there")
-        first_a, first_b = taken_from(weight, config.for_path(layer_of(key)))
+        if key.endswith(EMBEDDING_A):  # began with no part of its weight, whatever the other layers' start
+            first_a, first_b = np.zeros_like(a), np.zeros_like(b)
+        else:
+            first_a, first_b = taken_from(weight, config.for_path(layer_of(key)))
         tensors[key] = np.concatenate([a, first_a])
         tensors[other_of(key)] = np.concatenate([b, -first_b], axis=1)
     if keys:

@@ -41,7 +41,7 @@ class ServedModels(ModelOptions):
         """
         folders = self.adapters()
         if self.model is None and folders:
-            first = find(None, next(iter(folders.values())))
+            first = find(None, next(iter(folders.values())), self.ignore_base)
             said = first.arguments.get("model") or first.adapter.config.base_model_name_or_path
             name, base = said or str(first.directory), find(str(first.directory))
         else:

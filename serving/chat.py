@@ -36,7 +36,7 @@ async def chat(request: Request) -> Response:
     windows = await service.encoded(read_messages, messages, served, limit)
     if len(windows) * asked.count > service.most_work:
         raise invalid("messages", f"are read in {len(windows)} windows, {asked.count} times: shorten them", TOO_LONG)
-    limits = [min(limit or served.max_length, served.max_length - len(ids)) for ids in windows]
+    limits = [min(limit or served.tokens or served.max_length, served.max_length - len(ids)) for ids in windows]
     if min(limits) < 1:
         raise invalid("messages", f"leave no room for an answer: the model reads {served.max_length} tokens", TOO_LONG)
     with contextlib.ExitStack() as stack:

@@ -50,7 +50,8 @@ async def completions(request: Request) -> Response:
     prompts = await service.encoded(read_prompts, "prompt", given, served, max(1, most // max(1, each)))
     for prompt in prompts:
         check_prompt_length("prompt", prompt, served.positions, 1 if limit is None else limit)
-    limits = [min(DEFAULT_TOKENS, served.positions - len(each.ids)) if limit is None else limit for each in prompts]
+    tokens = served.tokens or DEFAULT_TOKENS
+    limits = [min(tokens, served.positions - len(each.ids)) if limit is None else limit for each in prompts]
     with contextlib.ExitStack() as stack:
         jobs, scoring = stack.enter_context(service.jobs()), stack.enter_context(service.jobs())
         if limit == 0:

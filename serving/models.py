@@ -109,11 +109,12 @@ class Models:
         task = find_task(source, source.task or ("classify" if source.classifies else "text"), run)
         check_task(source, task)
         options, _ = options_for(source, task, {})
+        said = source.generation.settings()
         if task.kind.generates:  # where the folder is silent, clients expect the API's own defaults
-            said = source.generation.settings()
             silent = {name: 1.0 for name in ("temperature", "top_p") if name not in said}
             options = dataclasses.replace(options, **silent)
         positions = source.config.n_positions
         longest = min(positions, run.get("max_length") or positions)
         vocabulary = max(source.config.vocab_size, len(source.tokenizer))
-        return Served(name, task, source.tokenizer, options, positions, longest, vocabulary, parent, int(time.time()))
+        created, tokens = int(time.time()), said.get("max_new_tokens")
+        return Served(name, task, source.tokenizer, options, positions, longest, vocabulary, parent, created, tokens)

@@ -26,7 +26,8 @@ class Served:
     `task`: whose prompts it was trained on; text that is continued, where that is not known. `options`: how tokens are
     chosen where a request does not say; their `end_ids` end an answer. `positions`: all that the model can read;
     `max_length`: a prompt and its answer, as in training. `parent`: the base's name; None of the base. `created` is in
-    Unix seconds. A task whose kind does not generate is a classifier's.
+    Unix seconds. `tokens`: of an answer at most, where a request does not say and the model's `generation_config.json`
+    does. A task whose kind does not generate is a classifier's.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Served:
     vocab_size: int
     parent: str | None
     created: int
+    tokens: int | None = None
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,8 @@ MAX_FLOAT = 3e38  # of float32
 # entries that would change the computation in a way that this model does not have
 UNSUPPORTED = ("add_cross_attention", "is_encoder_decoder", "quantization_config", "pruned_heads")
 
+PROBLEMS = (None, "single_label_classification")  # of a classifier: several classes a text, or a number, are others
+
 
 @dataclasses.dataclass(frozen=True)
 class GPT2Config:
@@ -98,6 +100,8 @@ class GPT2Config:
         unsupported = [name for name in UNSUPPORTED if values.get(name)]
         if unsupported:
             raise UserError(f"{source}: {', '.join(unsupported)} is not supported; use a plain GPT-2 checkpoint")
+        if (problem := values.get("problem_type")) not in PROBLEMS:
+            raise UserError(f"{source}: problem_type {reprlib.repr(problem)} is not supported: one class a text is")
         named = values.get("architectures")
         if not isinstance(named, list | None) or not all(isinstance(name, str) for name in named or ()):
             raise UserError(f"{source}: architectures must be a list of names, not {reprlib.repr(named)}")

@@ -146,7 +146,13 @@ def test_a_number_without_end_is_told_in_a_short_line(name):
 
 @pytest.mark.parametrize(
     "values",
-    [{"model_type": "llama"}, {"add_cross_attention": True}, {"quantization_config": {"bits": 4}}],
+    [
+        {"model_type": "llama"},
+        {"add_cross_attention": True},
+        {"quantization_config": {"bits": 4}},
+        {"problem_type": "multi_label_classification"},
+        {"problem_type": ["regression"]},
+    ],
 )
 def test_a_model_that_cannot_be_computed_is_refused(values):
     with pytest.raises(UserError, match="config.json: .*(gpt2|not supported)"):

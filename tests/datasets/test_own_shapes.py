@@ -123,6 +123,21 @@ def test_a_label_is_text_or_a_whole_number(tmp_path, value, name):
             {"messages": messages(("user", "a"), ("system", "b"), ("assistant", "c"))},
             "turn 2 is a system's, which only the first can be",
         ),
+        (
+            "chat",
+            {
+                "messages": [
+                    *messages(("user", "a")),
+                    {"role": "assistant", "content": "b", "tool_calls": ["c"]},
+                ]
+            },
+            "message 2 calls tools, which is no text that could be learnt",
+        ),
+        (
+            "chat",
+            {"messages": [*messages(("user", "a")), {"role": "assistant", "content": "b", "weight": 0}]},
+            "message 2 has the weight 0, which says that it is not to be learnt",
+        ),
     ],
 )
 def test_a_record_of_which_nothing_can_be_learnt_is_left_out_with_its_place(tmp_path, task, record, words):

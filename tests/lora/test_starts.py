@@ -167,6 +167,16 @@ def test_a_converted_one_is_plain_in_peft(base, ids, rng, tmp_path, monkeypatch,
     np.testing.assert_allclose(pefts_logits(base, tmp_path / "plain", ids), our_logits(model, ids), rtol=0, atol=LOGITS)
 
 
+@every_taken
+def test_a_converted_embedding_gives_what_it_has_learnt(base, ids, rng, tmp_path, monkeypatch, start):
+    """It began with no part of its weight."""
+    targets = {"target_modules": ["c_attn", "wte"], "base_model_name_or_path": str(base)}
+    model = train_at_random(begun(base, start, **targets), rng)
+    lora.save_adapter(model, tmp_path / "a")
+    run_lora(monkeypatch, "convert", "--adapter", tmp_path / "a", "--output", tmp_path / "plain")
+    np.testing.assert_allclose(pefts_logits(base, tmp_path / "plain", ids), our_logits(model, ids), rtol=0, atol=LOGITS)
+
+
 def test_convert_keeps_what_else_the_folder_holds(base, rng, tmp_path, monkeypatch):
     """A vocabulary that was resized, and a tokenizer with a template of its own."""
     plain = transformers.GPT2LMHeadModel.from_pretrained(base)

@@ -5,12 +5,18 @@ import threading
 import weakref
 
 import pytest
+import tiny
 from batching import VOCAB, finish, greedy, models_of, prompts, work_of
 
+import lora
 from common.errors import UserError
+from common.files import read_json, write_json
+from gpt2_jittor import GPT2LMHeadModel
 from gpt2_jittor.model.cache import KVCache
 from gpt2_jittor.ops.decode_step import DecodeStep
+from serving.adapters import ServedModels
 from serving.batcher import Batcher, Stopped
+from serving.models import Models
 from serving.work import Busy, Embedding, Loading, Unloading
 
 
@@ -30,6 +36,21 @@ def test_who_goes_leaves_the_others_as_they_are(batcher, theirs, rng):
         expected = greedy(theirs["two"], prompt, 18)
         assert [token.id for token in found] == (expected[: had[place]] if place % 2 == 0 else expected)
     assert batcher.figures().running == 0
+
+
+def test_a_folder_says_how_long_an_answer_is_and_another_base_is_taken_where_that_is_wanted(base, tmp_path):
+    other, folder = tiny.model_folder(tmp_path / "other", seed=77), tmp_path / "own"
+    write_json(other / "generation_config.json", {"max_new_tokens": 7})
+    model = GPT2LMHeadModel.from_pretrained(base)
+    lora.save_adapter(lora.inject(model, lora.LoraConfig()), folder)
+    settings = folder / "adapter_config.json"
+    write_json(settings, read_json(settings) | {"base_model_name_or_path": str(other)})
+    with pytest.raises(UserError, match="trained on another base"):
+        ServedModels(adapter=(str(folder),)).sources()
+    given = ServedModels(adapter=(str(folder),), ignore_base=True)
+    models = Models(given.sources(), given, 8, 200)
+    assert [served.tokens for served in models.served.values()] == [7, 7]
+    assert [served.tokens for served in models_of(base, {}).served.values()] == [None]
 
 
 def test_adapters_come_and_go_while_others_answer(base, folders, theirs, rng):

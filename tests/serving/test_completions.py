@@ -1,5 +1,6 @@
 """POST /v1/completions: texts, log-probabilities and choices, each beside what was computed."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -196,6 +197,11 @@ def test_what_a_request_does_not_say_is_the_models(ask, computing, models, token
     drawn = ask.post("/v1/completions", model="own", prompt="Tea", temperature=1.0, seed=1).json()
     assert greedy[0] == greedy[1] != drawn["choices"][0]["text"]
     assert computing.tickets[0].work.end_ids == {5, 9}
+    computing.served["short"] = dataclasses.replace(models["nano"], name="short", tokens=5)
+    ask.post("/v1/completions", model="short", prompt="Tea")
+    ask.post("/v1/completions", model="short", prompt="Tea", max_tokens=7)
+    ask.post("/v1/chat/completions", model="short", messages=[{"role": "user", "content": "Tea"}])
+    assert [ticket.work.max_tokens for ticket in computing.tickets[-3:]] == [5, 7, 5]
 
 
 def test_biases_and_penalties_change_what_is_chosen(ask, computing):

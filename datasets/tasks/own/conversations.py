@@ -103,6 +103,10 @@ def _turns(value: object, column: str, where: str):
         role = ROLES.get(name.strip().lower()) if isinstance(name, str) else None
         if role is None:
             raise UserError(f"{place} has the unknown role {shown(name)}: the roles are {', '.join(ROLES)}")
+        if message.get("tool_calls"):
+            raise Unusable(f"message {number} calls tools, which is no text that could be learnt")
+        if role == "assistant" and message.get("weight") == 0:
+            raise Unusable(f"message {number} has the weight 0, which says that it is not to be learnt")
         if keys[1] not in message:
             raise UserError(f"{place} has no {keys[1]!r}")
         yield role, cell({keys[1]: _joined(message[keys[1]], place)}, keys[1], place)

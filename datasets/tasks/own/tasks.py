@@ -78,7 +78,7 @@ class OwnData:
             raise UserError(f"{source} has one label only, {labels[0]!r}: a classifier needs two or more")
         if len(labels) > MOST_LABELS:
             raise ParameterError("{0} has {1:,} labels: is it another column ({columns} label=…)?", source, len(labels))
-        if all(label.lstrip("-").isdecimal() for label in labels):
+        if all(label.removeprefix("-").isdecimal() for label in labels):
             labels.sort(key=int)
         return dataclasses.replace(self, labels=tuple(labels)).as_task()
 
