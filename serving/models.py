@@ -109,7 +109,7 @@ class Models:
         task = find_task(source, source.task or ("classify" if source.classifies else "text"), run)
         check_task(source, task)
         options, _ = options_for(source, task, {})
-        said = source.generation.settings()
+        said = source.generation.settings() if task.kind.generates else {}
         if task.kind.generates:  # where the folder is silent, clients expect the API's own defaults
             silent = {name: 1.0 for name in ("temperature", "top_p") if name not in said}
             options = dataclasses.replace(options, **silent)
