@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.errors import UserError
+from common.errors import ParameterError, UserError
 from datasets.example import Example
 
 ALONE = {"validation": 0.1, "test": 0.1}  # of a single file that is all the data there is
@@ -25,7 +25,7 @@ def select_split(
 
     `shares` says how much of the distinct keys each split but train gets, one key at least; without shares, the
     examples are one split already.
-    Raises UserError where there are too few keys for that.
+    Raises UserError where there are too few keys for that, and where none is left for train.
     """
     if not shares:
         return list(examples)
@@ -37,4 +37,6 @@ def select_split(
         end = begin + max(1, round(share * len(distinct)))
         splits |= dict.fromkeys(distinct[begin:end], name)
         begin = end
+    if begin >= len(distinct):
+        raise ParameterError("{0}: nothing is left to train on: lower {validation_share}", examples[0].source)
     return [example for example, key in zip(examples, keys, strict=True) if splits.get(key, "train") == split]

@@ -57,3 +57,5 @@ def test_without_shares_the_examples_are_one_split_already(split):
 def test_too_few_keys_to_set_some_apart_are_the_users_error():
     with pytest.raises(UserError, match="file:1: too little data to set some of it apart"):
         part([example("a")] * 9, ["the same"] * 9, "train", {"validation": 0.1})
+    with pytest.raises(UserError, match="file:1: nothing is left to train on: lower validation_share"):
+        part([example("a")] * 9, list("abcdefghi"), "train", {"validation": 0.99})

@@ -191,6 +191,13 @@ def test_named_columns_come_before_those_that_are_called_like_ours(tmp_path):
     assert said(rows_of(path, "complete", text="answer").examples[0]) == [("warm", True)]
 
 
+def test_capitals_make_no_difference_in_named_columns_unless_both_are_there(tmp_path):
+    path = write(tmp_path / "a.csv", "Question, Answer\ntea?,warm\n")
+    assert said(rows_of(path, "complete", prompt="question", completion="ANSWER").examples[0])[1] == (" warm", True)
+    path = write(tmp_path / "b.csv", "A,a,b\ntea?,sun?,warm\n")
+    assert said(rows_of(path, "complete", prompt="a", completion="b").examples[0])[0] == ("sun?", False)
+
+
 def test_a_column_that_was_named_is_not_taken_for_another_as_well(tmp_path):
     path = write(tmp_path / "a.csv", "input,output\ntea?,warm\n")
     (example,) = rows_of(path, "instruct", instruction="input").examples

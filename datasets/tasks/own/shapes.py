@@ -141,6 +141,8 @@ def recognise(task: str, fields: Sequence[str], columns: Mapping[str, str], path
 
     Capitals make no difference. A column that was named must be there. Raises UserError where no shape fits.
     """
+    spelled = {name.strip().lower(): name for name in reversed(fields)} | {name: name for name in fields}
+    columns = {ours: spelled.get(theirs, spelled.get(theirs.lower(), theirs)) for ours, theirs in columns.items()}
     if missing := [theirs for theirs in columns.values() if theirs not in fields]:
         raise ParameterError("{0} has no column {1!r} ({columns}): it has {2}", path, missing[0], _shown(fields))
     free = [name for name in fields if name not in columns.values()]
