@@ -24,13 +24,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.inputs import SIZES
 from common.command import Parser, run_command
 from common.errors import UserError
 from gpt2_jittor.runtime.precision import WEIGHTS, check_precision
 
 UPDATES = ("train", "dora", "memory", "profile", "start")  # of --batch-size times --time tokens
 RACES = (*UPDATES, "decode", "serve", "chat", "epoch", "scale")
-MODELS = ("tiny", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")  # benchmarks/inputs.py has what they are
 LENGTHS = (128, 256, 512, 1024)
 SCALE_TOKENS = 1024
 PROMPT = 32  # tokens before those that are decoded
@@ -44,7 +44,7 @@ def parse():
     parser = Parser(prog="benchmark.py", description=__doc__)
     parser.add_argument("race", choices=RACES, metavar="{" + ",".join(RACES) + "}")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="(default: cpu)")
-    parser.add_argument("--size", default="gpt2", choices=MODELS, help="(default: gpt2)")
+    parser.add_argument("--size", default="gpt2", choices=tuple(SIZES), help="(default: gpt2)")
     parser.add_argument("--rounds", type=int, default=5, help="(default: 5); of an epoch, each does a part of it")
     parser.add_argument("--repeat", type=int, default=1, help="units of work in a round (default: 1)")
     parser.add_argument("--batch-size", type=int, default=8, help="of an update (default: 8)")
@@ -83,7 +83,6 @@ def parse():
 
 def check_sizes(given) -> None:
     """Raises UserError where a sequence has more tokens than the model, or a batch more than this machine bears."""
-    from benchmarks.inputs import SIZES
     from gpt2_jittor.checkpoint.config import GPT2Config
     from gpt2_jittor.runtime.demand import check_training
 

@@ -257,7 +257,7 @@ def _quoted_tsv(path: Path, columns: _Columns) -> Iterator[Record]:
     if quoted is not None and (plain is None or len(plain) == len(quoted)):
         yield from quoted
     else:
-        yield from _tsv(path, columns)
+        yield from _tsv(path, columns) if plain is None else plain  # for its error
 
 
 def _sound(rows: Iterator[Record]) -> list[Record] | None:

@@ -101,7 +101,7 @@ class GPT2Config:
         if unsupported:
             raise UserError(f"{source}: {', '.join(unsupported)} is not supported; use a plain GPT-2 checkpoint")
         if (problem := values.get("problem_type")) not in PROBLEMS:
-            raise UserError(f"{source}: problem_type {reprlib.repr(problem)} is not supported: one class a text is")
+            raise UserError(f"{source}: problem_type {reprlib.repr(problem)} is not supported: each text has one class")
         named = values.get("architectures")
         if not isinstance(named, list | None) or not all(isinstance(name, str) for name in named or ()):
             raise UserError(f"{source}: architectures must be a list of names, not {reprlib.repr(named)}")

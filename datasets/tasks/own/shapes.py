@@ -141,14 +141,13 @@ def recognise(task: str, fields: Sequence[str], columns: Mapping[str, str], path
 
     Capitals make no difference. A column that was named must be there. Raises UserError where no shape fits.
     """
-    spelled = {name.strip().lower(): name for name in reversed(fields)} | {name: name for name in fields}
-    columns = {ours: spelled.get(theirs, spelled.get(theirs.lower(), theirs)) for ours, theirs in columns.items()}
+    free = _by_name([name for name in fields if name not in columns.values()])
+    columns = {
+        ours: theirs if theirs in fields else free.get(theirs.lower(), theirs) for ours, theirs in columns.items()
+    }
     if missing := [theirs for theirs in columns.values() if theirs not in fields]:
         raise ParameterError("{0} has no column {1!r} ({columns}): it has {2}", path, missing[0], _shown(fields))
-    free = [name for name in fields if name not in columns.values()]
-    lowered = {name.strip().lower(): name for name in reversed(free)}
-    # of several that differ in capitals alone, the one that is spelled as ours
-    named = lowered | {name: name for name in free if name in lowered} | columns
+    named = _by_name([name for name in fields if name not in columns.values()]) | columns
     for shape in sorted(SHAPES[task], key=lambda shape: -len(columns.keys() & {*shape.columns})):
         if all(name in named for name in shape.needed):
             return shape, {name: named[name] for name in shape.columns if name in named} | _others(shape, columns)
@@ -158,6 +157,12 @@ def recognise(task: str, fields: Sequence[str], columns: Mapping[str, str], path
         "{0} has the columns {1}, {2} needs {3}: name yours with {columns} {4}=NAME …, or choose another {task}",
         *(path, _shown(fields), task, wanted, example),
     )
+
+
+def _by_name(fields: Sequence[str]) -> dict[str, str]:
+    """Fields by their names in small letters: of several that differ in capitals alone, the one that has none."""
+    lowered = {name.strip().lower(): name for name in reversed(fields)}
+    return lowered | {name: name for name in fields if name in lowered}
 
 
 def _others(shape: Shape, columns: Mapping[str, str]) -> dict[str, str]:
