@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from common import memory
+from common.interrupt import interrupts_deferred
 from common.processes import cores
 
 SIGNALS = [getattr(signal, name) for name in ("SIGQUIT", "SIGCHLD") if hasattr(signal, name)]  # it handles them, too
@@ -103,16 +104,17 @@ def compile_apart(commands: Sequence[str], cache_path: str, jittor_path: str, ms
     os.close(giving)
     workers = []
     try:
-        for _ in range(count):
-            if worker := os.fork():
-                workers.append(worker)
-                continue
-            with _ending_here():
-                os.setsid()
-                jittor_utils.pool_initializer()  # ends it with this process
-                while number := os.read(taking, 2):
-                    command = commands[int.from_bytes(number, "little")]
-                    jittor_utils.do_compile([command, cache_path, jittor_path])
+        with interrupts_deferred():  # no child that this process does not know of, none that goes on with its work
+            for _ in range(count):
+                if worker := os.fork():
+                    workers.append(worker)
+                    continue
+                with _ending_here():
+                    os.setsid()
+                    jittor_utils.pool_initializer()  # ends it with this process
+                    while number := os.read(taking, 2):
+                        command = commands[int.from_bytes(number, "little")]
+                        jittor_utils.do_compile([command, cache_path, jittor_path])
         while workers:
             _, status = os.waitpid(workers[-1], 0)
             workers.pop()
@@ -121,9 +123,11 @@ def compile_apart(commands: Sequence[str], cache_path: str, jittor_path: str, ms
     finally:
         os.close(taking)
         for worker in workers:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(worker, signal.SIGKILL)  # the compiler that it runs, too
-            os.waitpid(worker, 0)
+            for end in (os.kill, os.killpg):  # itself, which may lead no group yet; then the compiler that it runs
+                with contextlib.suppress(ProcessLookupError):
+                    end(worker, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):  # it was waited for when a signal came
+                os.waitpid(worker, 0)
 
 
 @contextlib.contextmanager

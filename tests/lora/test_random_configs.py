@@ -67,20 +67,27 @@ def run_beside_peft(seed: int, folder) -> None:
     ours = GPT2LMHeadModel.from_pretrained(base)
     lora.load_adapter(ours, folder / "start", trained=True)
     ids = rng.integers(0, tiny.SIZES["vocab_size"], (2, 11))
-    logits = 5 * LOGITS if settings["init_lora_weights"] == "pissa" else LOGITS  # PEFT decomposes weights in float32
-    np.testing.assert_allclose(our_logits(ours, ids), torch_logits(theirs, ids), rtol=0, atol=logits)
+    svd = 5 * LOGITS if settings["init_lora_weights"] == "pissa" else 0  # PEFT decomposes weights in float32
+    np.testing.assert_allclose(our_logits(ours, ids), torch_logits(theirs, ids), rtol=0, atol=max(LOGITS, svd))
     train_both(ours, theirs, rng)
     trained = our_logits(ours, ids)
     # 3 updates of AdamW, whose first is the sign of each gradient, whatever its size
     assert np.abs(trained - torch_logits(theirs, ids)).mean() <= 0.02 * np.abs(trained).mean()
+    near = max(LOGITS, 20 * rounding(theirs, ids))  # LOGITS is some 50 times what it usually is
     lora.save_adapter(ours, folder / "ours")
-    np.testing.assert_allclose(pefts_logits(base, folder / "ours", ids), trained, rtol=0, atol=logits)
+    np.testing.assert_allclose(pefts_logits(base, folder / "ours", ids), trained, rtol=0, atol=max(near, svd))
     again = with_adapter(base, folder / "ours")
     np.testing.assert_allclose(our_logits(again, ids), trained, rtol=0, atol=LOGITS / 10)  # of the same numbers
     lora.merge(again)
-    np.testing.assert_allclose(our_logits(again, ids), trained, rtol=0, atol=LOGITS)
+    np.testing.assert_allclose(our_logits(again, ids), trained, rtol=0, atol=near)
     lora.unmerge(again)
-    np.testing.assert_allclose(our_logits(again, ids), trained, rtol=0, atol=LOGITS)
+    np.testing.assert_allclose(our_logits(again, ids), trained, rtol=0, atol=near)
+
+
+def rounding(model, ids) -> float:
+    """How far a model of torch's is from its own float64: some of those drawn make much of the last digits."""
+    single = torch_logits(model, ids)
+    return np.abs(torch_logits(model.double(), ids) - single).max()
 
 
 def train_both(ours, theirs, rng) -> None:

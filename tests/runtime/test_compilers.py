@@ -119,18 +119,30 @@ def compile_one(task):
         os.system("sleep 60")
 jittor_utils.do_compile = compile_one
 def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+def interrupt_later():
     while not os.listdir(sys.argv[1]):
         time.sleep(0.05)
-    os.kill(os.getpid(), signal.SIGINT)
-if {hanging}:
-    threading.Thread(target=interrupt).start()
+    interrupt()
+def interrupted_fork(fork=os.fork):
+    os.fork = fork
+    worker = fork()
+    if worker:
+        interrupt()
+    return worker
+if {interrupted!r} == "while one starts":
+    os.fork = interrupted_fork
+elif {hanging}:
+    threading.Thread(target=interrupt_later).start()
 compile_apart(range({count}), sys.argv[1], "")
 """
 
 
-def apart(folder: Path, count: int, failing: int | None = None, hanging: bool = False) -> subprocess.CompletedProcess:
-    """Lets `compile_apart` do what only writes down that it was done."""
-    program = APART.format(count=count, failing=failing, hanging=hanging)
+def apart(
+    folder: Path, count: int, failing: int | None = None, interrupted: str | None = None
+) -> subprocess.CompletedProcess:
+    """Lets `compile_apart` do what only writes down that it was done, or what takes a minute and is interrupted."""
+    program = APART.format(count=count, failing=failing, interrupted=interrupted, hanging=bool(interrupted))
     line = [sys.executable, "-c", program, str(folder)]
     return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False, timeout=50)
 
@@ -146,11 +158,12 @@ def test_a_source_that_fails_is_an_error_with_the_reason(tmp_path):
     assert "no good" in ended.stderr and "could not be compiled" in ended.stderr
 
 
-def test_ctrl_c_ends_the_compilers_at_once(tmp_path):
+@pytest.mark.parametrize("when", ["while one starts", "while they compile"])
+def test_ctrl_c_ends_the_compilers_at_once(tmp_path, when):
     started = time.monotonic()
-    ended = apart(tmp_path, 5, hanging=True)
+    ended = apart(tmp_path, 5, interrupted=when)
     assert "KeyboardInterrupt" in ended.stderr and time.monotonic() - started < 30
-    assert list(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) or when == "while one starts"
     assert (
         str(tmp_path) not in subprocess.run(["ps", "-ewwo", "args"], capture_output=True, text=True, check=True).stdout
     )

@@ -7,6 +7,7 @@ import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.interrupt import interrupts_deferred
 from gpt2_jittor.runtime.cuda.problem import Problem
 
 LIBRARY = "libcuda.so.1"
@@ -59,12 +60,13 @@ def ask() -> Driver:
 def ask_apart() -> Driver:
     """The same, asked in another process: a driver looks at CUDA_VISIBLE_DEVICES once, when it is first asked."""
     reading, writing = os.pipe()
-    child = os.fork()
-    if not child:
-        try:
-            os.write(writing, pickle.dumps(ask()))
-        finally:
-            os._exit(0)
+    with interrupts_deferred():  # one that came in between would have the child go on with this process' work
+        child = os.fork()
+        if not child:
+            try:
+                os.write(writing, pickle.dumps(ask()))
+            finally:
+                os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as answer:
         told = answer.read()
