@@ -2,7 +2,7 @@
 
 import csv
 import io
-import json
+import itertools
 import re
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
-from datasets import parquet
+from datasets import json_values, parquet
 from datasets.read import LIMIT, read_text
 
 Record = tuple[str, dict]  # "file:line" and its fields
+TRIED = 20  # records by which it is seen what separates their fields
 PACKED = (".jsonl", ".json", ".csv", ".tsv")  # what may be packed, as .gz
 SURROGATE = re.compile(r"[\ud800-\udfff]")  # half of a character: JSON can spell it, UTF-8 and tokenizers cannot
 
@@ -146,55 +147,11 @@ def _reader(path: Path, quoted: bool = False) -> Callable[[Path, _Columns], Iter
 
 
 def _json(path: Path, columns: _Columns) -> Iterator[Record]:
-    """A JSON object a line, or one array of them, whatever the file's name is."""
-    content = read_text(path)
-    in_one = _is_array(content) or _is_object(content)
-    for where, record in _of_whole(path, content) if in_one else _of_lines(path, content):
+    for where, record in json_values.values(read_text(path), path):
         if not isinstance(record, dict):
             raise UserError(f"{where}: a JSON object is needed, not {reprlib.repr(record)}")
         columns.check(record, where)
         yield where, record
-
-
-def _is_array(content: str) -> bool:
-    """Whether it begins as an array of objects does."""
-    return re.match(r"\s*\[\s*(\{|\]\s*$)", content) is not None
-
-
-def _is_object(content: str) -> bool:
-    """Whether it is one object over several lines."""
-    if not re.match(r"\s*\{\s*\n", content):
-        return False
-    try:
-        return isinstance(json.loads(content), dict)
-    except (ValueError, RecursionError):
-        return False
-
-
-def _of_whole(path: Path, content: str) -> Iterator[tuple[str, object]]:
-    try:
-        rows = json.loads(content)
-        rows = rows if isinstance(rows, list) else [rows]
-    except (ValueError, RecursionError) as error:
-        line = error.lineno if isinstance(error, json.JSONDecodeError) else 1
-        raise UserError(f"{path}:{line}: this is not JSON ({_reason(error)}): mend the file") from None
-    for number, row in enumerate(rows, 1):
-        yield f"{path}: record {number}", row
-
-
-def _of_lines(path: Path, content: str) -> Iterator[tuple[str, object]]:
-    for number, line in enumerate(content.split("\n"), 1):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        try:
-            yield where, json.loads(line)
-        except (ValueError, RecursionError) as error:  # besides what is broken: too long a number, too deep a list
-            raise UserError(f"{where}: this is not JSON ({_reason(error)}): mend or remove the line") from None
-
-
-def _reason(error: Exception) -> object:
-    return f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
 
 
 def records_of_csv(content: str, place: str, columns: Sequence[str]) -> Iterator[Record]:
@@ -209,26 +166,45 @@ def _csv(path: Path, columns: _Columns, separator: str | None = None) -> Iterato
 def _csv_rows(content: str, path: Path | str, columns: _Columns, separator: str | None) -> Iterator[Record]:
     """Comma-separated values under a header line; what is in quotes may hold commas, quotes and lines.
 
-    Semicolons or tabs separate them where the header has no comma, as spreadsheets of some languages write it.
+    Semicolons or tabs separate them where commas do not, as spreadsheets of some languages write it, and what a first
+    line `sep=;` of theirs says.
     """
     csv.field_size_limit(LIMIT)
-    first = content.partition("\n")[0]
-    separator = separator or next((mark for mark in ",;\t" if mark in first), ",")
-    reader = csv.reader(io.StringIO(content, newline=""), delimiter=separator, strict=True)
+    named = re.match('"?sep=(.)"?\n', content)
+    skipped = named is not None
+    separator = separator or (named[1] if named else _separator(content))
+    reader = csv.reader(
+        io.StringIO(content[named.end() :] if named else content, newline=""), delimiter=separator, strict=True
+    )
     try:
         header = [name.strip() for name in next(reader, [])]
         if header:
-            columns.check(header, f"{path}:1")
+            columns.check(header, f"{path}:{1 + skipped}")
         line = reader.line_num + 1
         for values in reader:
-            where, line = f"{path}:{line}", reader.line_num + 1
+            where, line = f"{path}:{line + skipped}", reader.line_num + 1
             if not values:
                 continue
             if len(values) != len(header):
                 raise UserError(f"{where}: {len(values)} fields where the header names {len(header)}: mend the line")
             yield where, dict(zip(header, values, strict=True))
     except csv.Error as error:
-        raise UserError(f"{path}:{reader.line_num}: this is not CSV ({error}): mend the line") from None
+        raise UserError(f"{path}:{reader.line_num + skipped}: this is not CSV ({error}): mend the line") from None
+
+
+def _separator(content: str) -> str:
+    """The first of the usual marks in the header that parts the next records into as many fields as the header has."""
+    marks = [mark for mark in ",;\t" if mark in content.partition("\n")[0]]
+    return next((mark for mark in marks if _parts(content, mark)), (*marks, ",")[0])
+
+
+def _parts(content: str, mark: str) -> bool:
+    reader = csv.reader(io.StringIO(content, newline=""), delimiter=mark, strict=True)
+    try:
+        counts = [len(values) for values in itertools.islice(reader, TRIED) if values]
+    except csv.Error:
+        return False
+    return len(set(counts)) == 1 and counts[0] > 1
 
 
 def _tsv(path: Path, columns: _Columns) -> Iterator[Record]:

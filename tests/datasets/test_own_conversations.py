@@ -27,6 +27,21 @@ def test_each_answer_of_a_conversation_is_scored_in_both_ways_to_write_one(tmp_p
     assert said(only(tmp_path, "chat", {"messages": parts})) == expected
 
 
+@pytest.mark.parametrize("weights", [(0, 1), (1, 0), (0.0, None)])
+def test_an_answer_of_openais_weight_0_is_read_and_not_scored(tmp_path, weights):
+    turns = messages(("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"))
+    turns[0]["weight"] = 0  # says nothing: a question is not scored anyway
+    for turn, weight in zip(turns[1::2], weights, strict=True):
+        turn["weight"] = weight
+    first, second = (weight != 0 for weight in weights)
+    assert said(only(tmp_path, "chat", {"messages": turns})) == [
+        ("a", False),
+        ("b", first),
+        ("c", False),
+        ("d", second),
+    ]
+
+
 def test_two_columns_are_a_conversation_of_two_turns(tmp_path):
     example = only(tmp_path, "chat", {"prompt": " Hi ", "completion": "Hello."})
     assert said(example) == [("Hi", False), ("Hello.", True)]

@@ -136,7 +136,7 @@ def test_a_label_is_text_or_a_whole_number(tmp_path, value, name):
         (
             "chat",
             {"messages": [*messages(("user", "a")), {"role": "assistant", "content": "b", "weight": 0}]},
-            "message 2 has the weight 0, which says that it is not to be learnt",
+            "the assistant answers nothing in it that is to be learnt",
         ),
     ],
 )
@@ -245,4 +245,4 @@ def test_a_table_of_a_spreadsheet_may_be_separated_otherwise(tmp_path, separator
 def test_one_object_over_several_lines_is_one_record(tmp_path, name):
     path = write(tmp_path / name, json.dumps({"text": "a", "label": "b"}, indent=2))
     (example,) = rows_of(path, "classify").examples
-    assert example.source == f"{path}: record 1"
+    assert example.source == f"{path}:1"

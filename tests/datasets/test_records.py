@@ -3,7 +3,10 @@
 import gzip
 import json
 
+import numpy as np
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from common.errors import UserError
 from datasets.parquet import BATCH
@@ -21,9 +24,7 @@ def write(path, content: str | bytes):
 
 
 def write_parquet(path, rows):
-    from pyarrow import Table, parquet
-
-    parquet.write_table(Table.from_pylist(rows), path)
+    parquet.write_table(pyarrow.Table.from_pylist(rows), path)
     return path
 
 
@@ -58,6 +59,15 @@ def test_parquet_gives_the_wanted_columns_of_every_row_and_its_number(tmp_path):
     assert [record["text"] for _, record in found] == [row["text"] for row in rows]
 
 
+def test_numbers_of_16_and_32_bits_in_parquet_are_those_that_were_meant(tmp_path):
+    values = [0.1, None, 3.0, 1e-7, float("inf")]
+    columns = {"text": pyarrow.array(values, "float32"), "label": pyarrow.array(np.float16([0.1, 0.5, 2, 2, 1]))}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet")
+    found = [record for _, record in read(tmp_path / "a.parquet")]
+    assert [record["text"] for record in found] == values
+    assert [record["label"] for record in found] == [0.1, 0.5, 2, 2, 1]
+
+
 def test_a_file_of_another_kind_is_the_users_error(tmp_path):
     with pytest.raises(UserError, match=r"a\.xls is none of \.jsonl, \.json, \.csv, \.tsv, \.parquet: convert it"):
         read(write(tmp_path / "a.xls", "text,label\n"))
@@ -70,6 +80,43 @@ def test_an_array_of_objects_is_read_whatever_the_file_is_called(tmp_path, name,
     assert read(path) == [(f"{path}: record 1", ROWS[0]), (f"{path}: record 2", ROWS[1])]
     path = write(tmp_path / name, lines(ROWS))
     assert read(path) == [(f"{path}:1", ROWS[0]), (f"{path}:2", ROWS[1])]
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        "\n".join(json.dumps(row, indent=2) for row in ROWS),  # as jq writes them
+        "\n".join(json.dumps(row).replace(", ", ",\n\n") for row in ROWS),
+        "{}{}".format(*(json.dumps(row, indent=1) for row in ROWS)),
+    ],
+)
+def test_objects_over_several_lines_know_the_line_in_which_they_begin(tmp_path, spelled):
+    path = write(tmp_path / "a.json", f"\n{spelled}\n")
+    second = 2 + spelled.count("\n", 0, spelled.index("{", 1))
+    assert read(path) == [(f"{path}:2", ROWS[0]), (f"{path}:{second}", ROWS[1])]
+    path = write(tmp_path / "a.json", spelled[: spelled.index("}")] + "\n}\n")
+    assert read(path) == [(f"{path}:1", ROWS[0])]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (
+            '{"text": "one" "label": 0}\n{"text": "two", "label": 1}\n',
+            ":1: this is not JSON .*: mend or remove the line",
+        ),
+        ('{"text": "one",\n "label": 0}\n{"text": "two",\n "label" 1}\n', ":4: this is not JSON .*: mend the file"),
+        ('[{"text": "one", "label": 0}]\n[{"text": "two", "label": 1}]\n', ":1: a JSON object is needed, not "),
+        ('{\n"text": ' + "[" * 100_000, ":1: this is not JSON .*recursion.*: mend the file"),
+        ('{\n"text": ' + "1" * 5000 + "\n}", ":1: this is not JSON .*digits.*: mend the file"),
+        (" \n\n", " is empty"),
+        ("[]", " is empty"),
+    ],
+)
+def test_other_json_is_the_users_error_with_its_line(tmp_path, content, words):
+    path = write(tmp_path / "a.json", content)
+    with pytest.raises(UserError, match=f"{path}{words}"):
+        read(path)
 
 
 def test_a_broken_array_is_the_users_error_with_its_line(tmp_path):
@@ -93,6 +140,24 @@ def test_what_is_quoted_in_csv_may_hold_commas_quotes_and_lines(tmp_path, name):
     ]
 
 
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+@pytest.mark.parametrize("first", ["", "sep=MARK\r\n", '"sep=MARK"\r\n'])
+def test_csv_of_spreadsheets_says_or_shows_what_separates_its_fields(tmp_path, mark, first):
+    content = 'textMARKlabel\r\n"one, two; three:\tfour"MARKx\r\n"five\r\nsixMARK"MARKy\r\n'
+    path = write(tmp_path / "a.csv", (first + content).replace("MARK", mark))
+    begins = 2 + bool(first)
+    assert read(path) == [
+        (f"{path}:{begins}", {"text": "one, two; three:\tfour", "label": "x"}),
+        (f"{path}:{begins + 1}", {"text": f"five\nsix{mark}", "label": "y"}),
+    ]
+
+
+def test_names_of_columns_may_hold_what_separates_in_other_files(tmp_path):
+    path = write(tmp_path / "a.csv", "text, whole;label\none, two;x\nthree;y\n")
+    found = [record for _, record in read(path, ["text, whole", "label"])]
+    assert found == [{"text, whole": "one, two", "label": "x"}, {"text, whole": "three", "label": "y"}]
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -101,6 +166,9 @@ def test_what_is_quoted_in_csv_may_hold_commas_quotes_and_lines(tmp_path, name):
         ("text,name\none,x\n", "a.csv:1: the field 'label' is missing: each record needs text, label"),
         ("", "a.csv is empty"),
         ("text,label\n", "a.csv is empty"),
+        ("sep=;\ntext;label\none;x\ntwo\n", "a.csv:4: 1 fields where the header names 2: mend the line"),
+        ('sep=;\ntext;label\none;"x\n', r"a.csv:3: this is not CSV \(unexpected end of data\): mend the line"),
+        ("sep=;\ntext;name\none;x\n", "a.csv:2: the field 'label' is missing"),
     ],
 )
 def test_broken_csv_is_the_users_error(tmp_path, content, words):

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from own_records import conversation
 from tiny import byte_tokenizer
 
 from common.errors import UserError
 from datasets.encode import IGNORED
-from datasets.tasks.own.conversations import conversation, prompt
+from datasets.tasks.own.conversations import prompt
 from datasets.turns import conversation_prompt, conversations, ours, teach
 from gpt2_jittor.checkpoint.locate import NANO
 from gpt2_jittor.checkpoint.tokenizer import add_tokens, load_tokenizer
@@ -101,11 +102,13 @@ def test_what_is_continued_is_what_apply_chat_template_opens_and_what_was_traine
     assert set(labels[end:]) <= {IGNORED}, "what stands behind its end is not"
 
 
-def test_every_answer_is_scored_with_its_end_and_nothing_else(tokenizer, rng):
+@pytest.mark.parametrize("answers", [(1, 3), (1,), (3,)])
+def test_every_answer_that_is_not_given_is_scored_with_its_end_and_nothing_else(tokenizer, rng, answers):
     said = turns(rng)
-    (item,) = conversations([conversation(said)], tokenizer, 500).items
+    marked = [(*turn, index not in answers) for index, turn in enumerate(said)]
+    (item,) = conversations([conversation(marked)], tokenizer, 500).items
     expected = np.full_like(item.labels, IGNORED)
-    for index in (1, 3):
+    for index in answers:
         begin = len(opened(tokenizer, said[:index]))
         end = rendered(tokenizer, said).index(tokenizer.eos_token_id, begin) + 1
         expected[begin:end] = item.input_ids[begin:end]

@@ -3,9 +3,9 @@
 import pytest
 import tiny
 from console import session, type_in
+from own_records import conversation
 
 from datasets import tasks
-from datasets.tasks.own.conversations import conversation
 from datasets.turns import conversations
 from generation.requests import read_requests, typed_request
 from gpt2_jittor.checkpoint.tokenizer import save_tokenizer

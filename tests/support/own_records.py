@@ -5,6 +5,8 @@ import gzip
 import io
 import json
 
+from datasets.example import Example
+from datasets.tasks.own import conversations
 from datasets.tasks.own.files import read_rows
 
 WORDS = ["tea", "sun", "warm", "we", "drink", "see", "Ünderground", "日本"]
@@ -33,7 +35,12 @@ def lines(rows: list) -> str:
 
 
 def rows_of(path, task: str, **columns):
-    return read_rows(path, task, columns)
+    return read_rows([path], task, columns)
+
+
+def conversation(said, source: str = "") -> Example:
+    """The example of turns that are pairs of a role and a text."""
+    return conversations.conversation([conversations.Turn(*turn) for turn in said], source)
 
 
 def said(example) -> list[tuple[str, bool]]:

@@ -3,7 +3,8 @@ texts or of messages."""
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from common.errors import UserError
 from datasets.example import Example, Segment
@@ -15,19 +16,29 @@ ROLES = {name: name for name in SPEAKERS} | {"human": "user", "gpt": "assistant"
 KEYS = (("role", "content"), ("from", "value"))  # of a message, and of a ShareGPT turn
 UNANSWERED = "last turns that nobody answers, left out"
 
-Turn = tuple[str, str]  # a role and what is said
+
+class Turn(NamedTuple):
+    """What is said, and by which role; `given`: it is not scored, whosever it is."""
+
+    role: str
+    text: str
+    given: bool = False
 
 
-def conversation(turns: Sequence[Turn], source: str = "", given: int = 0) -> Example:
+def conversation(turns: Sequence[Turn], source: str = "") -> Example:
     """The example for a conversation: for training, and for a chat's history alike.
 
-    Every turn of the assistant's is scored, its end included, unless nothing stands before it; all others are given,
-    and so are the first `given`. A turn loses the space around it, nothing else.
+    Every turn of the assistant's that is not given is scored, its end included, unless nothing stands before it. A turn
+    loses the space around it, nothing else.
     """
     return Example(
         tuple(
-            Segment(text.strip(), scored=role == "assistant" and index >= max(1, given), speaker=SPEAKERS[role])
-            for index, (role, text) in enumerate(turns)
+            Segment(
+                turn.text.strip(),
+                scored=turn.role == "assistant" and index > 0 and not turn.given,
+                speaker=SPEAKERS[turn.role],
+            )
+            for index, turn in enumerate(turns)
         ),
         source,
     )
@@ -35,9 +46,9 @@ def conversation(turns: Sequence[Turn], source: str = "", given: int = 0) -> Exa
 
 def prompt(history: Sequence[str], system: str = "") -> Example:
     """What the assistant's next turn continues; the user spoke first, and last, behind what the `system` says."""
-    first = [("system", system)] if system.strip() else []
-    turns = [(("user", "assistant")[index % 2], turn) for index, turn in enumerate(history)]
-    return conversation([*first, *turns, ("assistant", "")]).given
+    first = [Turn("system", system)] if system.strip() else []
+    turns = [Turn(("user", "assistant")[index % 2], text) for index, text in enumerate(history)]
+    return conversation([*first, *turns, Turn("assistant", "")]).given
 
 
 def of_messages(column: str, record: dict, where: str, notes: Counter) -> Example:
@@ -57,34 +68,35 @@ def of_pair(record: dict, where: str, notes: Counter) -> Example:
     """The example of a prompt and its completion, each a text or messages (TRL's form): a conversation of which the
     completion alone is scored. Raises as `of_messages` does."""
     prompt, completion = (
-        list(_turns(record[name], name, where)) if are_messages(record[name]) else [(role, cell(record, name, where))]
+        list(_turns(record[name], name, where))
+        if are_messages(record[name])
+        else [Turn(role, cell(record, name, where))]
         for name, role in (("prompt", "user"), ("completion", "assistant"))
     )
-    return checked([*prompt, *completion], where, notes, len(prompt))
+    return checked([*(turn._replace(given=True) for turn in prompt), *completion], where, notes)
 
 
-def checked(turns: list[Turn], where: str, notes: Counter, given: int = 0) -> Example:
-    """The conversation, the first `given` turns of which are not scored, without the last ones that nobody answers.
-
-    Raises Unusable for an order without sense.
-    """
-    for index, (role, text) in enumerate(turns):
+def checked(turns: list[Turn], where: str, notes: Counter) -> Example:
+    """The conversation without the last turns that nobody answers. Raises Unusable for an order without sense."""
+    for index, (role, text, _) in enumerate(turns):
         if not text.strip():
             raise Unusable(f"turn {index + 1}, the {role}'s, is empty")
         if role == "system" and index:
             raise Unusable(f"turn {index + 1} is a system's, which only the first can be")
-        if index and role == turns[index - 1][0]:
+        if index and role == turns[index - 1].role:
             raise Unusable(f"turns {index} and {index + 1} are both the {role}'s")
-    answered = max((index for index, (role, _) in enumerate(turns) if role == "assistant"), default=0)
-    example = conversation(turns[: answered + 1], where, given)
+    answered = max((index for index, turn in enumerate(turns) if turn.role == "assistant"), default=0)
+    example = conversation(turns[: answered + 1], where)
     if not any(segment.scored for segment in example.segments):
-        raise Unusable("the assistant answers nothing in it")
+        weighed = " that is to be learnt" if any(turn.given for turn in turns) else ""
+        raise Unusable(f"the assistant answers nothing in it{weighed}")
     notes[UNANSWERED] += answered + 1 < len(turns)
     return example
 
 
-def _turns(value: object, column: str, where: str):
-    """Each message's role and text. Raises UserError for what is no list of messages, and for an unknown role."""
+def _turns(value: object, column: str, where: str) -> Iterator[Turn]:
+    """Each message's turn. One of OpenAI's weight 0 is given. Raises UserError for what is no list of messages, and for
+    an unknown role."""
     if isinstance(value, str):  # of a .csv, where all is text
         try:
             value = json.loads(value)
@@ -105,11 +117,10 @@ def _turns(value: object, column: str, where: str):
             raise UserError(f"{place} has the unknown role {shown(name)}: the roles are {', '.join(ROLES)}")
         if message.get("tool_calls"):
             raise Unusable(f"message {number} calls tools, which is no text that could be learnt")
-        if role == "assistant" and message.get("weight") == 0:
-            raise Unusable(f"message {number} has the weight 0, which says that it is not to be learnt")
         if keys[1] not in message:
             raise UserError(f"{place} has no {keys[1]!r}")
-        yield role, cell({keys[1]: _joined(message[keys[1]], place)}, keys[1], place)
+        said = cell({keys[1]: _joined(message[keys[1]], place)}, keys[1], place)
+        yield Turn(role, said, given=message.get("weight") == 0)
 
 
 def _joined(content: object, where: str) -> object:

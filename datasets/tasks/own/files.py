@@ -1,8 +1,9 @@
 """The files of people's own data: one file, or a folder with a file a split, and what is read of each."""
 
 import dataclasses
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,21 +27,22 @@ class Rows:
     notes: list[str] = field(default_factory=list)
 
 
-def split_files(path: Path) -> dict[str, Path]:
-    """The file of each split that has one: of a file that is all the data, "train" alone.
+def split_files(path: Path) -> dict[str, tuple[Path, ...]]:
+    """The files of each split that has some: of a file that is all the data, "train" alone.
 
-    Raises UserError where there is nothing to train on, or two files for one split.
+    A split is one file, or the parts that the hub keeps it in. Raises UserError where there is nothing to train on, for
+    two files that are each all of a split, and where parts are missing.
     """
     if path.is_file():
-        return {"train": path}
+        return {"train": (path,)}
     found = {}
     for split, names in NAMES.items():
-        hub = [f"{folder}{name}-00000-of-00001.parquet" for folder in ("", "data/") for name in names]
-        files = [path / name for name in (*records.files(*names), *hub) if (path / name).is_file()]
-        if len(files) > 1:
-            raise UserError(f"{files[0]} and {files[1].name} are both {split} data: keep one of them")
-        if files:
-            found[split] = files[0]
+        choices = [(path / name,) for name in records.files(*names) if (path / name).is_file()]
+        choices += [parts for name in names for folder in (path, path / "data") for parts in _parts(folder, name)]
+        if len(choices) > 1:
+            raise UserError(f"{choices[0][0]} and {choices[1][0].name} are both {split} data: keep one of them")
+        if choices:
+            found[split] = choices[0]
     if "train" not in found and "test" not in found:
         raise ParameterError(
             "{0} has no train.jsonl, .json, .csv, .tsv or .parquet: name its file so, or give it with {data}", path
@@ -48,10 +50,23 @@ def split_files(path: Path) -> dict[str, Path]:
     return found
 
 
+def _parts(folder: Path, name: str) -> Iterator[tuple[Path, ...]]:
+    """What the hub's tools wrote of a split: train-00000-of-00002.parquet and its like, those that are one together."""
+    found: dict[tuple[int, str], list[Path]] = {}
+    for file in sorted(folder.glob(f"{name}-*")):
+        part = re.fullmatch(r"[0-9]{5}-of-([0-9]{5})(\..+)", file.name.removeprefix(f"{name}-"))
+        if part and file.name in records.files(file.name.removesuffix(part[2])):
+            found.setdefault((int(part[1]), part[2]), []).append(file)
+    for (count, _), files in found.items():
+        if len(files) != count:
+            raise UserError(f"{files[0]} is one of {count:,} parts, and {len(files):,} are there: get the others")
+        yield tuple(files)
+
+
 def guessed_task(path: Path, columns: Sequence[str]) -> str:
     """The task that a file, or the files of a folder, look like (`shapes.task_of`). Raises UserError for no such."""
     files = split_files(path)
-    file = files.get("train") or files["test"]
+    file = (files.get("train") or files["test"])[0]
     fields = records.fields(file, quoted=True)
     task = task_of(fields, columns, file)
     if task == "complete":  # a prompt or a completion that is a list of messages is a chat's
@@ -62,15 +77,25 @@ def guessed_task(path: Path, columns: Sequence[str]) -> str:
     return task
 
 
-def read_rows(path: Path, task: str, columns: Mapping[str, str]) -> Rows:
-    """The examples of a file; `columns` are those that were named, {ours: theirs}.
+def read_rows(paths: Sequence[Path], task: str, columns: Mapping[str, str]) -> Rows:
+    """The examples of a split's files; `columns` are those that were named, {ours: theirs}.
 
     Raises UserError, with file and line, for what is no record of a shape that the task has, and where nothing in the
-    file can be learnt from.
+    files can be learnt from.
     """
+    rows, counts = Rows(), Counter()
+    for path in paths:
+        _read_file(path, task, columns, rows, counts)
+    if not rows.examples:
+        raise UserError(f"{paths[0]} has nothing to learn from; the first: {rows.dropped[0]}")
+    rows.notes = [*dict.fromkeys(rows.notes), *(f"{text}: {count:,}" for text, count in counts.items() if count)]
+    return rows
+
+
+def _read_file(path: Path, task: str, columns: Mapping[str, str], rows: Rows, counts: Counter) -> None:
+    """Adds what one file holds to `rows`, and what is noted of several examples to `counts`."""
     fields = records.fields(path, quoted=True)
     shape, named = recognise(task, fields, columns, path)
-    rows, counts = Rows(), Counter()
     # a later record may have what the first one lacks
     named |= {name: name for name in shape.optional if name not in {*named, *named.values()}}
     needed, optional = ([named[name] for name in names if name in named] for names in (shape.needed, shape.optional))
@@ -80,12 +105,8 @@ def read_rows(path: Path, task: str, columns: Mapping[str, str]) -> Rows:
             rows.examples.append(shape.make(ours, where, counts))
         except Unusable as reason:
             rows.dropped.append(f"{where}: {reason}")
-    if not rows.examples:
-        raise UserError(f"{path} has nothing to learn from; the first: {rows.dropped[0]}")
     unused = [name for name in fields if name not in named.values()]
     rows.notes.append(_described(path, shape.name, named, unused))
-    rows.notes += [f"{text}: {count:,}" for text, count in counts.items() if count]
-    return rows
 
 
 def with_labels(examples: Sequence[Example], labels: Sequence[str]) -> list[Example]:
@@ -100,7 +121,8 @@ def with_labels(examples: Sequence[Example], labels: Sequence[str]) -> list[Exam
 
 
 def _described(path: Path, shape: str, named: Mapping[str, str], unused: Sequence[str]) -> str:
-    """How a file is read, in one line."""
+    """How a file is read, in one line; the parts of a split have the same."""
+    file = re.sub("-[0-9]{5}-of-(?!00001)", "-*-of-", path.name)
     others = ", ".join(f"{ours} = {theirs}" for ours, theirs in named.items() if ours != theirs)
     left = f"; not used: {some(unused)}" if unused else ""
-    return f"{path.name} is read as {shape}" + f" ({others})" * bool(others) + left
+    return f"{file} is read as {shape}" + f" ({others})" * bool(others) + left

@@ -42,7 +42,7 @@ class OwnData:
     validation_share: float | None = None
     labels: tuple[str, ...] = ()
     trained_on: str | None = None
-    _read: dict[tuple, Rows] = field(default_factory=dict, compare=False, repr=False)  # each file once
+    _read: dict[tuple, Rows] = field(default_factory=dict, compare=False, repr=False)  # each once
 
     def load(self, split: str, path: Path | None) -> Dataset:
         """Reads a split of a file or a folder; validation is set apart from train where it has no file.
@@ -61,7 +61,7 @@ class OwnData:
             share = self.validation_share or VALIDATION_SHARE
             examples = select_split(examples, keys(examples), split, {"validation": share})
             if split == "validation":
-                notes = [f"set apart from {files['train'].name} by their content"]
+                notes = [f"set apart from {files['train'][0].name} by their content"]
         if self.labels:
             notes = [*notes, *_label_notes(examples, self.labels)]
         return Dataset(self.task, split, examples, rows.dropped if split in files else [], notes)
@@ -74,10 +74,11 @@ class OwnData:
         files = self._files(path)
         source = files.get("train") or files["test"]
         labels = sorted({example.name for example in self._rows(source).examples})
+        file = source[0]
         if len(labels) < 2:
-            raise UserError(f"{source} has one label only, {labels[0]!r}: a classifier needs two or more")
+            raise UserError(f"{file} has one label only, {labels[0]!r}: a classifier needs two or more")
         if len(labels) > MOST_LABELS:
-            raise ParameterError("{0} has {1:,} labels: is it another column ({columns} label=…)?", source, len(labels))
+            raise ParameterError("{0} has {1:,} labels: is it another column ({columns} label=…)?", file, len(labels))
         if all(label.removeprefix("-").isdecimal() for label in labels):
             labels.sort(key=int)
         return dataclasses.replace(self, labels=tuple(labels)).as_task()
@@ -98,13 +99,15 @@ class OwnData:
             settle=self.with_labels_of if asks else None,
         )
 
-    def _rows(self, path: Path) -> Rows:
-        """What a file holds. Training and validation may be of one file, and a classifier's labels come before both."""
-        now = path.stat()
-        file = path, now.st_mtime_ns, now.st_size  # as it is now: it may be edited meanwhile
-        if file not in self._read:
-            self._read[file] = read_rows(path, self.task, self.columns)
-        return self._read[file]
+    def _rows(self, files: tuple[Path, ...]) -> Rows:
+        """What a split's files hold. Training and validation may be of one file, and a classifier's labels come before
+        both."""
+        states = [path.stat() for path in files]
+        # as they are now: they may be edited meanwhile
+        now = *files, *((state.st_mtime_ns, state.st_size) for state in states)
+        if now not in self._read:
+            self._read[now] = read_rows(files, self.task, self.columns)
+        return self._read[now]
 
     def _files(self, path: Path | None) -> dict[str, Path]:
         if path is None:
@@ -112,12 +115,12 @@ class OwnData:
         trained_on = None if self.trained_on is None else Path(self.trained_on)
         if trained_on and trained_on.is_dir() and path.is_file():
             splits = split_files(trained_on)  # of a run's folder, its training file is what is in the folder
-            path = trained_on if _is_same(path, splits.get("train")) else path
+            path = trained_on if any(_is_same(path, file) for file in splits.get("train", ())) else path
         files = split_files(path)
         if path.is_file() and not _is_same(path, trained_on):
-            files |= {"test": path}
+            files |= {"test": (path,)}
         if self.validation_share and "validation" in files:
-            raise ParameterError("{validation_share}: {0} is there already: leave it out", files["validation"])
+            raise ParameterError("{validation_share}: {0} is there already: leave it out", files["validation"][0])
         return files
 
 
