@@ -144,7 +144,10 @@ def _turn(where: str, message: Any) -> tuple[str, str]:
         raise invalid(f"{where}.role", f"must be one of {', '.join(ROLES)}, not {short(role)}")
     if isinstance(content, list):
         content = "".join(_part(f"{where}.content", part) for part in content)
-    if not isinstance(content, str) or not content.strip():
+    if role == "assistant" and content is None:
+        content = ""
+    # an answer may have ended at once, and is sent back as it came
+    if not isinstance(content, str) or not (content.strip() or role == "assistant"):
         raise invalid(f"{where}.content", "must be a text that is not empty")
     for name, value in message.items():
         # a name says nothing to these models; an answer is sent back with all that it came with

@@ -73,12 +73,18 @@ def data_path(task: Task, folder: str | None, file: str | None) -> Path | None:
 
 
 def chat_template(task: Task, path: str | None) -> str | None:
-    """The template that a file holds, None where none is given. Raises UserError where the task has no use for one."""
+    """The template that a file holds, None where none is given.
+
+    Raises UserError where the task has no use for one, and where the file is empty.
+    """
     if path is None:
         return None
     if task.teach is None:
         raise ParameterError("{chat_template} is for conversations, {task} chat: leave it out of {0}", task.name)
-    return read_text(Path(path)).strip() or None
+    template = read_text(Path(path)).strip()
+    if not template:
+        raise ParameterError("{chat_template} {0} is empty: give another file", path)
+    return template
 
 
 def data_dir(task: Task, value: str | None) -> Path | None:

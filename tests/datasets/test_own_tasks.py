@@ -292,3 +292,9 @@ def test_quotes_in_tab_separated_values_are_csvs_where_they_fit(tmp_path):
 def test_labels_that_only_look_like_numbers_are_texts(tmp_path):
     rows = [{"text": text, "label": label} for text, label in (("a", "--1"), ("b", "1"))]
     assert task_of("classify", write(tmp_path / "a.jsonl", rows)).labels == ("--1", "1")
+
+
+def test_an_empty_chat_template_is_refused(tmp_path):
+    (tmp_path / "a.jinja").write_text(" \n")
+    with pytest.raises(UserError, match=r"chat_template .*a\.jinja is empty: give another file"):
+        tasks.chat_template(tasks.find("chat"), str(tmp_path / "a.jinja"))
