@@ -1,11 +1,11 @@
-"""Tasks on people's own data: the files of splits, what is set apart, labels, and what the arguments may say."""
+"""Tasks on people's own data: what is set apart, labels, and what the arguments may say."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
+from own_records import pairs, task_of, texts
 
 from common.errors import UserError
 from datasets import tasks
@@ -18,23 +18,10 @@ def write(path: Path, rows: list[dict]) -> Path:
     return path
 
 
-def pairs(numbers) -> list[dict]:
-    return [{"prompt": f"question {number}", "completion": f"answer {number}"} for number in numbers]
-
-
 def classes(rng, count: int, labels=("no", "yes", "maybe")) -> list[dict]:
     """Texts that are all different, each label at least once."""
     picked = [*labels, *rng.choice(labels, count - len(labels))]
     return [{"text": f"text {number}", "label": str(label)} for number, label in enumerate(picked)]
-
-
-def task_of(name: str, path: Path | None = None, **settings):
-    run = {"task": name, "data": path and str(path)} | settings
-    return tasks.settled(tasks.find(name, run), run)
-
-
-def texts(dataset) -> list[str]:
-    return ["|".join(segment.text for segment in example.segments) for example in dataset]
 
 
 def test_each_task_is_of_a_kind_and_a_misspelt_one_is_answered_with_the_nearest_name():
@@ -50,47 +37,6 @@ def test_what_a_run_says_counts_for_its_own_task_alone():
     run = {"task": "classify", "labels": ["b", "a"]}
     assert tasks.find("classify", run).labels == ("b", "a")
     assert tasks.find("classify", run | {"task": "complete"}).labels == ()
-
-
-@pytest.mark.parametrize("name", ["validation", "valid", "val", "dev"])
-def test_a_folder_has_a_file_a_split_and_validation_has_many_names(tmp_path, name):
-    write(tmp_path / "train.jsonl", pairs(range(3)))
-    write(tmp_path / f"{name}.jsonl", pairs([3]))
-    write(tmp_path / "test.jsonl", pairs([4, 5]))
-    task = task_of("complete")
-    assert [len(task.load(split, tmp_path)) for split in ("train", "validation", "test")] == [3, 1, 2]
-    assert task.measured_on(tmp_path) == "test"
-
-
-@pytest.mark.parametrize("place", ["", "data/"])
-def test_a_copy_of_a_hubs_repository_is_such_a_folder(tmp_path, place):
-    (tmp_path / place).mkdir(exist_ok=True)
-    for split, numbers in (("train", range(4)), ("validation", [5]), ("test", [6, 7])):
-        tiny.write_records(tmp_path / f"{place}{split}-00000-of-00001.parquet", pairs(numbers))
-    task = task_of("complete")
-    assert [len(task.load(split, tmp_path)) for split in ("train", "validation", "test")] == [4, 1, 2]
-
-
-@pytest.mark.parametrize("ending", [".parquet", ".jsonl", ".jsonl.gz"])
-def test_the_parts_of_a_split_are_read_as_one(tmp_path, ending):
-    for part, numbers in enumerate(([0, 1], [2, 3, 4], [5])):
-        tiny.write_records(tmp_path / f"train-{part:05}-of-00003{ending}", pairs(numbers))
-    task = task_of("complete", tmp_path, validation_share=0.4)
-    train, validation = (task.load(split, tmp_path) for split in ("train", "validation"))
-    assert sorted(texts(train) + texts(validation)) == [f"question {number}| answer {number}" for number in range(6)]
-    assert train.notes == [f"train-*-of-00003{ending} is read as prompt/completion"]
-    part = tmp_path / f"train-00001-of-00003{ending}"
-    assert task.measured_on(part) == "validation"  # it belongs to what was trained on
-    part.unlink()
-    with pytest.raises(UserError, match=r"train-00000-of-00003.* is one of 3 parts, and 2 are there: get the others"):
-        task_of("complete").load("train", tmp_path)
-
-
-def test_a_whole_file_beside_parts_is_refused(tmp_path):
-    for name in ("train-00000-of-00002.parquet", "train-00001-of-00002.parquet", "train.parquet"):
-        tiny.write_records(tmp_path / name, pairs([1]))
-    with pytest.raises(UserError, match=r"train\.parquet and train-00000-of-00002\.parquet are both train data"):
-        task_of("complete").load("train", tmp_path)
 
 
 def test_without_a_validation_file_a_share_is_set_apart_and_nothing_stands_on_both_sides(tmp_path, rng):

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 
+from datasets import tasks
 from datasets.example import Example
 from datasets.tasks.own import conversations
 from datasets.tasks.own.files import read_rows
@@ -57,3 +58,16 @@ def only(tmp_path, task: str, record: dict, **columns):
 
 def messages(*turns, keys=("role", "content")) -> list[dict]:
     return [dict(zip(keys, turn, strict=True)) for turn in turns]
+
+
+def pairs(numbers) -> list[dict]:
+    return [{"prompt": f"question {number}", "completion": f"answer {number}"} for number in numbers]
+
+
+def task_of(name: str, path=None, **settings):
+    run = {"task": name, "data": path and str(path)} | settings
+    return tasks.settled(tasks.find(name, run), run)
+
+
+def texts(dataset) -> list[str]:
+    return ["|".join(segment.text for segment in example.segments) for example in dataset]
