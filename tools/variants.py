@@ -6,7 +6,9 @@ python -m tools.variants --data-dir data/dailydialog --output-dir runs/variants 
 Runs that are there already are not made again, so that it can be stopped and started.
 """
 
+import itertools
 import json
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,7 @@ from pathlib import Path
 from common.command import Parser, run_command
 from common.errors import UserError
 
+COLUMNS = ("variant", "trained parameters", "test loss", "test perplexity", "seconds an update")
 RATE = "3e-3"  # of nano on DailyDialog, chosen for LoRA of rank 8
 VARIANTS = {
     "LoRA, r 8": [],
@@ -59,7 +62,7 @@ def ended(command: list[str]) -> int:
 
 
 def measured(run: Path, given) -> dict:
-    """What became of a run: parameters, seconds, and the test split's loss and perplexity."""
+    """What became of a run: parameters, an update's seconds (median), and the test split's loss and perplexity."""
     command = ["evaluate.py", "--adapter", str(run), "--loss-only", "--json", "--data-dir", given.data_dir]
     told = subprocess.run([sys.executable, *command], check=False, stdout=subprocess.PIPE, text=True)
     if told.returncode:
@@ -67,14 +70,20 @@ def measured(run: Path, given) -> dict:
     inspected = subprocess.run(
         [sys.executable, "-m", "lora", "inspect", "--json", "--adapter", str(run)], check=True, stdout=subprocess.PIPE
     )
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     adapter = json.loads(told.stdout)["adapter"]
     return {
         "loss": adapter["loss"],
         "perplexity": adapter["perplexity"],
         "parameters": json.loads(inspected.stdout)["parameters"],
-        "seconds": records[-1]["seconds"],
+        "seconds": statistics.median(update_seconds(run)),
     }
+
+
+def update_seconds(run: Path) -> list[float]:
+    """How long each update took that no validation came before."""
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    pairs = [pair for pair in itertools.pairwise(records) if all(each["split"] == "train" for each in pair)]
+    return [after["seconds"] - before["seconds"] for before, after in pairs]
 
 
 def main() -> None:
@@ -88,14 +97,14 @@ def main() -> None:
     parser.add_argument("--output-dir", type=Path, required=True)
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="variants whose names hold one of these")
     given = parser.parse_args()
-    print("| variant | trained parameters | test loss | test perplexity | seconds |\n|---|---|---|---|---|", flush=True)
+    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
     for name, options in VARIANTS.items():
         if given.only and not any(text in name for text in given.only):
             continue
         run = given.output_dir / folder_name(name)
         train(run, options, given)
         found = measured(run, given)
-        figures = f"{found['loss']:.3f} | {found['perplexity']:.1f} | {found['seconds']:.0f}"
+        figures = f"{found['loss']:.3f} | {found['perplexity']:.1f} | {found['seconds']:.2f}"
         print(f"| {name} | {found['parameters']:,} | {figures} |", flush=True)
 
 

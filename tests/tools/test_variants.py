@@ -14,7 +14,7 @@ from tests.faults import ground
 
 @pytest.mark.long
 def test_a_variant_is_trained_once_and_has_a_line(tmp_path):
-    options = ["--data-dir", "sample", "--output-dir", tmp_path, "--max-steps", "2", "--only", "q and v"]
+    options = ["--data-dir", "sample", "--output-dir", tmp_path, "--max-steps", "3", "--only", "q and v"]
     made = []
     for _ in range(2):
         result = command("-m", "tools.variants", *options)
