@@ -41,10 +41,10 @@ def pass_over_signals() -> None:
 
 
 @contextlib.contextmanager
-def interrupts_deferred(saying: str = "") -> Iterator[None]:
+def interrupts_deferred(saying: str = "", brief: bool = False) -> Iterator[None]:
     """Holds a signal back until the block has ended, and lets it do its work then; a second one does not wait.
 
-    `saying` is printed when the first one comes.
+    `saying` is printed when the first one comes. In a block that is `brief` all wait.
     """
     if threading.current_thread() is not threading.main_thread():  # signals reach the main thread only
         yield
@@ -54,7 +54,7 @@ def interrupts_deferred(saying: str = "") -> Iterator[None]:
     def remember(number, frame):
         """Notes a signal. The second one does at once what it does elsewhere."""
         received.append(number)
-        if len(received) > 1:
+        if len(received) > 1 and not brief:
             restore()
             signal.raise_signal(number)
         if saying:
@@ -74,7 +74,7 @@ def interrupts_deferred(saying: str = "") -> Iterator[None]:
     finally:
         # here, so that it takes the place of an error that it brought about: it reaches programs that were started, too
         restore()
-        if len(received) == 1:
+        if len(received) == 1 or (received and brief):
             signal.raise_signal(received[0])
 
 

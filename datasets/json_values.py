@@ -24,7 +24,7 @@ def values(content: str, path: object) -> Iterator[tuple[str, object]]:
     try:
         found = list(_in_sequence(content, path))
     except UserError:
-        if re.fullmatch(r"\{.*\}\s*", first[0]):  # a line of lines, and broken
+        if _is_json(content.rstrip().rpartition("\n")[2]):  # a value a line, and the first is broken
             yield from _of_lines(content, path)
         raise
     array = found[0][1] if len(found) == 1 else None

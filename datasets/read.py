@@ -9,6 +9,12 @@ from pathlib import Path
 from common.errors import UserError
 from common.files import open_regular
 
+# what files of other kinds begin with
+OTHERS = {
+    b"\x1f\x8b": "packed by gzip: give it a name that ends in .gz",
+    b"PK\x03\x04": "a zip or a spreadsheet: unpack it, or save it as .csv",
+    b"PAR1": "Parquet: give it a name that ends in .parquet",
+}
 LIMIT = 1 << 28  # 256 MiB unpacked; the largest dataset here has 35 MiB
 
 
@@ -57,6 +63,9 @@ def decode(data: bytes, where: str) -> str:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        for magic, what in OTHERS.items():
+            if data.startswith(magic):
+                raise UserError(f"{where} is no text, but {what}") from None
         line = data.count(b"\n", 0, error.start) + 1
         found = ", but UTF-16" if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else ""
         raise UserError(f"{where}:{line}: this is not UTF-8 text{found}: convert the file to UTF-8") from None

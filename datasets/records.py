@@ -1,20 +1,17 @@
 """Records of the usual formats (JSON, CSV, tab-separated, Parquet), each with the place it came from."""
 
-import csv
-import io
-import itertools
 import re
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from common.errors import UserError
-from datasets import json_values, parquet
-from datasets.read import LIMIT, read_text
+from datasets import json_values, parquet, tables
+from datasets.read import read_text
 
 Record = tuple[str, dict]  # "file:line" and its fields
-TRIED = 20  # records by which it is seen what separates their fields
 PACKED = (".jsonl", ".json", ".csv", ".tsv")  # what may be packed, as .gz
 SURROGATE = re.compile(r"[\ud800-\udfff]")  # half of a character: JSON can spell it, UTF-8 and tokenizers cannot
 
@@ -139,11 +136,18 @@ def label(value: object, labels: Sequence[str], where: str) -> int:
 
 
 def _reader(path: Path, quoted: bool = False) -> Callable[[Path, _Columns], Iterator[Record]]:
-    kind = Path(path.name.removesuffix(".gz")).suffix.lower()
-    readers: dict[str, Callable] = {".jsonl": _json, ".json": _json, ".csv": _csv, ".tsv": _tsv, ".parquet": _parquet}
+    kind = Path(path.name.removesuffix(".gz")).suffix.lower().replace(".ndjson", ".jsonl")
+    tab_separated = tables.of_spreadsheet if quoted else tables.tab_separated
+    readers: dict[str, Callable] = {
+        ".jsonl": _json,
+        ".json": _json,
+        ".csv": partial(_table, tables.comma_separated),
+        ".tsv": partial(_table, tab_separated),
+        ".parquet": _parquet,
+    }
     if kind not in readers:
         raise UserError(f"{path} is none of {', '.join(readers)}: convert it, or give the publisher's file")
-    return _quoted_tsv if quoted and kind == ".tsv" else readers[kind]
+    return readers[kind]
 
 
 def _json(path: Path, columns: _Columns) -> Iterator[Record]:
@@ -156,91 +160,21 @@ def _json(path: Path, columns: _Columns) -> Iterator[Record]:
 
 def records_of_csv(content: str, place: str, columns: Sequence[str]) -> Iterator[Record]:
     """The records of a text that was read at `place`, as comma-separated values. Raises UserError as `records` does."""
-    return _csv_rows(content, place, _Columns(columns, (), {}), ",")
+    return _of_rows(tables.comma_separated(content, place, ","), _Columns(columns, (), {}))
 
 
-def _csv(path: Path, columns: _Columns, separator: str | None = None) -> Iterator[Record]:
-    return _csv_rows(read_text(path), path, columns, separator)
+def _table(read: Callable[[str, Path], Iterator[tables.Row]], path: Path, columns: _Columns) -> Iterator[Record]:
+    return _of_rows(read(read_text(path), path), columns)
 
 
-def _csv_rows(content: str, path: Path | str, columns: _Columns, separator: str | None) -> Iterator[Record]:
-    """Comma-separated values under a header line; what is in quotes may hold commas, quotes and lines.
-
-    Semicolons or tabs separate them where commas do not, as spreadsheets of some languages write it, and what a first
-    line `sep=;` of theirs says.
-    """
-    csv.field_size_limit(LIMIT)
-    named = re.match('"?sep=(.)"?\n', content)
-    skipped = named is not None
-    separator = separator or (named[1] if named else _separator(content))
-    reader = csv.reader(
-        io.StringIO(content[named.end() :] if named else content, newline=""), delimiter=separator, strict=True
-    )
-    try:
-        header = [name.strip() for name in next(reader, [])]
-        if header:
-            columns.check(header, f"{path}:{1 + skipped}")
-        line = reader.line_num + 1
-        for values in reader:
-            where, line = f"{path}:{line + skipped}", reader.line_num + 1
-            if not values:
-                continue
-            if len(values) != len(header):
-                raise UserError(f"{where}: {len(values)} fields where the header names {len(header)}: mend the line")
-            yield where, dict(zip(header, values, strict=True))
-    except csv.Error as error:
-        raise UserError(f"{path}:{reader.line_num + skipped}: this is not CSV ({error}): mend the line") from None
-
-
-def _separator(content: str) -> str:
-    """The first of the usual marks in the header that parts the next records into as many fields as the header has."""
-    marks = [mark for mark in ",;\t" if mark in content.partition("\n")[0]]
-    return next((mark for mark in marks if _parts(content, mark)), (*marks, ",")[0])
-
-
-def _parts(content: str, mark: str) -> bool:
-    reader = csv.reader(io.StringIO(content, newline=""), delimiter=mark, strict=True)
-    try:
-        counts = [len(values) for values in itertools.islice(reader, TRIED) if values]
-    except csv.Error:
-        return False
-    return len(set(counts)) == 1 and counts[0] > 1
-
-
-def _tsv(path: Path, columns: _Columns) -> Iterator[Record]:
-    """Tab-separated values under a header line. Quotes are plain characters, as in GLUE's files."""
-    lines = read_text(path).split("\n")
-    header = [name.strip() for name in lines[0].split("\t")]
-    if any(header):
-        columns.check(header, f"{path}:1")
-    for number, line in enumerate(lines[1:], 2):
-        if not line.strip():
-            continue
-        values = line.split("\t")
-        if len(values) != len(header):
-            raise UserError(
-                f"{path}:{number}: {len(values)} fields where the header names {len(header)}: mend the line"
-            )
-        yield f"{path}:{number}", dict(zip(header, values, strict=True))
-
-
-def _quoted_tsv(path: Path, columns: _Columns) -> Iterator[Record]:
-    """Tab-separated values as spreadsheets write them, with CSV's quotes; plain ones where the quotes do not fit.
-
-    They do not either where they would make one record of several: a quote in one text may meet another's.
-    """
-    quoted, plain = _sound(_csv(path, columns, "\t")), _sound(_tsv(path, columns))
-    if quoted is not None and (plain is None or len(plain) == len(quoted)):
-        yield from quoted
-    else:
-        yield from _tsv(path, columns) if plain is None else plain  # for its error
-
-
-def _sound(rows: Iterator[Record]) -> list[Record] | None:
-    try:
-        return list(rows)
-    except UserError:
-        return None
+def _of_rows(rows: Iterator[tables.Row], columns: _Columns) -> Iterator[Record]:
+    """Each row under the header as a record."""
+    where, header = next(rows, ("", []))
+    names = [name.strip() for name in header]
+    if names:
+        columns.check(names, where)
+    for where, cells in rows:
+        yield where, dict(zip(names, cells, strict=True))
 
 
 def _parquet(path: Path, columns: _Columns) -> Iterator[Record]:

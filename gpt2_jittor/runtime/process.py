@@ -15,7 +15,7 @@ import ssl
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from common import memory
@@ -104,7 +104,7 @@ def compile_apart(commands: Sequence[str], cache_path: str, jittor_path: str, ms
     os.close(giving)
     workers = []
     try:
-        with interrupts_deferred():  # no child that this process does not know of, none that goes on with its work
+        with interrupts_deferred(brief=True):  # no child is unknown to this process, or goes on with its work
             for _ in range(count):
                 if worker := os.fork():
                     workers.append(worker)
@@ -115,19 +115,31 @@ def compile_apart(commands: Sequence[str], cache_path: str, jittor_path: str, ms
                     while number := os.read(taking, 2):
                         command = commands[int.from_bytes(number, "little")]
                         jittor_utils.do_compile([command, cache_path, jittor_path])
-        while workers:
-            _, status = os.waitpid(workers[-1], 0)
-            workers.pop()
+        for worker in list(workers):
+            _, status = os.waitpid(worker, 0)
+            workers.remove(worker)
             if status:
+                _kill(os.killpg, worker)  # the compiler that it ran, where it was killed itself
                 raise RuntimeError("Jittor's sources could not be compiled; the compiler has said why")
     finally:
         os.close(taking)
-        for worker in workers:
-            for end in (os.kill, os.killpg):  # itself, which may lead no group yet; then the compiler that it runs
-                with contextlib.suppress(ProcessLookupError):
-                    end(worker, signal.SIGKILL)
-            with contextlib.suppress(ChildProcessError):  # it was waited for when a signal came
-                os.waitpid(worker, 0)
+        with interrupts_deferred(brief=True):
+            _end(workers)
+
+
+def _end(workers: list[int]) -> None:
+    """Kills forked processes and the compilers that they run, and waits for them."""
+    for worker in workers:
+        _kill(os.kill, worker)  # which may lead no group yet
+        _kill(os.killpg, worker)
+    for worker in workers:
+        with contextlib.suppress(ChildProcessError):  # it had been waited for when a signal came
+            os.waitpid(worker, 0)
+
+
+def _kill(kill: Callable[[int, int], None], worker: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # the latter: of a dead group, on macOS
+        kill(worker, signal.SIGKILL)
 
 
 @contextlib.contextmanager

@@ -39,6 +39,15 @@ def test_a_second_signal_does_not_wait():
     assert not reached
 
 
+def test_in_a_brief_block_all_wait_and_the_first_one_counts():
+    reached = False
+    with pytest.raises(KeyboardInterrupt) as caught, interrupts_deferred(brief=True):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+            signal.raise_signal(number)
+        reached = True
+    assert reached and caught.type is KeyboardInterrupt
+
+
 def test_a_signal_comes_before_the_error_that_it_brought_about():
     with pytest.raises(KeyboardInterrupt), interrupts_deferred():
         signal.raise_signal(signal.SIGINT)  # Ctrl-C reaches the compiler too, which then fails

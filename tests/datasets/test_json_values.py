@@ -15,7 +15,7 @@ def read(path) -> list:
     return list(records(path, ("text", "label")))
 
 
-@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.json.gz"])
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.json.gz", "a.ndjson"])
 @pytest.mark.parametrize("indent", [None, 2])
 def test_an_array_of_objects_is_read_whatever_the_file_is_called(tmp_path, name, indent):
     path = write(tmp_path / name, "\ufeff" + json.dumps(ROWS, indent=indent) + "\n")
@@ -47,6 +47,8 @@ def test_objects_over_several_lines_know_the_line_in_which_they_begin(tmp_path, 
             '{"text": "one" "label": 0}\n{"text": "two", "label": 1}\n',
             ":1: this is not JSON .*: mend or remove the line",
         ),
+        ('{"text": "one",\n{"text": "two", "label": 1}\n', ":1: this is not JSON .*: mend or remove the line"),
+        ('{"text": "one", "la\n{"text": "two", "label": 1}\n', ":1: this is not JSON .*: mend or remove the line"),
         ('{"text": "one",\n "label": 0}\n{"text": "two",\n "label" 1}\n', ":4: this is not JSON .*: mend the file"),
         ('[{"text": "one", "label": 0}]\n[{"text": "two", "label": 1}]\n', ":1: a JSON object is needed, not "),
         ('{\n"text": ' + "[" * 100_000, ":1: this is not JSON .*recursion.*: mend the file"),

@@ -56,6 +56,11 @@ def test_of_a_prompt_and_a_completion_in_messages_the_completion_alone_is_scored
         ("a", False),
         ("b", True),
     ]
+    spelled = {name: json.dumps(messages((role, name))) for name, role in (("prompt", "user"), ("completion", "gpt"))}
+    assert said(only(tmp_path, "chat", spelled)) == [("prompt", False), ("completion", True)], "in cells of a table"
+    assert guessed_task(tmp_path / "a.jsonl", ()) == "chat"
+    path = write(tmp_path / "b.jsonl", lines([{"prompt": str(prompt), "completion": "d"}]))
+    assert_refused(lambda: rows_of(path, "chat"), "b.jsonl:1: the field 'prompt' must be a list of messages, as JSON")
     path = write(tmp_path / "b.jsonl", lines([{"prompt": prompt, "completion": messages(("assistant", "d"))}]))
     assert guessed_task(path, ()) == "chat"
     other = write(tmp_path / "text.jsonl", lines([{"text": "a", "entities": messages(("user", "a"))}]))
@@ -71,6 +76,20 @@ def test_an_opening_by_the_assistant_is_given_and_a_last_question_left_out(tmp_p
     rows = rows_of(path, "chat")
     assert said(rows.examples[0]) == [("Hi.", False), ("a", False), ("b", True)]
     assert rows.notes == ["a.jsonl is read as messages", "last turns that nobody answers, left out: 1"]
+
+
+def test_an_empty_word_of_a_system_is_none_and_a_developers_is_a_systems(tmp_path):
+    turns = [("user", "a"), ("assistant", "b")]
+    expected = [("a", False), ("b", True)]
+    assert said(only(tmp_path, "chat", {"messages": messages(("system", " "), *turns)})) == expected
+    developers = only(tmp_path, "chat", {"messages": messages(("developer", "Be kind."), *turns)})
+    assert said(developers) == [("Be kind.", False), *expected]
+
+
+def test_of_two_names_of_a_role_that_which_is_not_null_counts(tmp_path):
+    first = {"role": None, "content": None, "from": "human", "value": "a"}
+    second = {"role": "assistant", "content": "b", "from": None, "value": None}
+    assert said(only(tmp_path, "chat", {"messages": [first, second]})) == [("a", False), ("b", True)]
 
 
 def test_parquets_lists_of_messages_are_conversations(tmp_path):

@@ -18,10 +18,11 @@ def test_a_folder_has_a_file_a_split_and_validation_has_many_names(tmp_path, nam
 
 
 @pytest.mark.parametrize("place", ["", "data/"])
-def test_a_copy_of_a_hubs_repository_is_such_a_folder(tmp_path, place):
+@pytest.mark.parametrize("ending", ["-00000-of-00001.parquet", "-00000-of-00001-a09b74b3ef9c3b56.parquet", ".jsonl"])
+def test_a_copy_of_a_hubs_repository_is_such_a_folder(tmp_path, place, ending):
     (tmp_path / place).mkdir(exist_ok=True)
     for split, numbers in (("train", range(4)), ("validation", [5]), ("test", [6, 7])):
-        tiny.write_records(tmp_path / f"{place}{split}-00000-of-00001.parquet", pairs(numbers))
+        tiny.write_records(tmp_path / f"{place}{split}{ending}", pairs(numbers))
     task = task_of("complete")
     assert [len(task.load(split, tmp_path)) for split in ("train", "validation", "test")] == [4, 1, 2]
 

@@ -1,5 +1,6 @@
 """Shapes of people's own records: which is recognised, what is given and scored, what a broken record says."""
 
+import gzip
 import json
 
 import pytest
@@ -131,12 +132,22 @@ def test_a_label_is_text_or_a_whole_number(tmp_path, value, name):
                     {"role": "assistant", "content": "b", "tool_calls": ["c"]},
                 ]
             },
-            "message 2 calls tools, which is no text that could be learnt",
+            "message 2 is of a tool, or calls one, which is no text that could be learnt",
         ),
         (
             "chat",
             {"messages": [*messages(("user", "a")), {"role": "assistant", "content": "b", "weight": 0}]},
             "the assistant answers nothing in it that is to be learnt",
+        ),
+        (
+            "chat",
+            {"messages": [*messages(("user", "a")), {"role": "assistant", "content": "b", "function_call": {"c": 1}}]},
+            "message 2 is of a tool, or calls one, which is no text that could be learnt",
+        ),
+        (
+            "chat",
+            {"messages": messages(("human", "a"), ("observation", "b"), ("gpt", "c"), keys=("from", "value"))},
+            "message 2 is of a tool, or calls one, which is no text that could be learnt",
         ),
     ],
 )
@@ -155,9 +166,18 @@ def test_a_record_of_which_nothing_can_be_learnt_is_left_out_with_its_place(tmp_
         ("chat", {"messages": 7}, "the field 'messages' must be a list of messages, not 7"),
         ("chat", {"messages": ["a"]}, "message 1 needs 'role' and 'content', or 'from' and 'value', not 'a'"),
         ("chat", {"messages": [{"role": "user"}]}, "message 1 has no 'content'"),
-        ("chat", {"messages": messages(("tool", "a"))}, "message 1 has the unknown role 'tool': the roles are system"),
+        (
+            "chat",
+            {"messages": messages(("judge", "a"))},
+            "message 1 has the unknown role 'judge': the roles are system",
+        ),
         ("chat", {"messages": messages(("user", {"a": 1}))}, "message 1: the field 'content' must be text"),
         ("chat", {"messages": messages(("user", [{"type": "image_url"}]))}, "message 1 holds a part that is no text"),
+        (
+            "chat",
+            {"messages": [*messages(("user", "a")), {"role": "assistant", "content": "b", "weight": "0"}]},
+            "message 2 has the weight '0': it must be 0 or 1",
+        ),
         ("complete", ["a"], "a JSON object is needed, not ['a']"),
     ],
 )
@@ -221,6 +241,12 @@ def test_a_file_of_no_shape_says_what_it_has_and_what_would_do(tmp_path):
         ("a.csv", "text,label\na,b\nc\n", "a.csv:3: 1 fields where the header names 2"),
         ("a.csv", "text,label\na,b\n".encode("utf-16"), "a.csv:1: this is not UTF-8 text, but UTF-16"),
         ("a.csv", b"text,label\na,b\nc,\xff\n", "a.csv:3: this is not UTF-8 text: convert"),
+        (
+            "a.csv",
+            gzip.compress(b"text,label\n"),
+            "a.csv is no text, but packed by gzip: give it a name that ends in .gz",
+        ),
+        ("a.csv", b"PK\x03\x04\xff", "a.csv is no text, but a zip or a spreadsheet: unpack it, or save it as .csv"),
         ("a.jsonl", '{"text": "a", "label": "b"}\n{"text": "c"}\n', "a.jsonl:2: the field 'label' is missing"),
         ("a.jsonl", '{"text": "a", "label": "b"}\n\n{"text"\n', "a.jsonl:3: this is not JSON"),
         ("a.json", '{\n "data": [{"text": "a", "label": "b"}]\n}', "a.json has the columns data, classify needs"),

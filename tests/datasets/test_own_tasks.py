@@ -224,17 +224,6 @@ def test_a_field_that_only_later_records_have_is_a_column(tmp_path):
     assert "tea" in texts(dataset)[1] and "not used: More" in dataset.notes[0]
 
 
-def test_quotes_in_tab_separated_values_are_csvs_where_they_fit(tmp_path):
-    file = tmp_path / "a.tsv"
-    task = tasks.find("complete", {"task": "complete"})
-    file.write_text('prompt\tcompletion\nq\t"He said ""yes"" and\nleft"\n')
-    assert texts(task.load("test", file)) == ['q| He said "yes" and\nleft']
-    file.write_text('prompt\tcompletion\nq\t"Yes" he said\n')
-    assert texts(task.load("test", file)) == ['q| "Yes" he said']
-    file.write_text('prompt\tcompletion\n"So far\ta\nq\tb\nit was"\tc\n')  # no quotes but inches, or slips
-    assert texts(task.load("test", file)) == ['"So far| a', "q| b", 'it was"| c']
-
-
 def test_labels_that_only_look_like_numbers_are_texts(tmp_path):
     rows = [{"text": text, "label": label} for text, label in (("a", "--1"), ("b", "1"))]
     assert task_of("classify", write(tmp_path / "a.jsonl", rows)).labels == ("--1", "1")

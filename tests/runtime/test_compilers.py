@@ -116,7 +116,7 @@ def compile_one(task):
         raise RuntimeError("no good")
     pathlib.Path(folder, f"{{number}} {{os.getsid(0) == os.getsid(parent)}}").touch()
     if {hanging}:
-        os.system("sleep 60")
+        os.system("sleep 60 & " + ("kill -9 $PPID" if {interrupted!r} == "by its worker's death" else "wait"))
 jittor_utils.do_compile = compile_one
 def interrupt():
     os.kill(os.getpid(), signal.SIGINT)
@@ -129,10 +129,11 @@ def interrupted_fork(fork=os.fork):
     worker = fork()
     if worker:
         interrupt()
+        interrupt()  # some shells send it, and the terminal
     return worker
 if {interrupted!r} == "while one starts":
     os.fork = interrupted_fork
-elif {hanging}:
+elif {interrupted!r} == "while they compile":
     threading.Thread(target=interrupt_later).start()
 compile_apart(range({count}), sys.argv[1], "")
 """
@@ -156,6 +157,11 @@ def test_a_source_that_fails_is_an_error_with_the_reason(tmp_path):
     ended = apart(tmp_path, 5, failing=3)
     assert ended.returncode == 1
     assert "no good" in ended.stderr and "could not be compiled" in ended.stderr
+
+
+def test_what_a_worker_ran_ends_with_it(tmp_path):
+    ended = apart(tmp_path, 5, interrupted="by its worker's death")
+    assert ended.returncode == 1 and "could not be compiled" in ended.stderr
 
 
 @pytest.mark.parametrize("when", ["while one starts", "while they compile"])

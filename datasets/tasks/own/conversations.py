@@ -2,6 +2,7 @@
 texts or of messages."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -12,7 +13,11 @@ from datasets.tasks.own.cells import Unusable, cell, is_missing, shown
 
 SPEAKERS = {"system": None, "user": 0, "assistant": 1}  # the roles, and the speakers of their segments
 # what others call them
-ROLES = {name: name for name in SPEAKERS} | {"human": "user", "gpt": "assistant", "bot": "assistant"}
+ROLES = {name: name for name in SPEAKERS}
+ROLES |= {"developer": "system", "human": "user", "gpt": "assistant", "bot": "assistant"}
+TOOLS = {"tool", "function", "function_call", "tool_call", "observation", "ipython"}  # who speaks for a program
+CALLS = ("tool_calls", "function_call")  # of a message, in OpenAI's forms
+SPELLED = re.compile(r"""\s*\[\s*\{\s*["'](?:role|content|from|value)["']\s*:""")  # messages in a cell of a table
 KEYS = (("role", "content"), ("from", "value"))  # of a message, and of a ShareGPT turn
 UNANSWERED = "last turns that nobody answers, left out"
 
@@ -60,7 +65,9 @@ def of_messages(column: str, record: dict, where: str, notes: Counter) -> Exampl
 
 
 def are_messages(value: object) -> bool:
-    """Whether a field is a list of messages."""
+    """Whether a field is a list of messages, or spells one, perhaps as Python does, which is no JSON."""
+    if isinstance(value, str):
+        return SPELLED.match(value) is not None
     return isinstance(value, list) and any(isinstance(each, dict) for each in value)
 
 
@@ -77,7 +84,12 @@ def of_pair(record: dict, where: str, notes: Counter) -> Example:
 
 
 def checked(turns: list[Turn], where: str, notes: Counter) -> Example:
-    """The conversation without the last turns that nobody answers. Raises Unusable for an order without sense."""
+    """The conversation without the last turns that nobody answers, and without a system's turn that is empty.
+
+    Raises Unusable for an order without sense.
+    """
+    if turns and turns[0].role == "system" and not turns[0].text.strip():
+        turns = turns[1:]
     for index, (role, text, _) in enumerate(turns):
         if not text.strip():
             raise Unusable(f"turn {index + 1}, the {role}'s, is empty")
@@ -108,19 +120,31 @@ def _turns(value: object, column: str, where: str) -> Iterator[Turn]:
         raise UserError(f"{where}: the field {column!r} must be a list of messages, not {shown(value)}")
     for number, message in enumerate(value, 1):
         place = f"{where}: message {number}"
-        keys = next((keys for keys in KEYS if isinstance(message, dict) and keys[0] in message), None)
+        keys = _keys(message)
         if keys is None:
             raise UserError(f"{place} needs 'role' and 'content', or 'from' and 'value', not {shown(message)}")
         name = message[keys[0]]
-        role = ROLES.get(name.strip().lower()) if isinstance(name, str) else None
+        called = name.strip().lower() if isinstance(name, str) else ""
+        if called in TOOLS or any(message.get(call) for call in CALLS):
+            raise Unusable(f"message {number} is of a tool, or calls one, which is no text that could be learnt")
+        role = ROLES.get(called)
         if role is None:
             raise UserError(f"{place} has the unknown role {shown(name)}: the roles are {', '.join(ROLES)}")
-        if message.get("tool_calls"):
-            raise Unusable(f"message {number} calls tools, which is no text that could be learnt")
+        weight = message.get("weight")
+        if role == "assistant" and weight not in (None, 0, 1):
+            raise UserError(f"{place} has the weight {shown(weight)}: it must be 0 or 1")
         if keys[1] not in message:
             raise UserError(f"{place} has no {keys[1]!r}")
         said = cell({keys[1]: _joined(message[keys[1]], place)}, keys[1], place)
-        yield Turn(role, said, given=message.get("weight") == 0)
+        yield Turn(role, said, given=weight == 0)
+
+
+def _keys(message: object) -> tuple[str, str] | None:
+    """What a message calls its role and its text; of a table's rows, which have all keys, those that are not null."""
+    if not isinstance(message, dict):
+        return None
+    there = [keys for keys in KEYS if keys[0] in message]
+    return next((keys for keys in there if message[keys[0]] is not None), there[0] if there else None)
 
 
 def _joined(content: object, where: str) -> object:

@@ -37,10 +37,13 @@ def split_files(path: Path) -> dict[str, tuple[Path, ...]]:
         return {"train": (path,)}
     found = {}
     for split, names in NAMES.items():
-        choices = [(path / name,) for name in records.files(*names) if (path / name).is_file()]
-        choices += [parts for name in names for folder in (path, path / "data") for parts in _parts(folder, name)]
+        folders = path, path / "data"
+        whole = [folder / name for folder in folders for name in records.files(*names)]
+        choices = [(file,) for file in whole if file.is_file()]
+        choices += [parts for name in names for folder in folders for parts in _parts(folder, name)]
         if len(choices) > 1:
-            raise UserError(f"{choices[0][0]} and {choices[1][0].name} are both {split} data: keep one of them")
+            first, second = (choice[0].relative_to(path) for choice in choices[:2])
+            raise UserError(f"{path}: {first} and {second} are both {split} data: keep one of them")
         if choices:
             found[split] = choices[0]
     if "train" not in found and "test" not in found:
@@ -54,7 +57,8 @@ def _parts(folder: Path, name: str) -> Iterator[tuple[Path, ...]]:
     """What the hub's tools wrote of a split: train-00000-of-00002.parquet and its like, those that are one together."""
     found: dict[tuple[int, str], list[Path]] = {}
     for file in sorted(folder.glob(f"{name}-*")):
-        part = re.fullmatch(r"[0-9]{5}-of-([0-9]{5})(\..+)", file.name.removeprefix(f"{name}-"))
+        # older versions of the hub's tools put a hash behind the numbers
+        part = re.fullmatch(r"[0-9]{5}-of-([0-9]{5})(?:-[0-9a-f]{16})?(\..+)", file.name.removeprefix(f"{name}-"))
         if part and file.name in records.files(file.name.removesuffix(part[2])):
             found.setdefault((int(part[1]), part[2]), []).append(file)
     for (count, _), files in found.items():

@@ -60,7 +60,7 @@ def ask() -> Driver:
 def ask_apart() -> Driver:
     """The same, asked in another process: a driver looks at CUDA_VISIBLE_DEVICES once, when it is first asked."""
     reading, writing = os.pipe()
-    with interrupts_deferred():  # one that came in between would have the child go on with this process' work
+    with interrupts_deferred(brief=True):  # or the child would go on with this process' work
         child = os.fork()
         if not child:
             try:
