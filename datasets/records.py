@@ -135,8 +135,17 @@ def label(value: object, labels: Sequence[str], where: str) -> int:
     raise UserError(f"{where}: there is no label {reprlib.repr(value)}: the labels are {', '.join(labels)}")
 
 
+def can_read(path: Path) -> bool:
+    """Whether `records` reads files that are called so."""
+    return _kind(path) in (*PACKED, ".parquet")
+
+
+def _kind(path: Path) -> str:
+    return Path(path.name.removesuffix(".gz")).suffix.lower().replace(".ndjson", ".jsonl")
+
+
 def _reader(path: Path, quoted: bool = False) -> Callable[[Path, _Columns], Iterator[Record]]:
-    kind = Path(path.name.removesuffix(".gz")).suffix.lower().replace(".ndjson", ".jsonl")
+    kind = _kind(path)
     tab_separated = tables.of_spreadsheet if quoted else tables.tab_separated
     readers: dict[str, Callable] = {
         ".jsonl": _json,

@@ -47,3 +47,13 @@ def test_a_whole_file_beside_parts_is_refused(tmp_path):
         tiny.write_records(tmp_path / name, pairs([1]))
     with pytest.raises(UserError, match=r"train\.parquet and train-00000-of-00002\.parquet are both train data"):
         task_of("complete").load("train", tmp_path)
+
+
+def test_files_that_may_be_meant_as_a_split_are_named(tmp_path):
+    (tmp_path / "data").mkdir()
+    for name in ("train.jsonl", "eval.jsonl", "data/training.parquet"):
+        tiny.write_records(tmp_path / name, pairs([1, 2, 3]))
+    (tmp_path / "README.md").touch()
+    notes = task_of("complete").load("train", tmp_path).notes
+    assert notes[1:] == ["files that are no split's, not used: eval.jsonl, data/training.parquet"]
+    assert "not used" not in str(task_of("complete").load("train", tmp_path / "eval.jsonl").notes)

@@ -53,6 +53,13 @@ def split_files(path: Path) -> dict[str, tuple[Path, ...]]:
     return found
 
 
+def unused(folder: Path, files: Mapping[str, Sequence[Path]]) -> list[str]:
+    """What looks like data in a folder and is no split's: `eval.csv` perhaps, which may be meant as one."""
+    used = {file for parts in files.values() for file in parts}
+    there = [file for pattern in ("*", "data/*") for file in sorted(folder.glob(pattern)) if file.is_file()]
+    return [str(file.relative_to(folder)) for file in there if file not in used and records.can_read(file)]
+
+
 def _parts(folder: Path, name: str) -> Iterator[tuple[Path, ...]]:
     """What the hub's tools wrote of a split: train-00000-of-00002.parquet and its like, those that are one together."""
     found: dict[tuple[int, str], list[Path]] = {}
