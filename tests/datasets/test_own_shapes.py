@@ -96,7 +96,17 @@ def test_an_instruction_is_given_as_dollys_and_its_answer_scored_whole(tmp_path,
 
 @pytest.mark.parametrize(
     ("value", "name"),
-    [(" Spam ", "Spam"), (3, "3"), (2.0, "2"), ("2", "2"), (True, "true"), (-1, "-1")],
+    [
+        (" Spam ", "Spam"),
+        (3, "3"),
+        (2.0, "2"),
+        ("2", "2"),
+        ("2.0", "2"),
+        ("-1.0", "-1"),
+        ("1.5", "1.5"),
+        (True, "true"),
+        (-1, "-1"),
+    ],
 )
 def test_a_label_is_text_or_a_whole_number(tmp_path, value, name):
     example = only(tmp_path, "classify", {"text": " a ", "label": value})

@@ -5,6 +5,7 @@ A shape is data. The first one whose columns are all there is a file's shape; ot
 """
 
 import difflib
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from datasets.tasks import dolly, emotion
 from datasets.tasks.own import conversations
 from datasets.tasks.own.cells import Unusable, cell
 
+WHOLE = re.compile(r"-?[0-9]+\.0")  # how tables of numbers write a whole one where a cell of the column is empty
 SHOWN = 40  # characters of a column's name in an error
 
 # an example out of a record's fields and its place; what is noted of several is counted
@@ -93,7 +95,7 @@ def label_name(record: dict, where: str) -> str:
     text = cell(record, "label", where).strip()
     if isinstance(value, float) and text and not value.is_integer():
         raise UserError(f"{where}: the label {value} is neither text nor a whole number: classes have names")
-    return text
+    return text[:-2] if WHOLE.fullmatch(text) else text
 
 
 PAIR = ("prompt", "completion")
