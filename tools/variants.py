@@ -19,7 +19,7 @@ from common.errors import UserError
 COLUMNS = ("variant", "trained parameters", "test loss", "test perplexity", "seconds an update")
 RATE = "3e-3"  # of nano on DailyDialog, chosen for LoRA of rank 8
 VARIANTS = {
-    "LoRA, r 8": [],
+    **{f"LoRA, r {r}": ["--lora-r", str(r), "--lora-alpha", str(2 * r)] for r in (1, 2, 4, 8, 16, 32, 64)},
     "rsLoRA": ["--lora-rslora"],
     "LoRA+, ratio 4": ["--lora-plus-ratio", "4"],
     "DoRA": ["--lora-dora"],
@@ -29,7 +29,6 @@ VARIANTS = {
     "q and v alone": ["--lora-targets", "q", "v"],
     "c_attn alone": ["--lora-targets", "c_attn"],
     "with the head": ["--lora-targets", "c_attn", "c_proj", "c_fc", "lm_head"],
-    **{f"LoRA, r {r}": ["--lora-r", str(r), "--lora-alpha", str(2 * r)] for r in (1, 2, 4, 16, 32, 64)},
 }
 
 
