@@ -13,6 +13,7 @@ import os
 import signal
 import ssl
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,7 @@ SIGNALS = [getattr(signal, name) for name in ("SIGQUIT", "SIGCHLD") if hasattr(s
 SIZE_OF_ACTION = 256  # bytes; more than `struct sigaction` has anywhere
 SIZE_OF_STACK, NO_STACK = 1 << 16, 2  # bytes, more than any processor's registers take; SS_DISABLE of <signal.h>
 MOST_COMPILERS, MEMORY_OF_COMPILER = 16, 3 << 30  # at a time, and what one may take: Jittor's own figures
+BETWEEN_QUESTIONS = 0.05  # seconds, whether a compiler has ended
 JUPYTER = "JPY_PARENT_PID"  # where it is set, Jittor's core lets Ctrl-C be from its first moment
 
 
@@ -116,7 +118,7 @@ def compile_apart(commands: Sequence[str], cache_path: str, jittor_path: str, ms
                         command = commands[int.from_bytes(number, "little")]
                         jittor_utils.do_compile([command, cache_path, jittor_path])
         for worker in list(workers):
-            _, status = os.waitpid(worker, 0)
+            status = _awaited(worker)
             workers.remove(worker)
             if status:
                 _kill(os.killpg, worker)  # the compiler that it ran, where it was killed itself
@@ -125,6 +127,18 @@ def compile_apart(commands: Sequence[str], cache_path: str, jittor_path: str, ms
         os.close(taking)
         with interrupts_deferred(brief=True):
             _end(workers)
+
+
+def _awaited(worker: int) -> int:
+    """The status of a process, once it has ended.
+
+    It is asked for again and again: a signal that comes right before a call that blocks until then would be heard then.
+    """
+    while True:
+        ended, status = os.waitpid(worker, os.WNOHANG)
+        if ended:
+            return status
+        time.sleep(BETWEEN_QUESTIONS)
 
 
 def _end(workers: list[int]) -> None:
