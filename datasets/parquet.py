@@ -37,19 +37,13 @@ def rows(path: Path, wanted: Callable[[Sequence[str]], Sequence[str]]) -> Iterat
                 size += sum(map(_size, batch.columns))
                 if size > LIMIT:
                     raise UserError(_too_large(path, f"more than {LIMIT:,} bytes"))
-                short = _short_floats(batch.schema)
+                short = {field.name: SHORT[str(field.type)] for field in batch.schema if str(field.type) in SHORT}
                 for record in batch.to_pylist():
                     number += 1
-                    yield f"{path}:row {number}", record | {name: short[name](record[name]) for name in short}
-
-
-def _short_floats(schema) -> dict[str, Callable]:
-    """What makes of a 16- or 32-bit column's number the shortest that was meant: 0.1, not 0.10000000149011612."""
-    kinds = {field.name: SHORT[str(field.type)] for field in schema if str(field.type) in SHORT}
-    return {
-        name: lambda value, kind=kind: None if value is None else float(str(kind(value)))
-        for name, kind in kinds.items()
-    }
+                    for name, kind in short.items():
+                        if record[name] is not None:  # the shortest number that is this one: 0.1, not 0.10000000149
+                            record[name] = float(str(kind(record[name])))
+                    yield f"{path}:row {number}", record
 
 
 @contextlib.contextmanager

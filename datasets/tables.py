@@ -68,7 +68,7 @@ def _csv_rows(content: str, path: object, separator: str, skipped: int) -> Itera
 
 def _spaced(content: str, separator: str) -> bool:
     """Whether a space stands behind each separator of the header, before quotes perhaps."""
-    _, *others = content.partition("\n")[0].split(separator)
+    _, *others = re.match(".*", content)[0].split(separator)
     return bool(others) and all(name.startswith(" ") for name in others)
 
 

@@ -18,6 +18,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from common import memory
 from common.interrupt import interrupts_deferred
@@ -98,8 +99,6 @@ def compile_apart(commands: Sequence[str], cache_path: str, jittor_path: str, ms
     It stands in for `jittor_utils.run_cmds`, whose pool of processes lives as long as the program: a signal to the
     group ends them, and the pool then hangs or takes the program with it. Raises RuntimeError where one fails.
     """
-    import jittor_utils
-
     count = min(cores(), MOST_COMPILERS, max(1, memory.total() // MEMORY_OF_COMPILER), len(commands))
     taking, giving = os.pipe()
     os.write(giving, b"".join(number.to_bytes(2, "little") for number in range(len(commands))))
@@ -108,15 +107,10 @@ def compile_apart(commands: Sequence[str], cache_path: str, jittor_path: str, ms
     try:
         with interrupts_deferred(brief=True):  # no child is unknown to this process, or goes on with its work
             for _ in range(count):
-                if worker := os.fork():
-                    workers.append(worker)
-                    continue
-                with _ending_here():
-                    os.setsid()
-                    jittor_utils.pool_initializer()  # ends it with this process
-                    while number := os.read(taking, 2):
-                        command = commands[int.from_bytes(number, "little")]
-                        jittor_utils.do_compile([command, cache_path, jittor_path])
+                worker = os.fork()
+                if not worker:
+                    _compile_and_end(taking, commands, cache_path, jittor_path)
+                workers.append(worker)
         for worker in list(workers):
             status = _awaited(worker)
             workers.remove(worker)
@@ -127,6 +121,25 @@ def compile_apart(commands: Sequence[str], cache_path: str, jittor_path: str, ms
         os.close(taking)
         with interrupts_deferred(brief=True):
             _end(workers)
+
+
+def _compile_and_end(taking: int, commands: Sequence[str], *paths: str) -> NoReturn:
+    """All that a forked process does: what its parent is in the middle of is not its business.
+
+    It compiles those of the commands whose numbers, of two bytes, it takes from a pipe.
+    """
+    try:
+        import jittor_utils
+
+        os.setsid()
+        jittor_utils.pool_initializer()  # ends it with its parent
+        while number := os.read(taking, 2):
+            jittor_utils.do_compile([commands[int.from_bytes(number, "little")], *paths])
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(1)
 
 
 def _awaited(worker: int) -> int:
@@ -154,18 +167,6 @@ def _end(workers: list[int]) -> None:
 def _kill(kill: Callable[[int, int], None], worker: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):  # the latter: of a dead group, on macOS
         kill(worker, signal.SIGKILL)
-
-
-@contextlib.contextmanager
-def _ending_here() -> Iterator[None]:
-    """A forked process ends with the block: what its parent is in the middle of is not its business."""
-    try:
-        yield
-        os._exit(0)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(1)
 
 
 def ignore_flushed_subnormals() -> None:

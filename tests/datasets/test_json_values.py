@@ -53,6 +53,12 @@ def test_objects_over_several_lines_know_the_line_in_which_they_begin(tmp_path, 
         ('[{"text": "one", "label": 0}]\n[{"text": "two", "label": 1}]\n', ":1: a JSON object is needed, not "),
         ('{\n"text": ' + "[" * 100_000, ":1: this is not JSON .*recursion.*: mend the file"),
         ('{\n"text": ' + "1" * 5000 + "\n}", ":1: this is not JSON .*digits.*: mend the file"),
+        (
+            '[\n{"text": "one", "label": 0},\n{"text": "two" "label": 1}\n]',
+            r":3: this is not JSON \(Expecting ',' delimiter, column 16\)",
+        ),
+        ('[{"text": "one", "label": 0}, 7]', ": record 2: a JSON object is needed, not 7"),
+        ('[{"text": "one"}]', ": record 1: the field 'label' is missing"),
         (" \n\n", " is empty"),
         ("[]", " is empty"),
     ],
@@ -60,16 +66,4 @@ def test_objects_over_several_lines_know_the_line_in_which_they_begin(tmp_path, 
 def test_other_json_is_the_users_error_with_its_line(tmp_path, content, words):
     path = write(tmp_path / "a.json", content)
     with pytest.raises(UserError, match=f"{path}{words}"):
-        read(path)
-
-
-def test_a_broken_array_is_the_users_error_with_its_line(tmp_path):
-    path = write(tmp_path / "a.json", '[\n{"text": "one", "label": 0},\n{"text": "two" "label": 1}\n]')
-    with pytest.raises(UserError, match=rf"{path}:3: this is not JSON \(Expecting ',' delimiter, column 16\)"):
-        read(path)
-    path = write(tmp_path / "a.json", '[{"text": "one", "label": 0}, 7]')
-    with pytest.raises(UserError, match=rf"{path}: record 2: a JSON object is needed, not 7"):
-        read(path)
-    path = write(tmp_path / "a.json", '[{"text": "one"}]')
-    with pytest.raises(UserError, match=rf"{path}: record 1: the field 'label' is missing"):
         read(path)

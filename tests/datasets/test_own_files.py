@@ -20,7 +20,6 @@ def test_a_folder_has_a_file_a_split_and_validation_has_many_names(tmp_path, nam
 @pytest.mark.parametrize("place", ["", "data/"])
 @pytest.mark.parametrize("ending", ["-00000-of-00001.parquet", "-00000-of-00001-a09b74b3ef9c3b56.parquet", ".jsonl"])
 def test_a_copy_of_a_hubs_repository_is_such_a_folder(tmp_path, place, ending):
-    (tmp_path / place).mkdir(exist_ok=True)
     for split, numbers in (("train", range(4)), ("validation", [5]), ("test", [6, 7])):
         tiny.write_records(tmp_path / f"{place}{split}{ending}", pairs(numbers))
     task = task_of("complete")
@@ -50,7 +49,6 @@ def test_a_whole_file_beside_parts_is_refused(tmp_path):
 
 
 def test_files_that_may_be_meant_as_a_split_are_named(tmp_path):
-    (tmp_path / "data").mkdir()
     for name in ("train.jsonl", "eval.jsonl", "data/training.parquet"):
         tiny.write_records(tmp_path / name, pairs([1, 2, 3]))
     (tmp_path / "README.md").touch()

@@ -1,21 +1,15 @@
 """Tasks on people's own data: what is set apart, labels, and what the arguments may say."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 from own_records import pairs, task_of, texts
+from tiny import write_records as write
 
 from common.errors import UserError
 from datasets import tasks
 from datasets.encode import IGNORED
-
-
-def write(path: Path, rows: list[dict]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
 
 
 def classes(rng, count: int, labels=("no", "yes", "maybe")) -> list[dict]:

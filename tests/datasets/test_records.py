@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pyarrow
 import pytest
+from own_records import lines, write
 from pyarrow import parquet
 
 from common.errors import UserError
@@ -17,19 +18,9 @@ ROWS = [{"text": "one", "label": 0}, {"text": 'two; ünd "3"', "label": 1}]
 COLUMNS = ("text", "label")
 
 
-def write(path, content: str | bytes):
-    data = content.encode() if isinstance(content, str) else content
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
-    return path
-
-
 def write_parquet(path, rows):
     parquet.write_table(pyarrow.Table.from_pylist(rows), path)
     return path
-
-
-def lines(rows) -> str:
-    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 def read(path, columns=COLUMNS) -> list:

@@ -56,7 +56,8 @@ def byte_tokenizer(folder):
 
 
 def write_records(path, records: list[dict]):
-    """Records as the path's name says, .parquet, .jsonl or .jsonl.gz; returns the path."""
+    """Records as the path's name says, .parquet, .jsonl or .jsonl.gz, in a new folder perhaps; returns the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".parquet":
         parquet.write_table(Table.from_pylist(records), path)
         return path

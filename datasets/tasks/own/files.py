@@ -53,7 +53,7 @@ def split_files(path: Path) -> dict[str, tuple[Path, ...]]:
     return found
 
 
-def unused(folder: Path, files: Mapping[str, Sequence[Path]]) -> list[str]:
+def other_files(folder: Path, files: Mapping[str, Sequence[Path]]) -> list[str]:
     """What looks like data in a folder and is no split's: `eval.csv` perhaps, which may be meant as one."""
     used = {file for parts in files.values() for file in parts}
     there = [file for pattern in ("*", "data/*") for file in sorted(folder.glob(pattern)) if file.is_file()]
@@ -66,7 +66,7 @@ def _parts(folder: Path, name: str) -> Iterator[tuple[Path, ...]]:
     for file in sorted(folder.glob(f"{name}-*")):
         # older versions of the hub's tools put a hash behind the numbers
         part = re.fullmatch(r"[0-9]{5}-of-([0-9]{5})(?:-[0-9a-f]{16})?(\..+)", file.name.removeprefix(f"{name}-"))
-        if part and file.name in records.files(file.name.removesuffix(part[2])):
+        if part and records.can_read(file):
             found.setdefault((int(part[1]), part[2]), []).append(file)
     for (count, _), files in found.items():
         if len(files) != count:

@@ -19,7 +19,7 @@ from datasets.holdout import select_split
 from datasets.task import ASSISTANT, CLASSIFY, COMPLETE, INSTRUCT, Task
 from datasets.tasks import dolly, emotion
 from datasets.tasks.own import conversations
-from datasets.tasks.own.files import Rows, read_rows, split_files, unused, with_labels
+from datasets.tasks.own.files import Rows, other_files, read_rows, split_files, with_labels
 from datasets.tasks.own.shapes import beginning, parse_columns
 from datasets.truncation import fitted, fitted_prompt
 
@@ -64,7 +64,7 @@ class OwnData:
                 notes = [f"set apart from {files['train'][0].name} by their content"]
         if self.labels:
             notes = [*notes, *_label_notes(examples, self.labels)]
-        if split == "train" and path.is_dir() and (others := unused(path, files)):
+        if split == "train" and path.is_dir() and (others := other_files(path, files)):
             notes = [*notes, f"files that are no split's, not used: {some(others)}"]
         return Dataset(self.task, split, examples, rows.dropped if split in files else [], notes)
 
