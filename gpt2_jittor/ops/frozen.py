@@ -14,8 +14,10 @@ The gradient goes back through the same Q, the scales in its rows: g_ij = dy_ij 
     t_i = max_j |g_ij| / 127                   dx = (t_i · rint(g_ij / t_i)) Qᵀ
 
 With a threshold of 0 nothing is an outlier, as in bitsandbytes. That the gradient is rounded to the nearest and not at
-random makes no difference that a loss shows (docs/performance.md). A table of tokens [vocab, width] has a scale for
-each row; what it is multiplied by stays float32, as that decides the logits.
+random makes no difference that a loss shows (docs/performance.md).
+
+A table of tokens [vocab, width] has a scale for each row. What it is multiplied by is not rounded to int8, for that
+decides the logits: products are in float32, those of a loss in bfloat16 where the processor has instructions for it.
 """
 
 import numpy as np
@@ -23,7 +25,7 @@ import numpy as np
 from gpt2_jittor.ops import fused, int8_instructions
 from gpt2_jittor.runtime.backend import jt
 
-KERNELS = ("bfloat16", "sgemm", "projection", "frozen", "int8_products", "frozen_table")
+KERNELS = ("bfloat16", "sgemm", "projection", "half_products", "frozen", "int8_products", "frozen_table")
 ROWS_AT_A_TIME = 4096  # of a table, where all of it has to be read
 _CPP = {"int8": "int8_t", "bfloat16": "Bf16", "float16": "Float16"}
 

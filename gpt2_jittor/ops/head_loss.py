@@ -4,6 +4,8 @@ The fused kernel goes through the vocabulary in blocks, CUDA's through the rows:
 either direction. Label smoothing needs none either, and stands beside whichever of them runs.
 """
 
+import functools
+
 import numpy as np
 
 from gpt2_jittor.ops import frozen, fused
@@ -13,10 +15,11 @@ from gpt2_jittor.ops.head_loss_blocks import HeadLossByBlocks
 from gpt2_jittor.ops.matmul import current_precision, matmul
 from gpt2_jittor.ops.operand import Operand
 from gpt2_jittor.ops.proof import Comparison
+from gpt2_jittor.runtime import cpu
 from gpt2_jittor.runtime.backend import jt
 
 _HEAD = """
-    auto table = table_of({table});
+    auto table = {table};
     const Head<decltype(table)> head = {{in0_p, table, in2_p, in0_shape0, in0_shape1, in1_shape0, {replaced}}};
 """
 
@@ -97,6 +100,18 @@ def proofs(rng: np.random.Generator):
         )
 
 
+@functools.cache
+def multiplies_halves() -> bool:
+    """Whether this processor has instructions for bfloat16: then an int8 table's products are made in it."""
+    return bool(cpu.bf16_instructions())
+
+
+def _table(weight, operand: Operand) -> str:
+    """In C++, the table that the kernel goes through."""
+    is_int8 = isinstance(weight, FrozenWeight) and weight.dtype == "int8"
+    return f"{'in_halves' if is_int8 and multiplies_halves() else 'table_of'}({operand.cpp})"
+
+
 class _HeadLoss(jt.Function):
     def execute(self, hidden, weight, targets, tokens, rows):
         """The losses [n]. The gradient by `hidden` [n, width] is made here too, while the logits are there.
@@ -106,14 +121,14 @@ class _HeadLoss(jt.Function):
         self.inputs = [hidden, weight, targets]
         self.rows, self.precision = rows, current_precision()
         count, width = hidden.shape
-        more, replaced = [], 0
+        more, replaced, names = [], 0, "nullptr, nullptr, 0"
         if rows is not None:
-            more, replaced = [tokens, rows], rows.shape[0]
+            more, replaced, names = [tokens, rows], rows.shape[0], "in3_p, in4_p, in4_shape0"
         trained = not jt.flags.no_grad  # else (evaluation) half of the work is left out
         operand = Operand.of(weight, 1, 3 + len(more), self.precision)
         loss, self.stats, self.by_hidden, self.by_replaced = fused.run(
             ["exp", *operand.kernels, "head_loss"],
-            _HEAD.format(table=operand.cpp, replaced="in3_p, in4_p, in4_shape0" if more else "nullptr, nullptr, 0")
+            _HEAD.format(table=_table(weight, operand), replaced=names)
             + f"head_loss_forward(head, out0_p, out1_p, {'out2_p' if trained else 'nullptr'}, out3_p);",
             [[count], [count, 2], [count, width] if trained else [1, 1], [count, max(replaced, 1)]],
             [hidden, operand.first, targets, *more, *operand.more],
@@ -135,7 +150,7 @@ class _HeadLoss(jt.Function):
         operand = Operand.of(self.inputs[1], 1, 5, self.precision)
         (by_weight,) = fused.run(
             ["exp", *operand.kernels, "head_loss"],
-            _HEAD.format(table=operand.cpp, replaced="nullptr, nullptr, 0")
+            _HEAD.format(table=_table(self.inputs[1], operand), replaced="nullptr, nullptr, 0")
             + "head_loss_by_weight(head, in3_p, in4_p, out0_p);",
             [self.inputs[1].shape],
             [*self.inputs, self.stats, dloss],

@@ -110,6 +110,7 @@ def in_int8(monkeypatch, request):
         return flat.reshape(*x.shape[:-1], -1) + self.bias
 
     monkeypatch.setattr(transformers.pytorch_utils.Conv1D, "forward", forward)
+    monkeypatch.setattr("gpt2_jittor.ops.head_loss.multiplies_halves", lambda: False)  # the head's table in float32
     return request.param
 
 

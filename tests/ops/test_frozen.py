@@ -9,7 +9,8 @@ import torch
 from operators import assert_close, normal, ours, torchs
 from torch.nn import functional
 
-from gpt2_jittor.ops import frozen, fused, int8_instructions
+from gpt2_jittor.ops import frozen, frozen_head_loss, fused, int8_instructions
+from gpt2_jittor.ops import head_loss as head_loss_of
 from gpt2_jittor.ops.activation import gelu_new
 from gpt2_jittor.ops.freezing import frozen_weight
 from gpt2_jittor.ops.frozen import FrozenWeight
@@ -111,8 +112,9 @@ def test_a_projection_and_its_gradient_are_the_definitions(way, rng, shape, prec
 
 @pytest.mark.parametrize("threshold", [0.0, 2.5])
 def test_the_threshold_says_which_columns_stay_as_they_are_and_0_that_none_does(way, rng, threshold):
-    x, weight = no_ties(normal(rng, 9, 40), threshold), normal(rng, 40, 11)
-    assert (np.abs(x) > 2.5).any()
+    x, weight = normal(rng, 9, 40), normal(rng, 40, 11)
+    x[0, :4] = rng.uniform(3, 9, 4)  # above 2.5, in four columns at least
+    x = no_ties(x, threshold)
     given = frozen_weight(weight, "int8", is_table=False, threshold=threshold)
     expected = product(x, kept(weight, "int8"), "int8", threshold)
     assert_close([linear(jt.array(x), given).numpy()], [expected], 1e-5)
@@ -166,10 +168,25 @@ def test_an_activation_before_it_is_computed_again_for_the_gradient(way, rng):
 @precisions
 @pytest.mark.parametrize("vocab", [5, 1100])
 def test_a_heads_loss_is_torchs_on_what_the_table_means(way, rng, monkeypatch, vocab, precision, replaced, smoothing):
-    from gpt2_jittor.ops import frozen_head_loss
+    monkeypatch.setattr(head_loss_of, "multiplies_halves", lambda: False)
+    check_head_loss(rng, monkeypatch, vocab, precision, replaced, smoothing, 2e-5)
 
+
+@pytest.mark.parametrize("replaced", [0, 4])
+@pytest.mark.parametrize("vocab", [5, 1100])
+def test_an_int8_table_is_multiplied_in_bfloat16_by_processors_that_can(rng, monkeypatch, vocab, replaced):
+    monkeypatch.setattr(head_loss_of, "multiplies_halves", lambda: True)
+    found = check_head_loss(rng, monkeypatch, vocab, "int8", replaced, 0.0, 2**-8)
+    monkeypatch.setattr(head_loss_of, "multiplies_halves", lambda: False)
+    exact = check_head_loss(rng, monkeypatch, vocab, "int8", replaced, 0.0, 2e-5)
+    assert any((one != other).any() for one, other in zip(found, exact, strict=True))  # it was rounded
+
+
+def check_head_loss(rng, monkeypatch, vocab, precision, replaced, smoothing, bound) -> list:
+    """That the loss and its gradients are torch's; returns them."""
     monkeypatch.setattr(frozen_head_loss, "ROWS", 256)
-    hidden, weight = normal(rng, 31, 12), normal(rng, vocab, 12)
+    # in bfloat16, so that the odds alone are rounded where products are made in that
+    hidden, weight = torch.tensor(normal(rng, 31, 12)).bfloat16().float().numpy(), normal(rng, vocab, 12)
     targets, dloss = rng.integers(0, vocab, 31).astype(np.int32), normal(rng, 31)
     tokens = rng.permutation(vocab)[:replaced].astype(np.int32)
     targets[:replaced] = tokens
@@ -187,7 +204,9 @@ def test_a_heads_loss_is_torchs_on_what_the_table_means(way, rng, monkeypatch, v
         return functional.cross_entropy(hidden @ whole.T, of, reduction="none", label_smoothing=smoothing)
 
     inputs = [hidden, rows] if replaced else [hidden]
-    assert_close(ours(function, inputs, dloss), torchs(theirs, inputs, dloss), 2e-5)
+    found = ours(function, inputs, dloss)
+    assert_close(found, torchs(theirs, inputs, dloss), bound)
+    return found
 
 
 @precisions

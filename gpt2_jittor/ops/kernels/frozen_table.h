@@ -1,5 +1,5 @@
 // A token embedding or a head that is kept in fewer bits, [vocab, width]: some of its rows are floats at a time. Of int8
-// each row has a scale. After frozen.h.
+// each row has a scale. After half_products.h and frozen.h.
 
 template <class T>
 static const float* rows_of(const Frozen<T>& t, long first, long count, long width, float* scratch) {
@@ -15,6 +15,30 @@ static const float* rows_of(const Frozen<T>& t, long first, long count, long wid
 template <class T>
 static inline long numbers_for(const Frozen<T>&, long count) {
     return count;
+}
+
+// One in int8 whose products are made in bfloat16: its whole numbers are that, too, and the scales of its rows are left to
+// what head_loss.h does with the logits.
+struct InHalves {
+    typedef Bf16 Number;
+    const int8_t* values;
+    const float* scales;
+};
+
+static inline InHalves in_halves(const Frozen<int8_t>& t) { return {t.values, t.scales}; }
+static inline const float* scales_of(const InHalves& t) { return t.scales; }
+static inline long numbers_for(const InHalves&, long count) { return count; }
+
+static const Bf16* rows_of(const InHalves& t, long first, long count, long width, Bf16* scratch) {
+    #pragma omp parallel for
+    for (long k = 0; k < count; k++)
+        for (long j = 0; j < width; j++) {
+            const float number = t.values[(first + k) * width + j];
+            uint32_t bits;
+            std::memcpy(&bits, &number, 4);
+            scratch[k * width + j].bits = bits >> 16;
+        }
+    return scratch;
 }
 
 // Calls use(some, first, n) with all rows in turn, n of them at a time as floats.

@@ -37,6 +37,10 @@ static void head_product(char transa, char transb, long m, long n, long k, const
     dnnl_sgemm(transa, transb, m, n, k, 1.0f, a, lda, b, ldb, beta, c, n);
 }
 
+// By what the rows of a table are multiplied, which rows_of leaves out; null where it leaves nothing out.
+template <class Table>
+static inline const float* scales_of(const Table&) { return nullptr; }
+
 // dweight [count, width] = beta dweight + dlogits^T . hidden
 static void head_by_weight(const FloatTable&, const float* dlogits, const float* hidden, long count, long width, long n,
                            float beta, float* dweight) {
@@ -87,14 +91,17 @@ template <class Table, class Number>
 static void take_block(const Head<Table>& s, long first, long count, bool replaced, const Number* weight, float* logits,
                        float* stats, float* at_target, float* gradient) {
     const bool start = first == 0 && !replaced;
+    const float* scales = replaced || !scales_of(s.weight) ? nullptr : scales_of(s.weight) + first;
     #pragma omp parallel for
     for (long i = 0; i < s.n; i++) {
         float *row = logits + i * count, top = start ? HIDDEN : stats[2 * i], sum = 0;
+        for (long j = 0; scales && j < count; j++) row[j] *= scales[j];
         const long column = target_column(s, i, first, count, replaced);
         if (column >= 0) at_target[i] = row[column];  // a replaced token's comes last, with its own row
         const float before = top;
         for (long j = 0; j < count; j++) top = row[j] > top ? row[j] : top;
         for (long j = 0; j < count; j++) sum += row[j] = vector_exp(row[j] - top);
+        for (long j = 0; scales && j < count; j++) row[j] *= scales[j];
         const float factor = start ? 0.0f : vector_exp(before - top);
         stats[2 * i] = top;
         stats[2 * i + 1] = start ? sum : stats[2 * i + 1] * factor + sum;
@@ -133,9 +140,10 @@ static void head_loss_some(const Head<Table>& s, float* loss, float* stats, floa
         for (long j = 0; j < s.replaced; j++) by_replaced[i * s.replaced + j] *= norm;
         if (t >= 0) by_replaced[i * s.replaced + t] -= 1.0f;
         const Number* target = rows_of(s.weight, s.targets[i], 1, s.width, own.get());
+        const float scale = scales_of(s.weight) ? scales_of(s.weight)[s.targets[i]] : 1.0f;
         for (long c = 0; gradient && c < s.width; c++)
             gradient[i * s.width + c] =
-                gradient[i * s.width + c] * norm - (t >= 0 ? s.rows[t * s.width + c] : (float)target[c]);
+                gradient[i * s.width + c] * norm - (t >= 0 ? s.rows[t * s.width + c] : scale * (float)target[c]);
     }
 }
 

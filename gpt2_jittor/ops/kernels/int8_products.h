@@ -26,18 +26,21 @@ static inline float from_bits(uint32_t bits) {
     return x;
 }
 
-// Which columns of x [rows, width] hold a number above the threshold; none where that is 0.
-static std::vector<char> outlier_columns(const float* x, long rows, long width, float threshold) {
-    std::vector<char> found(width, 0);
-    const uint32_t limit = magnitude(threshold);
-    const long block = 64;
-    #pragma omp parallel for
-    for (long first = 0; first < (limit ? width : 0); first += block) {
-        const long n = std::min(block, width - first);
-        for (long i = 0; i < rows; i++)
-            for (long j = first; j < first + n; j++) found[j] |= magnitude(x[i * width + j]) > limit;
+// Which columns of x [rows, width] hold no number above the threshold, as masks: all bits of them, and none of outliers.
+// Where the threshold is 0 there are no outliers.
+static std::vector<uint32_t> kept_columns(const float* x, long rows, long width, float threshold) {
+    const uint32_t limit = threshold ? magnitude(threshold) : UINT32_MAX;
+    std::vector<uint32_t> kept(width, UINT32_MAX);
+    #pragma omp parallel
+    {
+        std::vector<uint32_t> top(width, 0);
+        #pragma omp for
+        for (long i = 0; i < (threshold ? rows : 0); i++)
+            for (long j = 0; j < width; j++) top[j] = std::max(top[j], magnitude(x[i * width + j]));
+        #pragma omp critical(kept_columns)
+        for (long j = 0; j < width; j++) kept[j] = top[j] > limit ? 0 : kept[j];
     }
-    return found;
+    return kept;
 }
 
 // A number is about scale times the whole number rint(number * inverse).
@@ -45,14 +48,13 @@ struct RowScale {
     float scale, inverse;
 };
 
-// Of a row [width], multiplied by `factors` where there are any: its largest magnitude / 127, of what is no outlier. Where
-// that is infinite or NaN both are NaN, and so are the row's products.
-static RowScale scale_of(const float* row, const float* factors, const char* outlier, long width) {
+// Of a row [width], multiplied by `factors` where there are any: its largest magnitude / 127, of the columns that are kept,
+// all of them where that is null. Where it is infinite or NaN both are NaN, and so are the row's products.
+static RowScale scale_of(const float* row, const float* factors, const uint32_t* kept, long width) {
     uint32_t top = 0;
     for (long j = 0; j < width; j++) {
         const uint32_t here = magnitude(factors ? row[j] * factors[j] : row[j]);
-        const uint32_t counted = outlier && outlier[j] ? 0 : here;
-        top = counted > top ? counted : top;
+        top = std::max(top, kept ? here & kept[j] : here);
     }
     if (top == 0) return {0.0f, 0.0f};
     const double largest = from_bits(top >= 0x7f800000 ? 0x7fc00000 : top);
@@ -60,29 +62,31 @@ static RowScale scale_of(const float* row, const float* factors, const char* out
 }
 
 // out = x as int8 keeps it, as floats; outliers stay what they are
-static void rounded(const float* x, const float* factors, const char* outlier, long rows, long width, float* out) {
+static void rounded(const float* x, const float* factors, const uint32_t* kept, long rows, long width, float* out) {
     #pragma omp parallel for
     for (long i = 0; i < rows; i++) {
         const float* row = x + i * width;
-        const RowScale s = scale_of(row, factors, outlier, width);
+        const RowScale s = scale_of(row, factors, kept, width);
         for (long j = 0; j < width; j++) {
             const float value = factors ? row[j] * factors[j] : row[j];
-            out[i * width + j] = outlier && outlier[j] ? value : std::rint(value * s.inverse) * s.scale;
+            const float near = std::rint(value * s.inverse) * s.scale;
+            out[i * width + j] = !kept || kept[j] ? near : value;
         }
     }
 }
 
 // The same as whole numbers, 0 for outliers, and each row's scale
-static void to_int8(const float* x, const float* factors, const char* outlier, long rows, long width, int8_t* out,
+static void to_int8(const float* x, const float* factors, const uint32_t* kept, long rows, long width, int8_t* out,
                     float* scales) {
     #pragma omp parallel for
     for (long i = 0; i < rows; i++) {
         const float* row = x + i * width;
-        const RowScale s = scale_of(row, factors, outlier, width);
+        const RowScale s = scale_of(row, factors, kept, width);
         scales[i] = s.scale;
         for (long j = 0; j < width; j++) {
             const float value = factors ? row[j] * factors[j] : row[j];
-            out[i * width + j] = outlier && outlier[j] ? 0 : (int8_t)(int)std::rint(value * s.inverse);
+            const int whole = (int)std::rint(value * s.inverse);
+            out[i * width + j] = (int8_t)(kept ? whole & (int)kept[j] : whole);
         }
     }
 }
@@ -103,11 +107,11 @@ static void add_whole_numbers(const int8_t* q, const float* scales, const int8_t
 }
 
 // y += x . w of the outliers' columns alone
-static void add_outliers(const float* x, const Frozen<int8_t>& w, const std::vector<char>& outlier, float* y, long rows,
+static void add_outliers(const float* x, const Frozen<int8_t>& w, const std::vector<uint32_t>& kept, float* y, long rows,
                          long in, long out) {
     std::vector<long> places;
     for (long k = 0; k < in; k++)
-        if (outlier[k]) places.push_back(k);
+        if (!kept[k]) places.push_back(k);
     const long count = places.size();
     if (!count) return;
     const std::unique_ptr<float[]> some(new float[rows * count]), weight(new float[count * out]);
@@ -122,7 +126,7 @@ static void add_outliers(const float* x, const Frozen<int8_t>& w, const std::vec
 
 // y += x . w
 static void add_projection(const float* x, const Frozen<int8_t>& w, float* y, long rows, long in, long out) {
-    const std::vector<char> outlier = outlier_columns(x, rows, in, w.outliers);
+    const std::vector<uint32_t> kept = kept_columns(x, rows, in, w.outliers);
     const long most = std::min(INT8_ROWS, rows);
     const std::unique_ptr<float[]> floats(new float[w.whole_numbers ? most : most * in]);  // scales, or all of x
     const std::unique_ptr<int8_t[]> whole(new int8_t[w.whole_numbers ? most * in : 1]);
@@ -131,13 +135,13 @@ static void add_projection(const float* x, const Frozen<int8_t>& w, float* y, lo
         const float* some = x + first * in;
         float* result = y + first * out;
         if (!w.whole_numbers) {
-            rounded(some, nullptr, outlier.data(), n, in, floats.get());
+            rounded(some, nullptr, kept.data(), n, in, floats.get());
             add_by_columns(floats.get(), w, result, n, in, out);
             continue;
         }
-        to_int8(some, nullptr, outlier.data(), n, in, whole.get(), floats.get());
+        to_int8(some, nullptr, kept.data(), n, in, whole.get(), floats.get());
         add_whole_numbers(whole.get(), floats.get(), w.values, 'N', w.scales, result, n, in, out, 1.0f);
-        add_outliers(some, w, outlier, result, n, in, out);
+        add_outliers(some, w, kept, result, n, in, out);
     }
 }
 
