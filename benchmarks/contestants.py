@@ -35,7 +35,7 @@ def trainers(
     if device == "cuda":  # one after the other: what matters most comes first
         return [first, eager, compiled, composed]
     if more.get("precision") == "bf16":  # composed rounds step by step here, for tests
-        return [first, eager, compiled, floor]
+        return [first, eager, changed(eager, "weights in float32", weights="fp32"), compiled, floor]
     return [first, composed, eager, compiled, floor]
 
 

@@ -13,7 +13,8 @@ from worker import parts_of_epoch, serve
 def train(settings: dict):
     """One update a unit: forward, backward, clipping, AdamW; eager, or through torch.compile.
 
-    In bf16 the frozen weights are kept in it, products are made in it by autocast, and PEFT keeps the adapter in fp32.
+    In bf16 products are made in it by autocast, frozen weights are kept in it unless `weights` is "fp32", and PEFT
+    keeps the adapter in fp32.
     """
     import peft
 
@@ -91,7 +92,8 @@ def chat(settings: dict):
 
 
 def _model(settings: dict):
-    dtype = torch.bfloat16 if settings.get("precision") == "bf16" else torch.float32
+    kept = settings.get("weights", settings.get("precision"))
+    dtype = torch.bfloat16 if kept == "bf16" else torch.float32
     read, device = transformers.GPT2LMHeadModel.from_pretrained, _device(settings)
     if settings.get("base") == "int8":  # LLM.int8() by bitsandbytes
         config = transformers.BitsAndBytesConfig(load_in_8bit=True)

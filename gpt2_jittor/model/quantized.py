@@ -18,7 +18,7 @@ class QuantizedLinear(Layer):
     def __init__(self, base: Layer, weights: str):
         values, *scales = FORMATS[weights](base.weight.numpy().T)
         self.quantized = weights
-        self._weight = (to_var(to_panels(values)), *map(jt.array, scales))
+        self._weight = (to_var(values if scales else to_panels(values)), *map(jt.array, scales))
         self.bias = base.bias
 
     @property
@@ -28,7 +28,7 @@ class QuantizedLinear(Layer):
 
     @property
     def parts(self) -> tuple:
-        """What the decoding kernel reads: panels, scales [out] where the format has them, bias [out]."""
+        """What the decoding kernel reads: bfloat16 panels, or int8 rows [out, in] and scales [out]; the bias [out]."""
         return *self._weight, self.bias
 
     def execute(self, x, activation=None):

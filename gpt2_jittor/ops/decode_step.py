@@ -23,13 +23,15 @@ from gpt2_jittor.runtime.backend import jt
 MOST_ROWS = 32  # on the CPU: above, products of whole matrices are faster
 SHARED_FLOATS = 12 * 1024  # of a block on CUDA: kernels/cuda/decode_attention.cuh keeps a head's scores there
 PARTS = 17  # of a head's floats, there, too
-_KERNELS = ("shapes", "exp", "bfloat16", "vectors", "products", "layer_norm", "gelu_new", "decode_step")
+_PRODUCTS = ("bits", "bfloat16", "vectors", "products", "whole_products")
+_KERNELS = ("shapes", "exp", *_PRODUCTS, "layer_norm", "gelu_new", "decode_step")
 _SOURCE = """
     const Block<{kind}> blocks[] = {{{blocks}}};
     const Step step = {{in0_shape1, in2_shape1, blocks[0].c_fc.weight.outputs, (long)heads, in0_p, in0_p + in0_shape1,
                         in1_p, in1_shape1, {keys}_shape1, (long)offset, (float)eps}};
     decode_step(step, {tokens}, in2_p, blocks, in3_p, in3_shape0, Norm{{in4_p, in5_p}}, {head}, {{outputs}});
 """
+_STRUCTS = {"float32": "Plain", "bfloat16": "Panels", "int8": "Rows"}  # of a projection, in C++
 # what a step's seconds are measured of: Part of kernels/decode_step.h
 MEASURED = ("embedding", "norms", "attn.c_attn", "attention", "attn.c_proj", "mlp.c_fc, GELU", "mlp.c_proj", "head")
 _measured: list | None = None
@@ -55,8 +57,8 @@ def applies(rows: int, tokens: int, head_dim: int) -> bool:
 
 @dataclass(frozen=True)
 class BlockWeights:
-    """A block's parameters. A projection is weight [in, out], or narrow panels and their scales [out], if any; then
-    the bias [out] (`ops/narrow.py`)."""
+    """A block's parameters. A projection is a weight, and the bias [out]: float32 [in, out], bfloat16 panels, or int8
+    rows [out, in] and their scales [out] (`ops/narrow.py`)."""
 
     norms: Sequence  # weight and bias of ln_1, then of ln_2
     projections: Sequence[Sequence]  # c_attn, c_proj, c_fc and the MLP's c_proj
@@ -94,7 +96,7 @@ class DecodeStep:
             written.append(f"{{{ln_1}, {ln_2}, {', '.join(whole)}, {cached}}}")
         self._source = _SOURCE.format(
             keys=f"in{keys}",
-            kind=self._kind(blocks[0].projections[0][0]),
+            kind=_STRUCTS[str(blocks[0].projections[0][0].dtype)],
             blocks=",\n".join(written),
             tokens=tokens,
             head=head,
@@ -134,19 +136,14 @@ class DecodeStep:
         scale = f"in{at + 1}_p" if scales else "nullptr"
         return f"Table<{c_type(rows)}>{{{pointer(rows, f'in{at}')}, {scale}, in{at}_shape0}}"
 
-    @staticmethod
-    def _kind(weight) -> str:
-        """Of a projection's weight, in C++: plain ones have two dimensions."""
-        return "Plain" if weight.ndim == 2 else f"Panels<{c_type(weight)}>"
-
     def _projection(self, parts: Sequence) -> str:
         weight, *scales, _ = parts
         at = self._add(parts)
         values, bias = pointer(weight, f"in{at}"), f"in{at + len(parts) - 1}"
-        if weight.ndim == 2:
-            return f"{{{values}, in{at}_shape0, in{at}_shape1}}, {bias}_p"
-        scale = f"in{at + 1}_p" if scales else "nullptr"
-        return f"{{{values}, {scale}, in{at}_shape1, {bias}_shape0}}, {bias}_p"
+        if scales:
+            return f"{{{values}, in{at + 1}_p, in{at}_shape1, in{at}_shape0}}, {bias}_p"
+        outputs = f"{bias}_shape0"  # the last panel may be filled up
+        return f"{{{values}, in{at}_shape{'0' if weight.ndim == 2 else '1'}, {outputs}}}, {bias}_p"
 
     def _lora(self, at: int | None, spans: int, place: int) -> str:
         """What is added to the projection at this place among all; `at` is the number of its a."""

@@ -25,7 +25,7 @@ import numpy as np
 from gpt2_jittor.ops import fused, int8_instructions
 from gpt2_jittor.runtime.backend import jt
 
-KERNELS = ("bfloat16", "sgemm", "projection", "half_products", "frozen", "int8_products", "frozen_table")
+KERNELS = ("bits", "bfloat16", "sgemm", "projection", "half_products", "frozen", "int8_products", "frozen_table")
 ROWS_AT_A_TIME = 4096  # of a table, where all of it has to be read
 _CPP = {"int8": "int8_t", "bfloat16": "Bf16", "float16": "Float16"}
 

@@ -1,7 +1,8 @@
 """Products with narrow weights, int8 or bfloat16, forward only and on the CPU: decoding has to read all of them.
 
-int8 has a scale for each output (`ops/int8.py`). bfloat16 is the upper half of a float32, and needs none. Activations
-and sums stay float32.
+int8 has a scale for each output (`ops/int8.py`). bfloat16 is the upper half of a float32, and needs none. What they are
+multiplied by stays float32, but where a few rows are multiplied with int8 (`ops/decode_step.py`): there it is whole
+numbers of 16 bits times a scale for each row, which is 258 times as fine as the weight's own.
 """
 
 from collections.abc import Callable
@@ -10,7 +11,6 @@ import numpy as np
 
 from gpt2_jittor.ops import fused
 from gpt2_jittor.ops.int8 import ROWS_AT_A_TIME, quantize_rows
-from gpt2_jittor.ops.linear import linear
 from gpt2_jittor.ops.matmul import bf16_bits, matmul
 from gpt2_jittor.runtime.backend import jt
 
@@ -33,7 +33,7 @@ FORMATS: dict[str, Callable[[np.ndarray], tuple[np.ndarray, ...]]] = {"int8": qu
 
 
 def to_panels(rows: np.ndarray) -> np.ndarray:
-    """[outputs, inputs] as the kernels read a narrow Conv1D weight: [panels, inputs, 64], filled up with zeros."""
+    """[outputs, inputs] as the kernels read a Conv1D weight in bfloat16: [panels, inputs, 64], filled up with zeros."""
     outputs, inputs = rows.shape
     panels = -(-outputs // PANEL)
     filled = np.zeros((panels * PANEL, inputs), rows.dtype)
@@ -65,24 +65,26 @@ def pointer(var, name: str) -> str:
     return f"(const {c_type(var)}*){name}_p"
 
 
-def narrow_linear(x, panels, *scales_and_bias):
-    """x @ weight + bias: x float32 [..., in], panels [panels, in, 64], then scales [out] where the format has them,
-    and the bias [out] → [..., out]."""
+def narrow_linear(x, weight, *scales_and_bias):
+    """x @ weight + bias: x float32 [..., in], weight in bfloat16 panels [panels, in, 64], or in int8 rows [out, in] and
+    then scales [out], and the bias [out] → [..., out]."""
     *scales, bias = scales_and_bias
-    outputs = bias.shape[0]
+    flat = x.reshape(-1, x.shape[-1])
+    y = narrow_transposed(flat, weight, *scales) if scales else _by_panels(flat, weight, bias.shape[0])
+    return (y + bias).reshape(*x.shape[:-1], bias.shape[0])
+
+
+def _by_panels(x, panels, outputs: int):
     if not fused.products():
         # [panels, in, 64] -> [in, panels * 64] -> [in, out]
-        weight = panels.float32().permute(1, 0, 2).reshape(panels.shape[1], -1)[:, :outputs]
-        return linear(x, weight * scales[0] if scales else weight, bias)
+        return matmul(x, panels.float32().permute(1, 0, 2).reshape(panels.shape[1], -1)[:, :outputs])
     (y,) = fused.run(
         _KERNELS,
-        f"narrow_product(Panels<{c_type(panels)}>"
-        f"{{{pointer(panels, 'in1')}, {'in2_p' if scales else 'nullptr'}, in1_shape1, out0_shape1}},"
-        " in0_p, in0_shape0, out0_p);",
-        [[int(np.prod(x.shape[:-1])), outputs]],
-        [x.reshape(-1, x.shape[-1]), panels, *scales],
+        f"narrow_product(Panels{{{pointer(panels, 'in1')}, in1_shape1, out0_shape1}}, in0_p, in0_shape0, out0_p);",
+        [[x.shape[0], outputs]],
+        [x, panels],
     )
-    return (y + bias).reshape(*x.shape[:-1], outputs)
+    return y
 
 
 def narrow_transposed(x, rows, *scales):

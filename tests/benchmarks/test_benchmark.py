@@ -123,6 +123,11 @@ def test_peers_decode_in_bfloat16_where_the_processor_multiplies_it(tmp_path, mo
         assert sum("bf16" in name or "bfloat16" in name for name in names) == expected
 
 
+def test_peers_train_in_bfloat16_with_weights_of_either_kind(tmp_path):
+    peers = [c for c in trainers("train", tmp_path, tmp_path, precision="bf16") if c.name.startswith(EAGER)]
+    assert [c.settings.get("weights") for c in peers] == [None, "fp32"]
+
+
 def test_an_epoch_in_parts_takes_every_batch_once_and_counts_as_a_whole():
     taken = []
     part = parts_of_epoch(lambda: taken.append(len(taken)) or 1.0, batches=11, parts=4)

@@ -1,6 +1,6 @@
 // One new token for each of a few rows, through the whole of GPT-2, as one parallel region: every thread computes its
 // own columns of each product and waits for the others where it needs theirs.
-// After shapes.h, exp.h, vectors.h, products.h, layer_norm.h and gelu_new.h.
+// After shapes.h, exp.h, vectors.h, products.h, whole_products.h, layer_norm.h and gelu_new.h.
 #include <memory>
 #include <omp.h>
 #include <vector>
@@ -129,9 +129,31 @@ static void own_columns(const Plain& w, const float* x, float* y, long rows, lon
         }
 }
 
-template <class T>
-static void own_columns(const Panels<T>& w, const float* x, float* y, long rows, long first, long last, float*) {
+static void own_columns(const Panels& w, const float* x, float* y, long rows, long first, long last, float*) {
     product(w, x, rows, y, first, last);
+}
+
+// Each thread makes whole numbers of all of x for itself: cheaper than waiting.
+static void own_columns(const Rows& w, const float* x, float* y, long rows, long first, long last, float*) {
+    product(w, Wholes(x, rows, w.inputs), rows, y, first, last);
+}
+
+// What a head is multiplied with, made of x [rows, width], and columns [first, last) of the product.
+template <class T>
+static const float* for_head(const Table<T>& head, float* x, long rows, long width) {
+    for (long r = 0; r < rows; r++) arrange(head.values, x + r * width, width);
+    return x;
+}
+
+static Wholes for_head(const Table<int8_t>&, float* x, long rows, long width) { return Wholes(x, rows, width); }
+
+template <class T>
+static void head_columns(const Table<T>& head, const float* x, const Step& s, float* y, long first, long last) {
+    transposed_product(head.values, x, s.rows, s.width, head.rows, y, first, last);
+}
+
+static void head_columns(const Table<int8_t>& head, const Wholes& x, const Step& s, float* y, long first, long last) {
+    product({head.values, head.scales, s.width, head.rows}, x, s.rows, y, first, last);
 }
 
 // y += what LoRA adds in this thread's columns. Each thread makes the few products with a for itself: cheaper than waiting.
@@ -207,12 +229,11 @@ static void decode_step(const Step& s, const Table<T>& tokens, const float* posi
             decode_block(s, blocks[layer], scales[layer], x, qkv, mixed, middle, hidden, parts.get(), own.data(),
                          clock);
         normalise(s, ln_f, x, own.data());
-        for (long r = 0; r < s.rows; r++) arrange(head.values, own.data() + r * s.width, s.width);
+        const auto given = for_head(head, own.data(), s.rows, s.width);
         clock.stop(NORMS);
         #pragma omp for schedule(dynamic)  // a third of all weights: whoever is ahead takes more, which changes no sum
         for (long j = 0; j < head.rows; j += HEAD_ROWS)
-            transposed_product(head.values, head.scales, own.data(), s.rows, s.width, head.rows, logits, j,
-                               std::min(head.rows, j + HEAD_ROWS));
+            head_columns(head, given, s, logits, j, std::min(head.rows, j + HEAD_ROWS));
         clock.stop(HEAD);
     }
 }

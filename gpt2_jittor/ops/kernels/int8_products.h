@@ -1,5 +1,5 @@
 // Products with an int8 weight as LLM.int8() makes them (Dettmers et al. 2022): what goes in is rounded to int8 row by row,
-// all but the columns that hold a number above the threshold. After frozen.h.
+// all but the columns that hold a number above the threshold. After bits.h and frozen.h.
 //
 // Where the processor has instructions for it, int8 times int8 is summed in int32 (dnnl_gemm_s8s8s32). Without them that
 // function saturates at 16 bits on the way; there the same whole numbers are multiplied as floats, and differ by rounding.
@@ -12,19 +12,6 @@ extern "C" int dnnl_gemm_s8s8s32(char transa, char transb, char offsetc, long m,
                                  int32_t* c, long ldc, const int32_t* co);
 
 static const long INT8_ROWS = 1024;  // of those that are rounded at a time
-
-// |x| as an integer, ordered as the numbers are; NaN is above all, which -Ofast does not let floats say
-static inline uint32_t magnitude(float x) {
-    uint32_t bits;
-    std::memcpy(&bits, &x, 4);
-    return bits & 0x7fffffff;
-}
-
-static inline float from_bits(uint32_t bits) {
-    float x;
-    std::memcpy(&x, &bits, 4);
-    return x;
-}
 
 // Which columns of x [rows, width] hold no number above the threshold, as masks: all bits of them, and none of outliers.
 // Where the threshold is 0 there are no outliers.

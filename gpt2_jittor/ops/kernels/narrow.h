@@ -3,17 +3,16 @@
 #include <vector>
 
 // y [rows, w.outputs] = x [rows, w.inputs] w
-template <class T>
-static void narrow_product(const Panels<T>& w, const float* x, long rows, float* y) {
+static void narrow_product(const Panels& w, const float* x, long rows, float* y) {
     #pragma omp parallel
     {
         std::vector<float> block(w.inputs * PANEL);
         #pragma omp for schedule(static)
         for (long c = 0; c < w.outputs; c += PANEL) {
             const long n = std::min(PANEL, w.outputs - c);
-            const T* panel = w.column(c);
+            const Bf16* panel = w.column(c);
             for (long k = 0; k < w.inputs; k++)
-                for (long j = 0; j < n; j++) block[k * n + j] = (float)panel[k * PANEL + j] * w.scale(c + j);
+                for (long j = 0; j < n; j++) block[k * n + j] = panel[k * PANEL + j];
             dnnl_sgemm('N', 'N', rows, n, w.inputs, 1.0f, x, w.inputs, block.data(), n, 0.0f, y + c, w.outputs);
         }
     }

@@ -15,28 +15,24 @@ struct Plain {
     long inputs, outputs;
 };
 
-// The same in int8 or bfloat16: panels of 64 columns, each [inputs, 64] by rows, the last one filled up with zeros.
-// Column c is its values times scales[c], where there are scales.
-template <class T>
+// The same in bfloat16: panels of 64 columns, each [inputs, 64] by rows, the last one filled up with zeros.
 struct Panels {
-    const T* values;
-    const float* scales;
+    const Bf16* values;
     long inputs, outputs;
-    const T* column(long c) const { return values + c / PANEL * PANEL * inputs + c % PANEL; }
-    float scale(long c) const { return scales ? scales[c] : 1.0f; }
+    const Bf16* column(long c) const { return values + c / PANEL * PANEL * inputs + c % PANEL; }
 };
 
 // y[r, 0 … PAIR PAIRS) = sum over k of x[r, k] w[k, …) for ROWS rows; the rows of w are PANEL apart.
-template <int ROWS, int PAIRS, class T>
-static inline void strip(const T* w, long inputs, const float* x, float sums[TILE][PANEL]) {
+template <int ROWS, int PAIRS>
+static inline void strip(const Bf16* w, long inputs, const float* x, float sums[TILE][PANEL]) {
     floats acc[ROWS][2 * PAIRS];
     for (int r = 0; r < ROWS; r++)
         for (int v = 0; v < 2 * PAIRS; v++) acc[r][v] = floats{};
     for (long k = 0; k < inputs; k++) {
-        const T* row = w + k * PANEL;
+        const Bf16* row = w + k * PANEL;
         #pragma GCC unroll 4
         for (int v = 0; v < PAIRS; v++) {
-            if (v * PAIR * sizeof(T) % LINE == 0) {
+            if (v * PAIR * sizeof(Bf16) % LINE == 0) {
                 if (ROWS == 1) __builtin_prefetch(row + 2 * DEPTH * PANEL + v * PAIR, 0, TO_L2);
                 else __builtin_prefetch(row + DEPTH * PANEL + v * PAIR);
             }
@@ -50,11 +46,11 @@ static inline void strip(const T* w, long inputs, const float* x, float sums[TIL
         }
     }
     for (int r = 0; r < ROWS; r++)
-        for (int v = 0; v < PAIRS; v++) store_pair(w, sums[r] + v * PAIR, acc[r] + 2 * v);
+        for (int v = 0; v < PAIRS; v++) store_pair(sums[r] + v * PAIR, acc[r] + 2 * v);
 }
 
-template <int PAIRS, class T>
-static void strip_of(long rows, const T* w, long inputs, const float* x, float sums[TILE][PANEL]) {
+template <int PAIRS>
+static void strip_of(long rows, const Bf16* w, long inputs, const float* x, float sums[TILE][PANEL]) {
     if (rows == 1) strip<1, PAIRS>(w, inputs, x, sums);
     if (rows == 2) strip<2, PAIRS>(w, inputs, x, sums);
     if (rows == 3) strip<3, PAIRS>(w, inputs, x, sums);
@@ -103,8 +99,8 @@ struct Range {
 };
 
 // y [rows, outputs], in some columns, = the part of x w that some of the inputs make. The weight is read row by row, a
-// few of them side by side, which is how memory is fastest. For several rows of x they are more, so that sums stay in
-// registers for longer, and the next ones are fetched meanwhile; one row has nothing to do but to wait for memory.
+// few of them side by side, while the next ones are fetched, which is how memory is fastest. For several rows of x they
+// are more, so that sums stay in registers for longer.
 static void part_of_product(const Plain& w, const float* x, long rows, float* y, Range inputs, Range columns) {
     for (long r = 0; r < rows; r++) std::fill(y + r * w.outputs + columns.first, y + r * w.outputs + columns.last, 0.0f);
     const long most = rows == 1 ? 8 : 32, strip = rows == 1 ? ALONE : TOGETHER;
@@ -112,7 +108,7 @@ static void part_of_product(const Plain& w, const float* x, long rows, float* y,
     for (long k = inputs.first; k < inputs.last; k += most) {
         const long depth = std::min(most, inputs.last - k);
         const float *wk = w.values + k * w.outputs, *xk = x + k;
-        const bool fetch = rows > 1 && k + depth + most <= inputs.last;
+        const bool fetch = k + depth + most <= inputs.last;
         for (long c = columns.first; c < whole; c += strip)
             add_strips(rows, wk + c, w.outputs, depth, xk, w.inputs, y + c, fetch ? wk + depth * w.outputs + c : nullptr);
         for (long r = 0; r < rows; r++)
@@ -123,8 +119,7 @@ static void part_of_product(const Plain& w, const float* x, long rows, float* y,
 }
 
 // Columns [first, last) of y = x w: x [rows, inputs], y [rows, outputs]. `first` is a multiple of PAIR.
-template <class T>
-static void product(const Panels<T>& w, const float* x, long rows, float* y, long first, long last) {
+static void product(const Panels& w, const float* x, long rows, float* y, long first, long last) {
     float sums[TILE][PANEL];
     long width;
     for (long c = first; c < last; c += width) {
@@ -139,7 +134,7 @@ static void product(const Panels<T>& w, const float* x, long rows, float* y, lon
             if (chosen == 2) strip_of<2>(n, w.column(c), w.inputs, xr, sums);
             if (chosen == 1) strip_of<1>(n, w.column(c), w.inputs, xr, sums);
             for (long i = 0; i < n; i++)
-                for (long j = 0; j < kept; j++) y[(r + i) * w.outputs + c + j] = sums[i][j] * w.scale(c + j);
+                for (long j = 0; j < kept; j++) y[(r + i) * w.outputs + c + j] = sums[i][j];
         }
     }
 }
@@ -147,13 +142,9 @@ static void product(const Panels<T>& w, const float* x, long rows, float* y, lon
 // y[r, j] = x[r] . w[j] for ROWS rows of x and COUNT of w; the next COUNT of w are fetched ahead if `fetch`. The sums
 // of a single row are two each: adding takes longer than reading where each waits for the one before.
 template <int ROWS, int COUNT, class T>
-static inline void dots(bool fetch, const T* w, const float* scales, long inputs, const float* x, float* y,
-                        long y_stride) {
+static inline void dots(bool fetch, const T* w, long inputs, const float* x, float* y, long y_stride) {
     constexpr int APART = ROWS == 1 ? 2 : 1;
-    floats acc[ROWS][COUNT][APART];
-    for (auto& row : acc)
-        for (auto& sums : row)
-            for (auto& sum : sums) sum = floats{};
+    floats acc[APART][ROWS * COUNT] = {}, totals[ROWS * COUNT];
     const long whole = inputs / PAIR * PAIR;
     for (long k = 0; k < whole; k += PAIR) {
         floats a[COUNT][2];
@@ -169,44 +160,44 @@ static inline void dots(bool fetch, const T* w, const float* scales, long inputs
             const floats first = load(x + r * inputs + k), second = load(x + r * inputs + k + LANES);
             #pragma GCC unroll 4
             for (int j = 0; j < COUNT; j++) {
-                acc[r][j][0] += a[j][0] * first;
-                acc[r][j][APART - 1] += a[j][1] * second;
+                floats &sum = acc[0][r * COUNT + j], &other = acc[APART - 1][r * COUNT + j];
+                sum = multiply_add(a[j][0], first, sum);
+                other = multiply_add(a[j][1], second, other);
             }
         }
     }
+    #pragma GCC unroll 16
+    for (int i = 0; i < ROWS * COUNT; i++) totals[i] = APART == 2 ? acc[0][i] + acc[APART - 1][i] : acc[0][i];
+    float sums[ROWS * COUNT];
+    lane_sums<ROWS, COUNT>(totals, sums);
+    for (long k = whole; k < inputs; k++)
+        for (int i = 0; i < ROWS * COUNT; i++) sums[i] += x[i / COUNT * inputs + k] * (float)w[i % COUNT * inputs + k];
     for (int r = 0; r < ROWS; r++)
-        for (int j = 0; j < COUNT; j++) {
-            float total = sum_of(APART == 2 ? acc[r][j][0] + acc[r][j][APART - 1] : acc[r][j][0]);
-            for (long k = whole; k < inputs; k++) total += x[r * inputs + k] * (float)w[j * inputs + k];
-            y[r * y_stride + j] = scales ? total * scales[j] : total;
-        }
+        for (int j = 0; j < COUNT; j++) y[r * y_stride + j] = sums[r * COUNT + j];
 }
 
 template <int COUNT, class T>
-static void dots_of(long rows, bool fetch, const T* w, const float* scales, long inputs, const float* x, float* y,
-                    long y_stride) {
-    if (rows == 1) dots<1, COUNT>(fetch, w, scales, inputs, x, y, y_stride);
-    if (rows == 2) dots<2, COUNT>(fetch, w, scales, inputs, x, y, y_stride);
-    if (rows == 3) dots<3, COUNT>(fetch, w, scales, inputs, x, y, y_stride);
-    if (rows == 4) dots<4, COUNT>(fetch, w, scales, inputs, x, y, y_stride);
+static void dots_of(long rows, bool fetch, const T* w, long inputs, const float* x, float* y, long y_stride) {
+    if (rows == 1) dots<1, COUNT>(fetch, w, inputs, x, y, y_stride);
+    if (rows == 2) dots<2, COUNT>(fetch, w, inputs, x, y, y_stride);
+    if (rows == 3) dots<3, COUNT>(fetch, w, inputs, x, y, y_stride);
+    if (rows == 4) dots<4, COUNT>(fetch, w, inputs, x, y, y_stride);
 }
 
-// Columns [first, last) of y = x wT: x [rows, inputs], arranged as w is loaded, w [outputs, inputs] by rows, times
-// `scales` where there are any.
+// Columns [first, last) of y = x wT: x [rows, inputs], arranged as w is loaded, w [outputs, inputs] by rows.
 template <class T>
-static void transposed_product(const T* w, const float* scales, const float* x, long rows, long inputs, long outputs,
-                               float* y, long first, long last) {
-    const long most = rows == 1 ? 4 : SUMS;
+static void transposed_product(const T* w, const float* x, long rows, long inputs, long outputs, float* y, long first,
+                               long last) {
+    const long most = rows == 1 ? 1 : SUMS;  // rows of w side by side; a single row is fastest from end to end
     for (long j = first; j < last;) {
         const long count = j + most <= last ? most : 1;
         for (long r = 0; r < rows; r += TILE) {
             const long n = std::min(TILE, rows - r);
-            const float *xr = x + r * inputs, *s = scales ? scales + j : nullptr;
+            const float* xr = x + r * inputs;
             const bool fetch = r == 0;
             float* yr = y + r * outputs + j;
-            if (count == 1) dots_of<1>(n, fetch, w + j * inputs, s, inputs, xr, yr, outputs);
-            else if (rows == 1) dots<1, 4>(fetch, w + j * inputs, s, inputs, xr, yr, outputs);
-            else dots_of<SUMS>(n, fetch, w + j * inputs, s, inputs, xr, yr, outputs);
+            if (count == 1) dots_of<1>(n, fetch, w + j * inputs, inputs, xr, yr, outputs);
+            else dots_of<SUMS>(n, fetch, w + j * inputs, inputs, xr, yr, outputs);
         }
         j += count;
     }

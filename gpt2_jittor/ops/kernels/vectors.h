@@ -2,6 +2,7 @@
 // 8 in two registers with SSE. After bfloat16.h.
 #include <cstdint>
 #include <cstring>
+#include <utility>
 #ifdef __AVX2__
 #include <immintrin.h>
 #endif
@@ -16,19 +17,20 @@ static const int SUMS = 2;  // of 16 registers
 
 typedef float floats __attribute__((vector_size(LANES * 4), aligned(4)));
 typedef uint32_t words __attribute__((vector_size(LANES * 4), aligned(2), may_alias));
+typedef int32_t wholes __attribute__((vector_size(LANES * 4)));
 typedef float quarter_floats __attribute__((vector_size(16), aligned(4)));
 
 static inline floats load(const float* p) { return *(const floats*)p; }
 
-static inline floats load(const int8_t* p) {
-#if defined(__AVX512F__)  // GCC makes four conversions and a detour through memory of the loop below
-    return (floats)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)));
-#elif defined(__AVX2__)
-    return (floats)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p)));
+// sum + a b. Under -Ofast GCC makes three instructions of two such sums in the expression's own form: it adds the products
+// first.
+static inline floats multiply_add(floats a, floats b, floats sum) {
+#if defined(__AVX512F__)
+    return (floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)sum);
+#elif defined(__AVX2__) && defined(__FMA__)
+    return (floats)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)sum);
 #else
-    float wide[LANES];
-    for (long i = 0; i < LANES; i++) wide[i] = p[i];
-    return load(wide);
+    return sum + a * b;
 #endif
 }
 
@@ -38,8 +40,7 @@ static inline void store(float* p, floats v) { *(floats*)p = v; }
 // instructions. `store_pair` puts values of such vectors in order; `arrange` puts those of x in such an order.
 static const long PAIR = 2 * LANES;
 
-template <class T>
-static inline void load_pair(const T* p, floats* pair) {
+static inline void load_pair(const float* p, floats* pair) {
     pair[0] = load(p);
     pair[1] = load(p + LANES);
 }
@@ -50,21 +51,14 @@ static inline void load_pair(const Bf16* p, floats* pair) {
     pair[1] = (floats)(both & 0xffff0000u);
 }
 
-template <class T>
-static inline void store_pair(const T*, float* p, const floats* pair) {
-    store(p, pair[0]);
-    store(p + LANES, pair[1]);
-}
-
-static inline void store_pair(const Bf16*, float* p, const floats* pair) {
+static inline void store_pair(float* p, const floats* pair) {
     for (long i = 0; i < LANES; i++) {
         p[2 * i] = pair[0][i];
         p[2 * i + 1] = pair[1][i];
     }
 }
 
-template <class T>
-static inline void arrange(const T*, float*, long) {}
+static inline void arrange(const float*, float*, long) {}
 
 static inline void arrange(const Bf16*, float* x, long n) {
     float even[LANES], odd[LANES];
@@ -80,4 +74,38 @@ static inline float sum_of(floats v) {
     std::memcpy(quarters, &v, sizeof v);
     for (long i = 0; i < LANES / 4; i++) q += quarters[i];
     return (q[0] + q[2]) + (q[1] + q[3]);
+}
+
+// Of groups of G lanes each the sum of its halves, those of b behind those of a.
+template <int G, int... I>
+static inline floats halved(floats a, floats b, std::integer_sequence<int, I...>) {
+    const wholes lower = {(I / (G / 2) * G + I % (G / 2))...};
+    return __builtin_shuffle(a, b, lower) + __builtin_shuffle(a, b, lower + G / 2);
+}
+
+// The sums of N vectors' lanes, N a power of two up to LANES, as the first lanes of v[0]; G lanes hold a sum so far.
+template <int N, int G = LANES>
+struct LanesOf {
+    static inline void add(floats* v) {
+        constexpr auto lanes = std::make_integer_sequence<int, LANES>();
+        #pragma GCC unroll 8
+        for (int i = 0; i < (N + 1) / 2; i++) v[i] = halved<G>(v[2 * i], v[N > 1 ? 2 * i + 1 : 0], lanes);
+        LanesOf<(N + 1) / 2, G / 2>::add(v);
+    }
+};
+template <int N>
+struct LanesOf<N, 1> {
+    static inline void add(floats*) {}
+};
+
+// sums[i] = the sum of v[i]'s lanes, of ROWS times COUNT vectors, which are used up. Loops over vectors, here and where
+// these come from, are unrolled by order: with an index that is not known they would not stay in registers.
+template <int ROWS, int COUNT>
+static inline void lane_sums(floats* v, float* sums) {
+    constexpr int AT_ONCE = ROWS == 3 || ROWS * COUNT > LANES ? COUNT : ROWS * COUNT;
+    #pragma GCC unroll 4
+    for (int i = 0; i < ROWS * COUNT; i += AT_ONCE) {
+        LanesOf<AT_ONCE>::add(v + i);
+        std::memcpy(sums + i, v + i, AT_ONCE * sizeof(float));
+    }
 }
