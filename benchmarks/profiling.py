@@ -28,9 +28,8 @@ ROWS = 20  # of a table: what is beyond is small
 OPERATIONS: dict[str, Callable[[list, list], float]] = {
     "projection": lambda given, made: 2 * given[0][0] * math.prod(given[1]),
     "projection_by_input": lambda given, made: 2 * given[0][0] * math.prod(given[1]),
-    "lora_forward": lambda given, made: (
-        2 * given[0][0] * (math.prod(given[1]) + math.prod(given[3]) + math.prod(given[4]))
-    ),
+    "lora_low": lambda given, made: 2 * given[0][0] * math.prod(given[1]),
+    "lora_forward": lambda given, made: 2 * given[0][0] * (math.prod(given[1]) + math.prod(given[3])),
     "lora_by_input": lambda given, made: 2 * given[0][0] * (math.prod(given[1]) + math.prod(given[3])),
     "lora_backward": lambda given, made: 2 * given[2][0] * (math.prod(given[3]) + 2 * math.prod(given[4])),
     "head_loss_forward": lambda given, made: (4 if made[2] == given[0] else 2) * given[0][0] * math.prod(given[1]),

@@ -31,5 +31,7 @@ class _Recomputed(jt.Function):
         with products_in(self.precision), seeds.rewound(self.seeds):
             y = self.run(x)
         dx, *found = jt.grad((y * dy).sum(), [x, *self.parameters], retain_graph=False)
-        jt.sync([dx, *found])  # Jittor would compute many blocks again before it goes on with one
+        # now, for Jittor would compute many blocks again before it goes on with one; and nothing else that waits: of a
+        # block's last product no gradient needs anything
+        jt.sync([dx, *found], weak_sync=False)
         return dx, None, None, *found

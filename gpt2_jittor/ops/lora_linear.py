@@ -11,9 +11,13 @@ from gpt2_jittor.ops.proof import Comparison
 from gpt2_jittor.runtime.backend import jt
 
 _LORA = """
-    const Lora lora = {{{a}, {b}, in0_shape0, {weight}_shape0, {weight}_shape1, (long)r, (float)scaling, (uint32_t)seed,
+    const Lora lora = {{{a}, {b}, in0_shape0, {inputs}, {outputs}, (long)r, (float)scaling, (uint32_t)seed,
                        (uint32_t)threshold, (float)(1 / (1 - p))}};
 """
+
+
+def _lora(a: str, b: str, inputs: str, outputs: str) -> str:
+    return _LORA.format(a=a, b=b, inputs=inputs, outputs=outputs)
 
 
 def lora_linear(x, weight, bias, a, b, scaling: float, dropout: float = 0.0, activation=None, factor=None):
@@ -92,11 +96,18 @@ class _LoraLinear(jt.Function):
         }
         rows, outputs = x.shape[0], weight.shape[1]
         operand = Operand.of(weight, 1, 5, self.precision)
-        y, self.low = self._run(
-            _LORA.format(a="in3_p", b="in4_p", weight="in1")
-            + f"lora_forward(lora, in0_p, {operand.cpp}, in2_p, out0_p, out1_p);",
-            [[rows, outputs], [rows, a.shape[0]]],
-            [activation.forward(x), operand.first, bias if factor is None else jt.zeros_like(bias), a, b],
+        given = activation.forward(x)
+        # an operator of its own, for a block that is computed again needs no more of its last projection
+        (self.low,) = self._run(
+            _lora("in1_p", "nullptr", "in1_shape1", "0") + "lora_low(lora, in0_p, out0_p);",
+            [[rows, a.shape[0]]],
+            [given, a],
+        )
+        (y,) = self._run(
+            _lora("nullptr", "in3_p", "in1_shape0", "in1_shape1")
+            + f"lora_forward(lora, in0_p, {operand.cpp}, in2_p, in4_p, out0_p);",
+            [[rows, outputs]],
+            [given, operand.first, bias if factor is None else jt.zeros_like(bias), b, self.low],
             operand,
         )
         if factor is not None:
@@ -117,13 +128,13 @@ class _LoraLinear(jt.Function):
             )
         operand = Operand.of(self.weight, 1, 4, self.precision)
         dlow, da, db = self._run(
-            _LORA.format(a="in3_p", b="in4_p", weight="in5")
+            _lora("in3_p", "in4_p", "in5_shape0", "in5_shape1")
             + "lora_backward(lora, in0_p, in1_p, in2_p, out0_p, out1_p, out2_p);",
             [self.low.shape, self.a.shape, self.b.shape],
             [self.activation.forward(self.x), dy, self.low, self.a, self.b, operand.first],
         )
         (dx,) = self._run(
-            _LORA.format(a="in3_p", b="nullptr", weight="in1")
+            _lora("in3_p", "nullptr", "in1_shape0", "in1_shape1")
             + f"lora_by_input(lora, in0_p, {operand.cpp}, in2_p, out0_p);",
             [self.x.shape],
             [dy, operand.first, dlow, self.a],

@@ -226,8 +226,8 @@ def test_a_profile_tells_where_an_update_and_a_token_spend_their_time(tmp_path):
 
 def test_operations_are_counted_by_hand():
     # x [7, 5] by weight [5, 3], rank 2: 2 * 7 * (15 + 2 * 5 + 3 * 2)
-    shapes = [[7, 5], [5, 3], [3], [2, 5], [3, 2]]
-    assert profiling.OPERATIONS["lora_forward"](shapes, [[7, 3], [7, 2]]) == 2 * 7 * (15 + 10 + 6)
+    assert profiling.OPERATIONS["lora_low"]([[7, 5], [2, 5]], [[7, 2]]) == 2 * 7 * 10
+    assert profiling.OPERATIONS["lora_forward"]([[7, 5], [5, 3], [3], [3, 2], [7, 2]], [[7, 3]]) == 2 * 7 * (15 + 6)
     # dlow = dy B, dB = dyT low, dA = dlowT x
     shapes = [[7, 5], [7, 3], [7, 2], [2, 5], [3, 2], [5, 3]]
     assert profiling.OPERATIONS["lora_backward"](shapes, []) == 2 * 7 * (6 + 6 + 10)

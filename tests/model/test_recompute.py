@@ -89,3 +89,17 @@ def test_less_memory():
         for flag in "01"
     ]
     assert taken[1] < taken[0] - 250, taken
+
+
+def test_the_last_projection_of_a_block_is_not_made_again(tmp_path, rng):
+    """Nothing that the gradients need comes of it."""
+    from benchmarks import profiling
+
+    folder, ids = tiny.model_folder(tmp_path, seed=4), rng.integers(0, 301, (3, 19))
+    counts = []
+    for checkpointing in (False, True):
+        found = profiling.operators(lambda: losses_and_gradients(folder, SETTINGS["lora"], ids, checkpointing))  # noqa: B023
+        made = [int(row["Count"]) for row in found if profiling.description(row["Name"]) == "lora_forward"]
+        counts.append(sum(made))
+    layers = tiny.SIZES["n_layer"]
+    assert counts == [4 * layers, 7 * layers]

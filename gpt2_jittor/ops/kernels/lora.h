@@ -18,9 +18,8 @@ static void lora_dropped(const Lora& s, const float* x, long first, long n, long
     }
 }
 
-// y = x . weight + bias + LoRA; low [rows, r] = scaling dropout(x) . A^T, which the gradient by B needs.
-template <class Weight>
-static void lora_forward(const Lora& s, const float* x, const Weight& weight, const float* bias, float* y, float* low) {
+// low [rows, r] = scaling dropout(x) . A^T, which the gradient by B needs, too
+static void lora_low(const Lora& s, const float* x, float* low) {
     #pragma omp parallel
     {
         const std::unique_ptr<float[]> dropped(new float[s.threshold ? LORA_ROWS * s.in : 1]);
@@ -33,10 +32,19 @@ static void lora_forward(const Lora& s, const float* x, const Weight& weight, co
                 input = dropped.get();
             }
             dnnl_sgemm('N', 'T', n, s.r, s.in, s.scaling, input, s.in, s.a, s.in, 0.0f, low + first * s.r, s.r);
-            fill_rows(bias, y + first * s.out, n, s.out);
-            dnnl_sgemm('N', 'T', n, s.out, s.r, 1.0f, low + first * s.r, s.r, s.b, s.r, 1.0f, y + first * s.out,
-                       s.out);
         }
+    }
+}
+
+// y = x . weight + bias + low . B^T
+template <class Weight>
+static void lora_forward(const Lora& s, const float* x, const Weight& weight, const float* bias, const float* low,
+                         float* y) {
+    #pragma omp parallel for
+    for (long first = 0; first < s.rows; first += LORA_ROWS) {
+        const long n = std::min(LORA_ROWS, s.rows - first);
+        fill_rows(bias, y + first * s.out, n, s.out);
+        dnnl_sgemm('N', 'T', n, s.out, s.r, 1.0f, low + first * s.r, s.r, s.b, s.r, 1.0f, y + first * s.out, s.out);
     }
     add_projection(x, weight, y, s.rows, s.in, s.out);
 }

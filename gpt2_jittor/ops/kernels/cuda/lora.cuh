@@ -15,11 +15,16 @@ struct LoraDropped {
     }
 };
 
-// y = x . weight + bias + LoRA; low [rows, r] = scaling dropout(x) . A^T, which the gradient by B needs.
-static void lora_forward(const Lora& s, const float* x, const float* weight, const float* bias, float* y, float* low) {
+// low [rows, r] = scaling dropout(x) . A^T, which the gradient by B needs, too
+static void lora_low(const Lora& s, const float* x, float* low) {
     const LoraDropped dropped(s, x);
-    projection(x, weight, bias, y, s.rows, s.in, s.out);
     sgemm('N', 'T', s.rows, s.r, s.in, s.scaling, dropped.values, s.in, s.a, s.in, 0.0f, low, s.r);
+}
+
+// y = x . weight + bias + low . B^T
+static void lora_forward(const Lora& s, const float* x, const float* weight, const float* bias, const float* low,
+                         float* y) {
+    projection(x, weight, bias, y, s.rows, s.in, s.out);
     sgemm('N', 'T', s.rows, s.out, s.r, 1.0f, low, s.r, s.b, s.r, 1.0f, y, s.out);
 }
 
