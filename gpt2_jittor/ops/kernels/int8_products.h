@@ -78,75 +78,96 @@ static void to_int8(const float* x, const float* factors, const uint32_t* kept, 
     }
 }
 
-// y [rows, n] = beta y + scales q . w, or . wT, times `columns` where there are any; q [rows, k] int8
-static void add_whole_numbers(const int8_t* q, const float* scales, const int8_t* w, char transposed, const float* columns,
-                              float* y, long rows, long k, long n, float beta) {
-    const std::unique_ptr<int32_t[]> sums(new int32_t[rows * n]);
-    const int32_t nothing = 0;
-    dnnl_gemm_s8s8s32('N', transposed, 'F', rows, n, k, 1.0f, q, k, 0, w, transposed == 'T' ? k : n, 0, 0.0f, sums.get(), n,
-                      &nothing);
-    #pragma omp parallel for
-    for (long i = 0; i < rows; i++)
-        for (long j = 0; j < n; j++) {
-            const float product = sums[i * n + j] * scales[i] * (columns ? columns[j] : 1.0f);
-            y[i * n + j] = beta ? beta * y[i * n + j] + product : product;
-        }
-}
+// x . w, or (x scales) . valuesT where it is `by_input`: the weight's scales then go into the rows of x, which are rounded to
+// int8 with them. As projection.h's.
+template <>
+struct Added<Frozen<int8_t>> {
+    const float* x;
+    const Frozen<int8_t>& weight;
+    long rows, in, out;
+    bool by_input;
 
-// y += x . w of the outliers' columns alone
-static void add_outliers(const float* x, const Frozen<int8_t>& w, const std::vector<uint32_t>& kept, float* y, long rows,
-                         long in, long out) {
-    std::vector<long> places;
-    for (long k = 0; k < in; k++)
-        if (!kept[k]) places.push_back(k);
-    const long count = places.size();
-    if (!count) return;
-    const std::unique_ptr<float[]> some(new float[rows * count]), weight(new float[count * out]);
-    for (long i = 0; i < rows; i++)
-        for (long p = 0; p < count; p++) some[i * count + p] = x[i * in + places[p]];
-    for (long p = 0; p < count; p++) {
-        to_floats(w.values + places[p] * out, out, weight.get() + p * out);
-        for (long j = 0; j < out; j++) weight[p * out + j] *= w.scales[j];
+    Added(const float* x, const Frozen<int8_t>& weight, long rows, long in, long out, bool by_input)
+        : x(x), weight(weight), rows(rows), in(in), out(out), by_input(by_input) {
+        if (!by_input) kept = kept_columns(x, rows, in, weight.outliers);
+        if (!weight.whole_numbers) return;
+        whole.reset(new int8_t[at_once() * summed()]);
+        scales.reset(new float[at_once()]);
+        sums.reset(new int32_t[at_once() * made()]);
+        for (long k = 0; k < (by_input ? 0 : in); k++)
+            if (!kept[k]) places.push_back(k);
+        outliers.resize(places.size() * out);
+        for (size_t p = 0; p < places.size(); p++) {
+            float* row = outliers.data() + p * out;
+            to_floats(weight.values + places[p] * out, out, row);
+            for (long j = 0; j < out; j++) row[j] *= weight.scales[j];
+        }
     }
-    dnnl_sgemm('N', 'N', rows, out, count, 1.0f, some.get(), count, weight.get(), out, 1.0f, y, out);
-}
+
+    long at_once() const { return std::min(INT8_ROWS, rows); }
+
+    // Rows first … first + n: their whole numbers, and the sums of products of these.
+    void prepare(long first, long n) {
+        if (!weight.whole_numbers) return;
+        const int32_t nothing = 0;
+        const long k = summed();
+        to_int8(x + first * k, factors(), mask(), n, k, whole.get(), scales.get());
+        dnnl_gemm_s8s8s32('N', by_input ? 'T' : 'N', 'F', n, made(), k, 1.0f, whole.get(), k, 0, weight.values, out, 0, 0.0f,
+                          sums.get(), made(), &nothing);
+        start = first;
+    }
+
+    void add(float* y, long first, long n) const {
+        if (!weight.whole_numbers) return;
+        const long width = made(), count = places.size();
+        for (long i = first; i < first + n; i++) {
+            const int32_t* sum = sums.get() + (i - start) * width;
+            const float scale = scales[i - start], *columns = by_input ? nullptr : weight.scales;
+            for (long j = 0; j < width; j++) y[i * width + j] += sum[j] * scale * (columns ? columns[j] : 1.0f);
+        }
+        if (!count) return;
+        std::vector<float> some(n * count);
+        for (long i = 0; i < n; i++)
+            for (long p = 0; p < count; p++) some[i * count + p] = x[(first + i) * in + places[p]];
+        dnnl_sgemm('N', 'N', n, out, count, 1.0f, some.data(), count, outliers.data(), out, 1.0f, y + first * out, out);
+    }
+
+    // Without the instructions: the same numbers as floats.
+    void add_all(float* y) const {
+        if (weight.whole_numbers) return;
+        const std::unique_ptr<float[]> floats(new float[at_once() * summed()]);
+        for (long first = 0; first < rows; first += INT8_ROWS) {
+            const long n = std::min(INT8_ROWS, rows - first);
+            rounded(x + first * summed(), factors(), mask(), n, summed(), floats.get());
+            if (by_input) by_input_by_rows(floats.get(), weight, y + first * in, n, in, out, 1.0f);
+            else add_by_columns(floats.get(), weight, y + first * out, n, in, out);
+        }
+    }
+
+  private:
+    long summed() const { return by_input ? out : in; }
+    long made() const { return by_input ? in : out; }
+    const float* factors() const { return by_input ? weight.scales : nullptr; }
+    const uint32_t* mask() const { return kept.empty() ? nullptr : kept.data(); }
+
+    std::vector<uint32_t> kept;
+    std::vector<long> places;     // of the outliers' columns,
+    std::vector<float> outliers;  // with these rows of the weight
+    std::unique_ptr<int8_t[]> whole;
+    std::unique_ptr<float[]> scales;
+    std::unique_ptr<int32_t[]> sums;
+    long start = 0;
+};
 
 // y += x . w
 static void add_projection(const float* x, const Frozen<int8_t>& w, float* y, long rows, long in, long out) {
-    const std::vector<uint32_t> kept = kept_columns(x, rows, in, w.outliers);
-    const long most = std::min(INT8_ROWS, rows);
-    const std::unique_ptr<float[]> floats(new float[w.whole_numbers ? most : most * in]);  // scales, or all of x
-    const std::unique_ptr<int8_t[]> whole(new int8_t[w.whole_numbers ? most * in : 1]);
-    for (long first = 0; first < rows; first += INT8_ROWS) {
-        const long n = std::min(INT8_ROWS, rows - first);
-        const float* some = x + first * in;
-        float* result = y + first * out;
-        if (!w.whole_numbers) {
-            rounded(some, nullptr, kept.data(), n, in, floats.get());
-            add_by_columns(floats.get(), w, result, n, in, out);
-            continue;
-        }
-        to_int8(some, nullptr, kept.data(), n, in, whole.get(), floats.get());
-        add_whole_numbers(whole.get(), floats.get(), w.values, 'N', w.scales, result, n, in, out, 1.0f);
-        add_outliers(some, w, kept, result, n, in, out);
-    }
+    begun_and_added(Added<Frozen<int8_t>>(x, w, rows, in, out, false), y, [](long, long) {});
 }
 
-// dx = beta dx + (dy scales) . valuesT: the weight's scales go into dy's rows, which are rounded to int8 with them
+// dx = beta dx + dy . wT, beta 0 or 1
 static void projection_by_input(const float* dy, const Frozen<int8_t>& w, float* dx, long rows, long in, long out,
                                 float beta) {
-    const long most = std::min(INT8_ROWS, rows);
-    const std::unique_ptr<float[]> floats(new float[w.whole_numbers ? most : most * out]);
-    const std::unique_ptr<int8_t[]> whole(new int8_t[w.whole_numbers ? most * out : 1]);
-    for (long first = 0; first < rows; first += INT8_ROWS) {
-        const long n = std::min(INT8_ROWS, rows - first);
-        const float* some = dy + first * out;
-        if (!w.whole_numbers) {
-            rounded(some, w.scales, nullptr, n, out, floats.get());
-            by_input_by_rows(floats.get(), w, dx + first * in, n, in, out, beta);
-            continue;
-        }
-        to_int8(some, w.scales, nullptr, n, out, whole.get(), floats.get());
-        add_whole_numbers(whole.get(), floats.get(), w.values, 'T', nullptr, dx + first * in, n, out, in, beta);
-    }
+    begun_and_added(Added<Frozen<int8_t>>(dy, w, rows, in, out, true), dx, [=](long first, long n) {
+        if (beta == 0) std::fill_n(dx + first * in, n * in, 0.0f);
+    });
 }

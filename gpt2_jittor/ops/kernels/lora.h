@@ -5,7 +5,7 @@
 #include <cmath>
 #include <memory>
 
-static const long LORA_ROWS = 64, LORA_COLUMNS = 64;
+static const long LORA_COLUMNS = 64;
 
 // dropped [n, columns] = dropout(x)[first : first + n, column : column + columns]
 static void lora_dropped(const Lora& s, const float* x, long first, long n, long column, long columns,
@@ -22,10 +22,10 @@ static void lora_dropped(const Lora& s, const float* x, long first, long n, long
 static void lora_low(const Lora& s, const float* x, float* low) {
     #pragma omp parallel
     {
-        const std::unique_ptr<float[]> dropped(new float[s.threshold ? LORA_ROWS * s.in : 1]);
+        const std::unique_ptr<float[]> dropped(new float[s.threshold ? TILE_ROWS * s.in : 1]);
         #pragma omp for
-        for (long first = 0; first < s.rows; first += LORA_ROWS) {
-            const long n = std::min(LORA_ROWS, s.rows - first);
+        for (long first = 0; first < s.rows; first += TILE_ROWS) {
+            const long n = std::min(TILE_ROWS, s.rows - first);
             const float* input = x + first * s.in;
             if (s.threshold) {
                 lora_dropped(s, x, first, n, 0, s.in, dropped.get());
@@ -40,13 +40,11 @@ static void lora_low(const Lora& s, const float* x, float* low) {
 template <class Weight>
 static void lora_forward(const Lora& s, const float* x, const Weight& weight, const float* bias, const float* low,
                          float* y) {
-    #pragma omp parallel for
-    for (long first = 0; first < s.rows; first += LORA_ROWS) {
-        const long n = std::min(LORA_ROWS, s.rows - first);
-        fill_rows(bias, y + first * s.out, n, s.out);
-        dnnl_sgemm('N', 'T', n, s.out, s.r, 1.0f, low + first * s.r, s.r, s.b, s.r, 1.0f, y + first * s.out, s.out);
-    }
-    add_projection(x, weight, y, s.rows, s.in, s.out);
+    begun_and_added(Added<Weight>{x, weight, s.rows, s.in, s.out, false}, y, [&](long first, long n) {
+        float* tile = y + first * s.out;
+        fill_rows(bias, tile, n, s.out);
+        dnnl_sgemm('N', 'T', n, s.out, s.r, 1.0f, low + first * s.r, s.r, s.b, s.r, 1.0f, tile, s.out);
+    });
 }
 
 // dlow [rows, r] = scaling dy . B; db [out, r] = dy^T . low; da [r, in] = dlow^T . dropout(x)
@@ -81,14 +79,11 @@ static void lora_backward(const Lora& s, const float* x, const float* dy, const 
 // dx = dy . weight^T + dropout'(dlow . A)
 template <class Weight>
 static void lora_by_input(const Lora& s, const float* dy, const Weight& weight, const float* dlow, float* dx) {
-    #pragma omp parallel for
-    for (long first = 0; first < s.rows; first += LORA_ROWS) {
-        const long n = std::min(LORA_ROWS, s.rows - first);
+    begun_and_added(Added<Weight>{dy, weight, s.rows, s.in, s.out, true}, dx, [&](long first, long n) {
         float* tile = dx + first * s.in;
         dnnl_sgemm('N', 'N', n, s.in, s.r, 1.0f, dlow + first * s.r, s.r, s.a, s.in, 0.0f, tile, s.in);
         if (s.threshold) lora_dropped(s, dx, first, n, 0, s.in, tile);
-    }
-    projection_by_input(dy, weight, dx, s.rows, s.in, s.out, 1.0f);
+    });
 }
 
 // y = factor x + bias, for each column: what DoRA makes of the sum above without its bias

@@ -44,3 +44,40 @@ static void projection_by_input(const float* dy, const float* weight, float* dx,
 static void projection_by_weight(const float* x, const float* dy, float* dweight, long rows, long in, long out) {
     dnnl_sgemm('T', 'N', in, out, rows, 1.0f, x, in, dy, out, 0.0f, dweight, out);
 }
+
+// x . weight, or x . weight^T where it is `by_input`, to be added to some rows of y after others, while these are in the
+// cache: `prepare` some, then `add` them tile by tile, `add_all` at the end. Here the end does it: oneDNN adds as it goes.
+template <class Weight>
+struct Added {
+    const float* x;
+    const Weight& weight;
+    long rows, in, out;
+    bool by_input;
+
+    long at_once() const { return rows; }
+    void prepare(long first, long n) {}
+    void add(float* y, long first, long n) const {}
+    void add_all(float* y) const {
+        if (by_input) projection_by_input(x, weight, y, rows, in, out, 1.0f);
+        else add_projection(x, weight, y, rows, in, out);
+    }
+};
+
+static const long TILE_ROWS = 64;
+
+// y = begin(first, n), which writes these rows, + a product
+template <class Weight, class Begin>
+static void begun_and_added(Added<Weight> product, float* y, Begin begin) {
+    const long most = product.at_once();
+    for (long start = 0; start < product.rows; start += most) {
+        const long end = std::min(product.rows, start + most);
+        product.prepare(start, end - start);
+        #pragma omp parallel for
+        for (long first = start; first < end; first += TILE_ROWS) {
+            const long n = std::min(TILE_ROWS, end - first);
+            begin(first, n);
+            product.add(y, first, n);
+        }
+    }
+    product.add_all(y);
+}
