@@ -27,7 +27,7 @@ from pathlib import Path
 from benchmarks.inputs import SIZES
 from common.command import Parser, run_command
 from common.errors import UserError
-from gpt2_jittor.runtime.precision import WEIGHTS, check_precision
+from gpt2_jittor.runtime.precision import BASES, WEIGHTS, check_precision
 
 UPDATES = ("train", "dora", "memory", "profile", "start")  # of --batch-size times --time tokens
 RACES = (*UPDATES, "decode", "serve", "chat", "epoch", "scale")
@@ -53,8 +53,9 @@ def parse():
     parser.add_argument("--dialogues", type=int, default=1000, help="of an epoch (default: 1000)")
     parser.add_argument("--data-dir", help="DailyDialog's files, or `sample`; else the hub's copy")
     parser.add_argument(
-        "--precision", nargs="+", default=["fp32"], choices=("fp32", "bf16"), help="of train (default: fp32)"
+        "--precision", nargs="+", default=["fp32"], choices=("fp32", "bf16"), help="of train, profile (default: fp32)"
     )
+    parser.add_argument("--base", default="fp32", choices=BASES, help="of profile's update (default: fp32)")
     parser.add_argument("--weights", nargs="+", default=["fp32"], choices=WEIGHTS, help="of profile (default: fp32)")
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="contestants whose names hold one of these")
     parser.add_argument("--without", nargs="+", default=[], metavar="TEXT", help="not those whose names hold one")
@@ -65,8 +66,10 @@ def parse():
     for name in ("rounds", "repeat", "batch_size", "time", "new", "dialogues"):
         if getattr(given, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(given, name)}")
-    if given.precision != ["fp32"] and given.race != "train":
-        raise UserError("--precision is of `train` alone")
+    if given.precision != ["fp32"] and given.race not in ("train", "profile"):
+        raise UserError("--precision is of `train` and `profile` alone")
+    if given.base != "fp32" and (given.race != "profile" or given.precision != ["fp32"]):
+        raise UserError("--base is of `profile` alone, and goes with --precision fp32: `memory` races all of them")
     for precision in given.precision if given.device == "cpu" else ():  # of CUDA, who takes part says so himself
         check_precision(precision, given.device)
     if given.weights != ["fp32"] and given.race != "profile":
@@ -212,9 +215,12 @@ def run_profiles(given, folder: Path) -> dict:
         print(f"\n{profiling.show(title, rows)}", flush=True)
 
     data = inputs.random_batches(folder / "batches.npz", vocab, batch, given.time)
-    ours_alone = trainers("train", model, data, batch=batch, time=given.time)[0]
-    title = f"LoRA update, {given.size}, {batch} x {given.time} tokens"
-    keep(title, profiling.of_update(ours.prepare(ours_alone.settings), given.rounds))
+    settings = trainers("train", model, data, batch=batch, time=given.time)[0].settings
+    for precision in given.precision:
+        title = f"LoRA update, {given.size}, {batch} x {given.time} tokens, {precision}"
+        title += f", base in {given.base}" if given.base != "fp32" else ""
+        work = ours.prepare(settings | {"precision": precision, "base": given.base})
+        keep(title, profiling.of_update(work, given.rounds))
     for texts, weights in itertools.product((1, 8), given.weights):
         data = inputs.random_prompts(folder / f"prompts{texts}.npz", vocab, texts, PROMPT)
         rows = profiling.of_token(model, data, weights, texts, given.new, given.rounds)

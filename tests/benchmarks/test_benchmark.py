@@ -208,7 +208,7 @@ def test_what_makes_it_less_is_asked_of_both_sides_by_name(tmp_path):
 def test_a_profile_tells_where_an_update_and_a_token_spend_their_time(tmp_path):
     figures = tmp_path / "profile.json"
     sizes = ("--size", "tiny", "--rounds", 1, "--batch-size", 2, "--time", 16, "--new", 5)
-    result = command("benchmark.py", "profile", *sizes, "--weights", "bf16", "--json", figures)
+    result = command("benchmark.py", "profile", *sizes, "--weights", "bf16", "--base", "int8", "--json", figures)
     assert result.returncode == 0, result.stderr
     update, *tokens = json.loads(figures.read_text(encoding="utf-8"))["races"].values()
     by_name = {row["name"]: row for row in update}
@@ -238,4 +238,5 @@ def test_operations_are_counted_by_hand():
 def test_what_a_benchmark_has_not_is_refused():
     assert_one_line_error(command("benchmark.py", "decode", "--weights", "int8"), "--weights", "profile")
     assert_one_line_error(command("benchmark.py", "profile", "--plot", "a.png"), "--plot", "profile")
+    assert_one_line_error(command("benchmark.py", "train", "--base", "int8"), "--base", "profile")
     assert_one_line_error(command("benchmark.py", "memory", "--device", "cuda"), "memory", "CPU")
