@@ -10,14 +10,13 @@ from gpt2_jittor.ops.operand import NO_WEIGHT, Operand, has_kernel
 from gpt2_jittor.ops.proof import Comparison
 from gpt2_jittor.runtime.backend import jt
 
-_LORA = """
-    const Lora lora = {{{a}, {b}, in0_shape0, {inputs}, {outputs}, (long)r, (float)scaling, (uint32_t)seed,
-                       (uint32_t)threshold, (float)(1 / (1 - p))}};
-"""
-
 
 def _lora(a: str, b: str, inputs: str, outputs: str) -> str:
-    return _LORA.format(a=a, b=b, inputs=inputs, outputs=outputs)
+    """In C++, what kernels are told of LoRA; x is the first input."""
+    return f"""
+        const Lora lora = {{{a}, {b}, in0_shape0, {inputs}, {outputs}, (long)r, (float)scaling, (uint32_t)seed,
+                           (uint32_t)threshold, (float)(1 / (1 - p))}};
+    """
 
 
 def lora_linear(x, weight, bias, a, b, scaling: float, dropout: float = 0.0, activation=None, factor=None):
