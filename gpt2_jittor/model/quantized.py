@@ -8,7 +8,7 @@ from common.memory import give_back
 from gpt2_jittor.model.layers import Layer, TiedHead, is_tied
 from gpt2_jittor.model.pretrained import GPT2PreTrained
 from gpt2_jittor.ops.head_loss import head_loss
-from gpt2_jittor.ops.narrow import FORMATS, narrow_linear, narrow_transposed, to_panels, to_var, widened
+from gpt2_jittor.ops.narrow import FORMATS, as_read, narrow_linear, narrow_transposed, to_var, widened
 from gpt2_jittor.runtime.backend import jt
 
 
@@ -18,7 +18,7 @@ class QuantizedLinear(Layer):
     def __init__(self, base: Layer, weights: str):
         values, *scales = FORMATS[weights](base.weight.numpy().T)
         self.quantized = weights
-        self._weight = (to_var(values if scales else to_panels(values)), *map(jt.array, scales))
+        self._weight = (to_var(as_read(values)), *map(jt.array, scales))
         self.bias = base.bias
 
     @property

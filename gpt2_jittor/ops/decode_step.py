@@ -23,8 +23,8 @@ from gpt2_jittor.runtime.backend import jt
 MOST_ROWS = 32  # on the CPU: above, products of whole matrices are faster
 SHARED_FLOATS = 12 * 1024  # of a block on CUDA: kernels/cuda/decode_attention.cuh keeps a head's scores there
 PARTS = 17  # of a head's floats, there, too
-_PRODUCTS = ("bits", "bfloat16", "vectors", "products", "whole_products")
-_KERNELS = ("shapes", "exp", *_PRODUCTS, "layer_norm", "gelu_new", "decode_step")
+PRODUCTS = ("bits", "bfloat16", "vectors", "products", "whole_products")  # with a weight, after shapes.h
+_KERNELS = ("shapes", "exp", *PRODUCTS, "layer_norm", "gelu_new", "decode_step")
 _SOURCE = """
     const Block<{kind}> blocks[] = {{{blocks}}};
     const Step step = {{in0_shape1, in2_shape1, blocks[0].c_fc.weight.outputs, (long)heads, in0_p, in0_p + in0_shape1,

@@ -41,6 +41,11 @@ def to_panels(rows: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(filled.reshape(panels, PANEL, inputs).transpose(0, 2, 1))
 
 
+def as_read(values: np.ndarray) -> np.ndarray:
+    """[outputs, inputs] as the kernels read a Conv1D weight: int8 by rows, as it is, bfloat16 in panels."""
+    return to_panels(values) if values.dtype == np.uint16 else values
+
+
 def to_var(values: np.ndarray):
     """A Var of narrow values: int8, or bfloat16 where they are uint16."""
     kept = jt.array(values)

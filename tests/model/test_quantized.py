@@ -21,7 +21,7 @@ from gpt2_jittor.model.quantized import quantize
 from gpt2_jittor.ops import fused
 from gpt2_jittor.ops.decode_step import DecodeStep
 from gpt2_jittor.ops.int8 import quantize_rows
-from gpt2_jittor.ops.narrow import FORMATS, narrow_linear, narrow_transposed, to_panels, to_var
+from gpt2_jittor.ops.narrow import FORMATS, as_read, narrow_linear, narrow_transposed, to_var
 from gpt2_jittor.runtime.backend import jt
 
 LOGITS = 1e-4  # two float32 programs on the same weights
@@ -92,8 +92,7 @@ def test_products_are_those_with_the_rounded_weight(rng, outputs, inputs, way, w
     rows, *scales = FORMATS[weights](weight)
     scales = [jt.array(scale) for scale in scales]
     expected = x.astype(np.float64) @ rounded(weight, 0, weights).T
-    given = to_var(rows if scales else to_panels(rows))
-    found = narrow_linear(jt.array(x), given, *scales, jt.array(bias)).numpy()
+    found = narrow_linear(jt.array(x), to_var(as_read(rows)), *scales, jt.array(bias)).numpy()
     np.testing.assert_allclose(found, expected + bias, atol=LOGITS)
     found = narrow_transposed(jt.array(x.reshape(6, -1)), to_var(rows), *scales).numpy()
     np.testing.assert_allclose(found, expected.reshape(6, -1), atol=LOGITS)

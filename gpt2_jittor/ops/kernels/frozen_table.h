@@ -1,5 +1,5 @@
 // A token embedding or a head that is kept in fewer bits, [vocab, width]: some of its rows are floats at a time. Of int8
-// each row has a scale. After half_products.h and frozen.h.
+// each row has a scale. After bits.h, half_products.h and frozen.h.
 
 template <class T>
 static const float* rows_of(const Frozen<T>& t, long first, long count, long width, float* scratch) {
@@ -32,12 +32,7 @@ static inline long numbers_for(const InHalves&, long count) { return count; }
 static const Bf16* rows_of(const InHalves& t, long first, long count, long width, Bf16* scratch) {
     #pragma omp parallel for
     for (long k = 0; k < count; k++)
-        for (long j = 0; j < width; j++) {
-            const float number = t.values[(first + k) * width + j];
-            uint32_t bits;
-            std::memcpy(&bits, &number, 4);
-            scratch[k * width + j].bits = bits >> 16;
-        }
+        for (long j = 0; j < width; j++) scratch[k * width + j].bits = bits_of(t.values[(first + k) * width + j]) >> 16;
     return scratch;
 }
 

@@ -4,7 +4,6 @@
 // Where the processor has instructions for it, int8 times int8 is summed in int32 (dnnl_gemm_s8s8s32). Without them that
 // function saturates at 16 bits on the way; there the same whole numbers are multiplied as floats, and differ by rounding.
 #include <cmath>
-#include <limits>
 #include <vector>
 
 extern "C" int dnnl_gemm_s8s8s32(char transa, char transb, char offsetc, long m, long n, long k, float alpha,
@@ -44,7 +43,7 @@ static RowScale scale_of(const float* row, const float* factors, const uint32_t*
         top = std::max(top, kept ? here & kept[j] : here);
     }
     if (top == 0) return {0.0f, 0.0f};
-    const double largest = from_bits(top >= 0x7f800000 ? 0x7fc00000 : top);
+    const double largest = finite_or_nan(top);
     return {(float)(largest / 127.0), (float)(127.0 / largest)};
 }
 

@@ -62,7 +62,7 @@ struct Wholes {
             const float* row = x + r * inputs;
             uint32_t top = 0;
             for (long k = 0; k < inputs; k++) top = std::max(top, magnitude(row[k]));
-            const float largest = from_bits(top >= 0x7f800000 ? 0x7fc00000 : top), inverse = top ? 32767.0f / largest : 0.0f;
+            const float largest = finite_or_nan(top), inverse = top ? 32767.0f / largest : 0.0f;
             for (long k = 0; k < inputs; k++) values[r * inputs + k] = (int16_t)(int)std::rint(row[k] * inverse);
             scales[r] = largest / 32767.0f;
         }
