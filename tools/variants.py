@@ -2,6 +2,7 @@
 
 python -m tools.variants --data-dir data/dailydialog --output-dir runs/variants          # 3 epochs each: hours on a CPU
 python -m tools.variants --data-dir data/dailydialog --output-dir runs/variants --max-steps 400
+python -m tools.variants --data-dir data/dailydialog --output-dir runs/variants --precision bf16 --only DoRA "LoRA, r 8"
 
 Runs that are there already are not made again, so that it can be stopped and started.
 """
@@ -43,7 +44,8 @@ def train(run: Path, options: list[str], given) -> None:
         return
     length = ["--max-steps", str(given.max_steps)] if given.max_steps else ["--epochs", "3"]
     command = ["train.py", "--task", given.task, "--data-dir", given.data_dir, "--model", given.model]
-    command += ["--learning-rate", given.learning_rate, "--output-dir", str(run), *length, *options]
+    command += ["--learning-rate", given.learning_rate, "--precision", given.precision]
+    command += ["--output-dir", str(run), *length, *options]
     command += ["--resume"] if (run / "arguments.yaml").is_file() else []
     if ended(command):
         raise UserError(f"{run}: the training failed; what stands above says why")
@@ -92,13 +94,14 @@ def main() -> None:
     parser.add_argument("--data-dir", required=True)
     parser.add_argument("--model", default="nano")
     parser.add_argument("--learning-rate", default=RATE)
+    parser.add_argument("--precision", default="fp32")
     parser.add_argument("--max-steps", type=int, help="instead of 3 epochs")
     parser.add_argument("--output-dir", type=Path, required=True)
-    parser.add_argument("--only", nargs="+", metavar="TEXT", help="variants whose names hold one of these")
+    parser.add_argument("--only", nargs="+", metavar="VARIANT", choices=VARIANTS, help="of: %(choices)s")
     given = parser.parse_args()
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
     for name, options in VARIANTS.items():
-        if given.only and not any(text in name for text in given.only):
+        if given.only and name not in given.only:
             continue
         run = given.output_dir / folder_name(name)
         train(run, options, given)

@@ -14,7 +14,7 @@ from tests.faults import ground
 
 @pytest.mark.long
 def test_a_variant_is_trained_once_and_has_a_line(tmp_path):
-    options = ["--data-dir", "sample", "--output-dir", tmp_path, "--max-steps", "3", "--only", "q and v"]
+    options = ["--data-dir", "sample", "--output-dir", tmp_path, "--max-steps", "3", "--only", "q and v alone"]
     made = []
     for _ in range(2):
         result = command("-m", "tools.variants", *options)
@@ -25,10 +25,15 @@ def test_a_variant_is_trained_once_and_has_a_line(tmp_path):
     assert made[0] == made[1]
 
 
+def test_a_variant_that_there_is_not_is_refused_by_name(tmp_path):
+    result = command("-m", "tools.variants", "--data-dir", "sample", "--output-dir", tmp_path, "--only", "q and v")
+    assert result.returncode == 2 and "q and v" in result.stderr and "q and v alone" in result.stderr
+
+
 @pytest.mark.parametrize("send", [os.kill, os.killpg])
 def test_when_it_is_ended_the_training_that_it_is_at_saves(tmp_path, send):
     line = [sys.executable, "-m", "tools.variants", "--data-dir", "sample", "--output-dir", tmp_path]
-    line += ["--max-steps", "1000", "--only", "q and v"]
+    line += ["--max-steps", "1000", "--only", "q and v alone"]
     with subprocess.Popen(line, cwd=ROOT, stderr=subprocess.DEVNULL, start_new_session=True) as process:
         run = tmp_path / "q-and-v-alone"
         ground.wait_for(lambda: ground.steps_logged(run) >= 2, process)
