@@ -13,6 +13,20 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+_ended = []  # workers of xdist's that should not have
+
+
+def pytest_testnodedown(node, error):
+    """Notes how such a worker ended, which xdist does not say."""
+    if error:
+        _ended.append(f"{node.gateway.id} ended with status {node.gateway._io.popen.wait(10)}; below 0: by that signal")
+
+
+def pytest_terminal_summary(terminalreporter):
+    for line in _ended:
+        terminalreporter.line(line)
+
+
 @pytest.fixture
 def seed() -> int:
     """Fresh for each test. A failing test shows it; `TEST_SEED=… pytest …` runs with it again."""

@@ -116,7 +116,8 @@ def compile_one(task):
         raise RuntimeError("no good")
     pathlib.Path(folder, f"{{number}} {{os.getsid(0) == os.getsid(parent)}}").touch()
     if {hanging}:
-        os.system("sleep 60 & " + ("kill -9 $PPID" if {interrupted!r} == "by its worker's death" else "wait"))
+        own = os.getpid()  # not the shell's $PPID, which is whoever adopts it once this process is dead
+        os.system("sleep 60 & " + (f"kill -9 {{own}}" if {interrupted!r} == "by its worker's death" else "wait"))
 jittor_utils.do_compile = compile_one
 def interrupt():
     os.kill(os.getpid(), signal.SIGINT)
@@ -145,7 +146,9 @@ def apart(
     """Lets `compile_apart` do what only writes down that it was done, or what takes a minute and is interrupted."""
     program = APART.format(count=count, failing=failing, interrupted=interrupted, hanging=bool(interrupted))
     line = [sys.executable, "-c", program, str(folder)]
-    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False, timeout=50)
+    return subprocess.run(
+        line, cwd=ROOT, capture_output=True, text=True, check=False, timeout=50, start_new_session=True
+    )
 
 
 def test_every_source_is_compiled_once_in_a_session_of_another_process(tmp_path):
