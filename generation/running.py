@@ -4,9 +4,9 @@ Prompts are read by themselves, into a cache of their own (`Reading`), at once o
 others (`Running`). Which others there are changes none of a text's tokens: each is chosen from its own logits by its
 own sampler. The server's batcher does this for whoever asks (`serving/batcher.py`), `continued` for a list of texts.
 
-On CUDA, with this project's kernels, tokens are chosen on the device, and each step copies them to the host and nothing
-else. Where that cannot be the logits come to the host: for a sampler that looks at the ids so far, for texts that are
-sampled in different ways, for the likeliest tokens' log-probabilities.
+Tokens are chosen by a kernel, where the logits are, and each step copies them to the host and nothing else. Where that
+cannot be the logits come to the host: for a sampler that looks at the ids so far, for the likeliest tokens'
+log-probabilities, where CUDA's kernel has not proved itself.
 """
 
 from collections import deque
@@ -23,7 +23,7 @@ from gpt2_jittor.model.lm import GPT2LMHeadModel
 from gpt2_jittor.model.next_token import logits_on_device, read
 from gpt2_jittor.model.pretrained import evaluating
 from gpt2_jittor.ops import fused
-from gpt2_jittor.ops.choose import choose
+from gpt2_jittor.ops.choose import choice, choose
 from gpt2_jittor.runtime.backend import jt
 
 Event = tuple[Text, Token | Exception]  # what came of a text: its next token, or why there is none
@@ -181,17 +181,15 @@ def _next_tokens(model: GPT2LMHeadModel, texts: Sequence[Text], new: np.ndarray,
     """
     logits = logits_on_device(model, new, cache, mask)
     rows = np.arange(len(texts)) if rows is None else rows
-    if not (fused.enabled_on_cuda("choose") and _are_alike(texts)):
+    if not (fused.enabled("choose") and all(map(_needs_logits_alone, texts))):
         on_host = logits.numpy()
         return [(text, _next_token(text, on_host[row])) for text, row in zip(texts, rows, strict=True)]
     if len(texts) > len(new):
         logits = logits[jt.array(rows)]
-    how = texts[0].sample.choice
-    uniforms = None if how.greedy else np.concatenate([text.sample.uniforms(1) for text in texts])
-    chosen = choose(logits, uniforms, how.temperature, how.top_k, how.top_p, how.min_p).numpy()
+    choices = np.array([_choice(text.sample) for text in texts], np.float32)
     return [
         (text, text.take(Token(int(token), float(log_prob))) if token >= 0 else not_drawable())
-        for text, (token, log_prob) in zip(texts, chosen, strict=True)
+        for text, (token, log_prob) in zip(texts, choose(logits, jt.array(choices)).numpy(), strict=True)
     ]
 
 
@@ -202,11 +200,11 @@ def _next_token(text: Text, logits: np.ndarray) -> Token | Exception:
         return error
 
 
-def _are_alike(texts: Sequence[Text]) -> bool:
-    """Whether all are sampled in one way, from the logits alone, and nobody asks for other tokens' probabilities."""
-    samplers = [text.sample for text in texts]
-    return (
-        all(isinstance(sample, Sampler) and not sample.needs_ids for sample in samplers)
-        and len({sample.choice for sample in samplers}) == 1
-        and not any(text.top for text in texts)
-    )
+def _needs_logits_alone(text: Text) -> bool:
+    """Whether it is sampled by them, and nobody asks for other tokens' probabilities."""
+    return isinstance(text.sample, Sampler) and not text.sample.needs_ids and not text.top
+
+
+def _choice(sample: Sampler) -> list[float]:
+    how = sample.choice
+    return choice(sample.uniform(), how.temperature, how.top_k, how.top_p, how.min_p)

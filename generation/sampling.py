@@ -2,7 +2,7 @@
 
 Each function is the numpy twin of a transformers `LogitsProcessor` and they run in transformers' order, so
 that an option means here what it means there. Only numpy is needed: the logits of one step, [batch, vocab],
-have left the device by then. What needs the logits alone, a `Choice`, CUDA can make itself (`ops/choose.py`), after the
+have left the device by then. What needs the logits alone, a `Choice`, a kernel makes (`ops/choose.py`), after the
 definitions that stand here.
 """
 
@@ -67,9 +67,9 @@ class Sampler:
         check_drawable(logits)
         return logits.argmax(axis=-1) if self.choice.greedy else draw(logits, self._generator)
 
-    def uniforms(self, rows: int) -> np.ndarray | None:
-        """The next numbers to draw by, float64 [rows] in [0, 1); None where nothing is drawn."""
-        return None if self.choice.greedy else self._generator.random(rows)
+    def uniform(self) -> float | None:
+        """The next number to draw by, in [0, 1); None where nothing is drawn."""
+        return None if self.choice.greedy else self._generator.random()
 
 
 def make_sampler(

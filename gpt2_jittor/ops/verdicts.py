@@ -28,7 +28,13 @@ from gpt2_jittor.runtime.backend import jt
 from gpt2_jittor.runtime.cuda import driver as drivers
 
 HERE = Path(__file__).resolve().parent
-SOURCES = ("*.py", "kernels/cuda/*.cuh", "kernels/random.h", "kernels/shapes.h")  # what a verdict is about
+SOURCES = (
+    "*.py",
+    "kernels/cuda/*.cuh",
+    "kernels/choice.h",
+    "kernels/random.h",
+    "kernels/shapes.h",
+)  # what a verdict is about
 KERNEL_MODULE = Path("/proc/driver/nvidia/version")  # the driver's own number; there is none in WSL
 # no fault of a kernel's: the process was ended from outside, or the machine had no room
 ENDED_FROM_OUTSIDE = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP}

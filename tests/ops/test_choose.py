@@ -1,4 +1,6 @@
-"""Tokens that CUDA chooses, on the emulated device, beside the definitions in numpy: generation/sampling.py."""
+"""Tokens that kernels choose, CUDA's on an emulated device, beside the definitions in numpy: generation/sampling.py."""
+
+import contextlib
 
 import cuda_kernels
 import numpy as np
@@ -6,7 +8,7 @@ import pytest
 
 from common.errors import UserError
 from generation.sampling import check_drawable, log_softmax, make_sampler
-from gpt2_jittor.ops.choose import choose, composed
+from gpt2_jittor.ops.choose import choice, choose, composed
 from gpt2_jittor.runtime.backend import jt
 
 # exp on the device is inexact in the last places, and sums have another order: some 1e-7 of all, in what is cumulated
@@ -25,20 +27,34 @@ OPTIONS = [
 ]
 
 
-def by_kernel(logits, uniforms=None, **options):
-    """Tokens and their log-probabilities."""
-    with cuda_kernels.turned_on():
-        found = choose(jt.array(logits), uniforms, **options).numpy()
+def chosen_by(function, logits, choices):
+    """Tokens and their log-probabilities, each row's after its own choice."""
+    found = function(jt.array(logits), jt.array(np.array(choices, np.float32))).numpy()
     return found[:, 0].astype(int), found[:, 1]
+
+
+def alike(logits, uniforms, options) -> list:
+    """Choices for rows that differ in their numbers alone."""
+    return [choice(number, **options) for number in ([None] * len(logits) if uniforms is None else uniforms)]
+
+
+def on_cpu(logits, uniforms=None, **options):
+    return chosen_by(choose, logits, alike(logits, uniforms, options))
+
+
+def by_kernel(logits, uniforms=None, **options):
+    """By CUDA's."""
+    with cuda_kernels.turned_on():
+        return on_cpu(logits, uniforms, **options)
 
 
 def by_definition(logits, uniforms=None, **options):
     """The same in plain Jittor."""
-    found = composed(jt.array(logits), uniforms, **options).numpy()
-    return found[:, 0].astype(int), found[:, 1]
+    return chosen_by(composed, logits, alike(logits, uniforms, options))
 
 
-BOTH = pytest.mark.parametrize("chosen", [by_definition, by_kernel])
+ALL = pytest.mark.parametrize("chosen", [by_definition, on_cpu, by_kernel])
+KERNELS = pytest.mark.parametrize("chosen", [on_cpu, by_kernel])
 
 
 def candidates(logits, **options):
@@ -63,8 +79,8 @@ def falls_on(scores, uniform, token) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("chosen", "vocab"),  # of the kernel below, at and beyond the threads of a block
-    [(by_definition, 33), *((by_kernel, vocab) for vocab in (1, 2, 33, 1024, 1500))],
+    ("chosen", "vocab"),  # of the kernels below, at and beyond the threads of a block, which are two parts on the CPU
+    [(by_definition, 33), *((kernel, vocab) for kernel in (on_cpu, by_kernel) for vocab in (1, 2, 33, 1024, 1500))],
 )
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_a_number_draws_the_token_that_it_falls_on_in_the_cumulated_probabilities(chosen, rng, vocab, options):
@@ -77,7 +93,7 @@ def test_a_number_draws_the_token_that_it_falls_on_in_the_cumulated_probabilitie
     np.testing.assert_allclose(log_probs, log_softmax(logits)[np.arange(len(tokens)), tokens], atol=1e-5)
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_what_can_be_drawn_is_what_the_options_leave(chosen, rng, options):
     logits = (rng.standard_normal(9) * 2).astype(np.float32)
@@ -92,7 +108,8 @@ def test_what_can_be_drawn_is_what_the_options_leave(chosen, rng, options):
     assert likely <= drawn <= at_most
 
 
-def test_greedy_is_the_likeliest_and_of_equals_the_first(rng):
+@KERNELS
+def test_greedy_is_the_likeliest_and_of_equals_the_first(chosen, rng):
     """And -inf may be among them, which the composed definition does not know."""
     logits = (rng.standard_normal((5, 1300)) * 3).astype(np.float32)
     logits[1, [700, 7, 1200]] = 99
@@ -101,13 +118,13 @@ def test_greedy_is_the_likeliest_and_of_equals_the_first(rng):
     logits[3, 1299] = -50
     logits[4, :] = -3e38
     logits[4, 640:642] = [-0.0, 0.0]  # equal to floats
-    tokens, log_probs = by_kernel(logits)
+    tokens, log_probs = chosen(logits)
     np.testing.assert_array_equal(tokens, make_sampler(greedy=True)(logits, []))
     assert tokens[1:].tolist() == [7, 0, 1299, 640]
     np.testing.assert_allclose(log_probs, log_softmax(logits)[np.arange(len(tokens)), tokens], atol=1e-5)
 
 
-@BOTH
+@ALL
 def test_of_logits_that_equal_the_border_top_k_keeps_all_and_top_p_the_last(chosen):
     logits = np.log(np.array([[0.1, 0.1, 0.1, 0.1, 0.2, 0.2, 0.2]], np.float32)).repeat(30, axis=0)
     uniforms = np.arange(30) / 30
@@ -125,23 +142,36 @@ def test_of_logits_that_equal_the_border_top_k_keeps_all_and_top_p_the_last(chos
         assert set(np.flatnonzero(left > -np.inf).tolist()) == expected, options
 
 
-def test_the_ends_of_the_interval_draw_the_first_and_the_last_that_can_be_drawn(rng):
+@KERNELS
+def test_the_ends_of_the_interval_draw_the_first_and_the_last_that_can_be_drawn(chosen, rng):
     logits = rng.standard_normal((2, 1500)).astype(np.float32)
     logits[:, [0, 1, 1498, 1499]] = -np.inf
-    tokens, _ = by_kernel(logits, np.array([0, np.nextafter(1, 0)]))
+    tokens, _ = chosen(logits, np.array([0, np.nextafter(1, 0)]))
     assert tokens.tolist() == [2, 1497]
 
 
-def test_rows_from_which_nothing_can_be_chosen_give_no_token_and_the_others_theirs(rng):
+@KERNELS
+def test_rows_from_which_nothing_can_be_chosen_give_no_token_and_the_others_theirs(chosen, rng):
     good = rng.standard_normal(40).astype(np.float32)
     bad = np.tile(good, (5, 1))
     for row, value in enumerate((np.nan, np.copysign(np.float32(np.nan), np.float32(-1)), np.inf)):
         bad[row, 3 * row] = value
     bad[3] = -np.inf
     for uniforms in (None, np.full(5, 0.5)):
-        tokens, _ = by_kernel(bad, uniforms, top_p=0.9)
+        tokens, _ = chosen(bad, uniforms, top_p=0.9)
         assert (tokens[:4] == -1).all() and tokens[4] >= 0
-    assert by_kernel(good[None] * 1e3, np.array([0.5]), temperature=1e-38)[0] == -1  # they overflow
+    assert chosen(good[None] * 1e3, np.array([0.5]), temperature=1e-38)[0] == -1  # they overflow
     for row in bad[:4]:
         with pytest.raises(UserError, match="no token can be chosen"):
             check_drawable(row[None])
+
+
+@pytest.mark.parametrize("turned_on", [contextlib.nullcontext, cuda_kernels.turned_on])
+def test_each_row_is_chosen_in_its_own_way(turned_on, rng):
+    logits = (rng.standard_normal((len(OPTIONS), 700)) * 3).astype(np.float32)
+    choices = [choice(), *(choice(number, **way) for number, way in zip(rng.random(9), OPTIONS[1:], strict=True))]
+    with turned_on():
+        together = chosen_by(choose, logits, choices)
+        alone = [chosen_by(choose, logits[i : i + 1], choices[i : i + 1]) for i in range(len(logits))]
+    for found, expected in zip(together, zip(*alone, strict=True), strict=True):
+        np.testing.assert_array_equal(found, np.concatenate(expected))

@@ -10,7 +10,9 @@ import ctypes
 import functools
 import hashlib
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -117,16 +119,17 @@ def emulated_run(kernels: Sequence[str], call: str, shapes: Sequence, inputs: Se
 @functools.cache
 def _compiled(program: str):
     nvcc = home.build() / "bin" / "nvcc"
-    folder = home.cache() / "kernels" / hashlib.sha256((home.version() + program).encode()).hexdigest()[:16]
-    library = folder / "kernel.so"
+    kept = home.cache() / "kernels"
+    library = kept / f"{hashlib.sha256((home.version() + program).encode()).hexdigest()[:16]}.so"
     if not library.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "executor.h").write_text(_EXECUTOR)
-        (folder / "kernel.cu").write_text(program)
-        temporary = folder / "new.so"
-        options = ["-shared", "-Xcompiler", "-fPIC", "--use_fast_math", "-std=c++14", f"-I{folder}", "-lcublas"]
-        subprocess.run([nvcc, *options, folder / "kernel.cu", "-o", temporary], check=True)
-        temporary.replace(library)
+        kept.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=kept) as name:  # of this process alone: others may make the same kernel
+            folder = Path(name)
+            (folder / "executor.h").write_text(_EXECUTOR)
+            (folder / "kernel.cu").write_text(program)
+            options = ["-shared", "-Xcompiler", "-fPIC", "--use_fast_math", "-std=c++14", f"-I{folder}", "-lcublas"]
+            subprocess.run([nvcc, *options, folder / "kernel.cu", "-o", folder / "kernel.so"], check=True)
+            (folder / "kernel.so").replace(library)
     run = ctypes.CDLL(str(library)).run
     run.restype = ctypes.c_int
     return run

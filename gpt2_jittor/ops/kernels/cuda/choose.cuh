@@ -1,31 +1,10 @@
-// Each row's next token, from its logits, as generation/sampling.py defines it: a block for each row.
-//
-// Nothing is sorted. A border among the logits (the k-th largest; the least likely of those that reach top_p) is found by
-// halving the interval that it lies in, about 25 times, as floats have bits. Every sum is made in the same order on
-// every device and in every run: the same logits and the same number draw the same token.
+// Each row's next token, from its logits: a block for each row. Every sum is made in the same order on every device and in
+// every run: the same logits and the same number draw the same token.
 // Bytes, of a row of V logits: 8 V greedy; else 12 V, and 4 V for each halving, which the cache holds.
+#include "../choice.h"
 #include "common.cuh"
 
 static const int CHOOSERS = WARP * WARP;
-static const uint32_t LOWEST_KEY = 0x007fffffu, HIGHEST_KEY = 0xff800000u;  // of -inf and of +inf
-
-struct Choice {
-    float temperature;
-    long top_k;      // 0: any
-    float beyond;    // 1 - top_p, 0: none
-    float min_p;
-};
-
-// Unsigned integers in the order of the floats; NaN, of either sign, is the largest.
-static __device__ inline uint32_t key_of(float x) {
-    const uint32_t bits = __float_as_uint(x), magnitude = bits & 0x7fffffffu;
-    if (magnitude > 0x7f800000u) return 0xffffffffu;
-    return bits == magnitude || magnitude == 0 ? magnitude | 0x80000000u : ~bits;
-}
-
-static __device__ inline float value_of(uint32_t key) {
-    return __uint_as_float(key & 0x80000000u ? key & 0x7fffffffu : ~key);
-}
 
 // What all threads' x come to, in each of them. All come here.
 template <class T, class Combine> static __device__ inline T of_all(T x, Combine combine) {
@@ -37,10 +16,6 @@ template <class T, class Combine> static __device__ inline T of_all(T x, Combine
     for (int other = WARP / 2; other; other /= 2) x = combine(x, __shfl_xor_sync(ALL_LANES, x, other));
     __syncthreads();  // the next call writes
     return x;
-}
-
-template <class T> static __device__ inline T sum_of_all(T x) {
-    return of_all(x, [](T a, T b) { return a + b; });
 }
 
 template <class T> static __device__ inline T most_of_all(T x) {
@@ -61,22 +36,10 @@ template <class T> static __device__ inline void cumulate(T x, T* sums) {
 }
 
 // The sum of f(x) over a row; of floats in double precision where there are many.
-template <class T, class F> static __device__ inline T sum_over(const float* row, long vocab, F f) {
+template <class F> static __device__ inline double sum_over(const float* row, long vocab, F f) {
     decltype(f(0.0f)) own = 0;
     for (long i = threadIdx.x; i < vocab; i += CHOOSERS) own += f(row[i]);
-    return sum_of_all((T)own);
-}
-
-// The first of low ... high for which `reached` holds; it holds for all after it, or `high` is taken.
-template <class T, class Reached> static __device__ inline T first_of(T low, T high, Reached reached) {
-    while (low < high) {
-        const T middle = low + (high - low) / 2;
-        if (reached(middle))
-            high = middle;
-        else
-            low = middle + 1;
-    }
-    return low;
+    return of_all((double)own, [](double a, double b) { return a + b; });
 }
 
 // The first of the largest.
@@ -89,39 +52,9 @@ static __device__ inline long likeliest(const float* logits, long vocab) {
     return 0xffffffffu - (uint32_t)most_of_all(largest);
 }
 
-// What may be drawn: logits above the border, and of those that equal it all but the first few.
-struct Border {
-    uint32_t key;
-    long left_out;
-};
-
-static __device__ inline Border find_border(const float* scaled, long vocab, uint32_t least, uint32_t most,
-                                            const Choice& choice) {
-    const float top = value_of(most);
-    Border border = {least, 0};
-    if (choice.top_k > 0)  // the k-th largest
-        border.key = first_of(least, most, [=](uint32_t key) {
-            return sum_over<long>(scaled, vocab, [=](float x) { return (long)(key_of(x) > key); }) < choice.top_k;
-        });
-    if (!(choice.beyond > 0)) return border;
-    const uint32_t from = border.key;
-    const auto mass_up_to = [=](uint32_t key) {
-        return sum_over<double>(scaled, vocab, [=](float x) {
-            return key_of(x) >= from && key_of(x) <= key ? expf(x - top) : 0.0f;
-        });
-    };
-    const double all = mass_up_to(most);
-    const auto reached = [=](double mass) { return (float)(mass / all) > choice.beyond; };
-    const uint32_t at = first_of(from, most, [=](uint32_t key) { return reached(mass_up_to(key)); });
-    const double below = at > from ? mass_up_to(at - 1) : 0.0, each = expf(value_of(at) - top);
-    const long equal = sum_over<long>(scaled, vocab, [=](float x) { return (long)(key_of(x) == at); });
-    return {at, first_of(0L, equal - 1, [=](long i) { return reached(below + (i + 1) * each); })};
-}
-
 // The id at `uniform`, of [0, 1), of the cumulated probabilities; -1 where nothing can be drawn. `best` is the likeliest,
 // scaled [vocab] is for its own use.
-static __device__ inline long drawn(const float* logits, float* scaled, long vocab, float uniform, long best,
-                                    const Choice& choice) {
+static __device__ inline long drawn(const float* logits, float* scaled, long vocab, long best, const Choice& choice) {
     __shared__ double masses[CHOOSERS];
     __shared__ int equals[CHOOSERS], first_beyond;
     __shared__ long chosen;
@@ -134,9 +67,11 @@ static __device__ inline long drawn(const float* logits, float* scaled, long voc
     }
     least = ~most_of_all(~least);
     most = most_of_all(most);
-    if (most <= LOWEST_KEY || most >= HIGHEST_KEY) return -1;
+    if (!is_finite_key(most)) return -1;
     const float top = value_of(most);
-    const Border border = find_border(scaled, vocab, least, most, choice);
+    const auto over_row = [=](auto f) { return sum_over(scaled, vocab, f); };
+    const auto mass_of = [=](float x) { return expf(x - top); };
+    const Border border = find_border(over_row, mass_of, 0.0, least, most, choice);
 
     // each thread has a piece of the vocabulary, so that masses are summed in the order of the ids
     const long piece = divided_up(vocab, CHOOSERS), begin = min(threadIdx.x * piece, vocab);
@@ -157,7 +92,7 @@ static __device__ inline long drawn(const float* logits, float* scaled, long voc
     over_candidates([&](long, float mass) { own += mass; });
     cumulate(own, masses);
     const double all = masses[CHOOSERS - 1], before = threadIdx.x ? masses[threadIdx.x - 1] : 0.0;
-    const double point = min(uniform * all, nextafter(all, 0.0));  // as float, 1 - 1e-9 is 1
+    const double point = min(choice.uniform * all, nextafter(all, 0.0));  // as float, 1 - 1e-9 is 1
     if (threadIdx.x == 0) {
         first_beyond = CHOOSERS - 1;
         chosen = best;  // should a piece without candidates seem to go beyond the point, by a rounding
@@ -180,15 +115,14 @@ static __device__ inline long drawn(const float* logits, float* scaled, long voc
 }
 
 static __global__ void __launch_bounds__(CHOOSERS)
-    choose_rows(const float* logits, float* scaled, const float* uniforms, float* out, long vocab, Choice choice) {
+    choose_rows(const float* logits, float* scaled, const Choice* choices, float* out, long vocab) {
     logits += blockIdx.x * vocab;
+    const Choice choice = choices[blockIdx.x];
     const long best = likeliest(logits, vocab);
     const float top = logits[best];
-    const double all = sum_over<double>(logits, vocab, [=](float x) { return expf(x - top); });
-    const bool finite = key_of(top) > LOWEST_KEY && key_of(top) < HIGHEST_KEY;
-    long chosen = finite ? best : -1;
-    if (finite && uniforms)
-        chosen = drawn(logits, scaled + blockIdx.x * vocab, vocab, uniforms[blockIdx.x], best, choice);
+    const double all = sum_over(logits, vocab, [=](float x) { return expf(x - top); });
+    long chosen = is_finite_key(key_of(top)) ? best : -1;
+    if (chosen >= 0 && choice.uniform >= 0) chosen = drawn(logits, scaled + blockIdx.x * vocab, vocab, best, choice);
     if (threadIdx.x == 0) {
         out[2 * blockIdx.x] = chosen;
         out[2 * blockIdx.x + 1] = chosen < 0 ? 0.0f : logits[chosen] - top - logf((float)all);
@@ -196,9 +130,7 @@ static __global__ void __launch_bounds__(CHOOSERS)
 }
 
 // out [rows, 2]: the token, -1 where none can be chosen, and the logarithm of the probability that the logits give it.
-// Greedy where there are no uniforms [rows].
-static void choose(const float* logits, const float* uniforms, float* out, long rows, long vocab,
-                   const Choice& choice) {
-    const Scratch scaled(uniforms ? rows * vocab : 1);
-    choose_rows<<<rows, CHOOSERS>>>(logits, scaled.values, uniforms, out, vocab, choice);
+static void choose(const float* logits, const Choice* choices, float* out, long rows, long vocab) {
+    const Scratch scaled(rows * vocab);
+    choose_rows<<<rows, CHOOSERS>>>(logits, scaled.values, choices, out, vocab);
 }
