@@ -3,6 +3,7 @@
 python benchmark.py train                        # LoRA updates, GPT-2 small, 8 x 128 tokens
 python benchmark.py dora                         # the same with DoRA, beside LoRA
 python benchmark.py decode                       # greedy, prompt 32 + 128 new tokens, one prompt and eight
+python benchmark.py decode --top-p 0.9           # the same, drawn from what top-p leaves
 python benchmark.py serve                        # 16 clients at once over HTTP, beside 16 prompts in one batch
 python benchmark.py chat                         # the first token of a chat's next turn, 600 tokens of history
 python benchmark.py epoch --data-dir data/dailydialog --dialogues 1000
@@ -50,6 +51,7 @@ def parse():
     parser.add_argument("--batch-size", type=int, default=8, help="of an update (default: 8)")
     parser.add_argument("--time", type=int, default=128, help="tokens of a sequence (default: 128)")
     parser.add_argument("--new", type=int, default=128, help="tokens to decode (default: 128)")
+    parser.add_argument("--top-p", type=float, metavar="P", help="of decode: tokens are drawn (default: greedy)")
     parser.add_argument("--dialogues", type=int, default=1000, help="of an epoch (default: 1000)")
     parser.add_argument("--data-dir", help="DailyDialog's files, or `sample`; else the hub's copy")
     parser.add_argument(
@@ -74,6 +76,8 @@ def parse():
         check_precision(precision, given.device)
     if given.weights != ["fp32"] and given.race != "profile":
         raise UserError("--weights is of `profile` alone: decode races all of them")
+    if given.top_p is not None and not (given.race == "decode" and 0 < given.top_p <= 1):
+        raise UserError("--top-p is of `decode` alone, above 0 and up to 1")
     if given.race == "profile" and (given.plot or given.only or given.without):
         raise UserError("--plot, --only and --without are of races, `profile` is none: leave them out")
     if given.race in ("memory", "profile") and given.device == "cuda":
@@ -132,8 +136,9 @@ def races(given, folder: Path):
     elif given.race == "decode":
         for batch in (1, 8):
             data = inputs.random_prompts(folder / f"prompts{batch}.npz", vocab, batch, PROMPT)
-            title = f"greedy decoding, {given.size}, batch {batch}, {PROMPT} + {given.new} tokens"
-            yield title, decoders(model, data, batch, given.new, **common), batch * given.new
+            how = "greedy decoding" if given.top_p is None else f"drawing by top-p {given.top_p:g}"
+            title = f"{how}, {given.size}, batch {batch}, {PROMPT} + {given.new} tokens"
+            yield title, decoders(model, data, batch, given.new, **common, top_p=given.top_p), batch * given.new
     elif given.race == "serve":
         data = inputs.random_prompts(folder / "prompts.npz", vocab, CLIENTS, PROMPT)
         title = f"{CLIENTS} clients, {given.size}, {PROMPT} + {given.new} tokens"

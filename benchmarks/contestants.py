@@ -68,10 +68,12 @@ def leaner(contestants: list[Contestant]) -> list[Contestant]:
     ]
 
 
-def decoders(model: Path, data: Path, batch: int, new: int, repeat: int, device: str = "cpu") -> list[Contestant]:
-    """Who decodes. The floor reads as many bytes of weights as whoever is compared with it."""
+def decoders(
+    model: Path, data: Path, batch: int, new: int, repeat: int, device: str = "cpu", top_p: float | None = None
+) -> list[Contestant]:
+    """Who decodes; greedily without `top_p`. The floor reads as many bytes of weights as who is compared with it."""
     settings = {"task": "decode", "model": str(model), "data": str(data), "batch": batch, "new": new}
-    settings |= {"repeat": repeat, "device": device}
+    settings |= {"repeat": repeat, "device": device, "top_p": top_p}
     first, eager = Contestant(OURS, "benchmarks.ours", settings), Contestant(EAGER, "torch_side.py", settings)
     if device == "cuda":
         return [first, eager, changed(first, "composed", fused=False)]

@@ -8,7 +8,7 @@ from worker import serve
 
 
 def prepare(settings: dict):
-    """`new` greedy tokens after each of `batch` prompts, a unit."""
+    """`new` tokens after each of `batch` prompts, greedy or drawn, a unit."""
     kind = settings["compute_type"]
     with tempfile.TemporaryDirectory() as folder:
         converter = ctranslate2.converters.TransformersConverter(settings["model"])
@@ -17,11 +17,13 @@ def prepare(settings: dict):
     # it takes tokens by name; a random model's vocabulary is numbered, see benchmarks/inputs.py
     prompts = [[f"t{token}" for token in row] for row in np.load(settings["data"])["prompts"].tolist()]
     # with the prompt in the result, it would decode the prompt token by token
+    top_p = settings.get("top_p")
+    sampling = {"sampling_topk": 1} if top_p is None else {"sampling_topk": 0, "sampling_topp": top_p}
     options = {"max_length": settings["new"], "min_length": settings["new"], "include_prompt_in_result": False}
 
     def continuation() -> float:
         """One unit: how many tokens were made."""
-        results = generator.generate_batch(prompts, sampling_topk=1, **options)
+        results = generator.generate_batch(prompts, **sampling, **options)
         return float(sum(len(result.sequences_ids[0]) for result in results))
 
     return continuation

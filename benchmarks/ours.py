@@ -42,7 +42,7 @@ def train(settings: dict):
 
 
 def decode(settings: dict):
-    """`new` greedy tokens after each of `batch` prompts, a unit."""
+    """`new` tokens after each of `batch` prompts, greedy or drawn, a unit."""
     from generation.decoding import generate
     from generation.sampling import make_sampler
 
@@ -51,11 +51,12 @@ def decode(settings: dict):
         from gpt2_jittor.model.quantized import quantize
 
         quantize(model, weights)
-    prompts = np.load(settings["data"])["prompts"]
+    prompts, top_p = np.load(settings["data"])["prompts"], settings.get("top_p")
+    sampler = make_sampler(greedy=True) if top_p is None else make_sampler(top_p=top_p, seed=0)
 
     def continuation() -> float:
         """One unit: how many tokens were made."""
-        results = generate(model, list(prompts), make_sampler(greedy=True), settings["new"], end_id=None)
+        results = generate(model, list(prompts), sampler, settings["new"], end_id=None)
         return float(sum(result.tokens for result in results))
 
     return continuation

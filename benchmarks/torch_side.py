@@ -58,10 +58,12 @@ def train(settings: dict):
 
 
 def decode(settings: dict):
-    """`new` greedy tokens after each of `batch` prompts, a unit."""
+    """`new` tokens after each of `batch` prompts, greedy or drawn, a unit."""
     model = _model(settings).eval()
     prompts = _placed(np.load(settings["data"])["prompts"], settings)
-    options = {"do_sample": False, "max_new_tokens": settings["new"], "min_new_tokens": settings["new"]}
+    top_p = settings.get("top_p")
+    options = {"max_new_tokens": settings["new"], "min_new_tokens": settings["new"]}
+    options |= {"do_sample": False} if top_p is None else {"do_sample": True, "top_p": top_p, "top_k": 0}
 
     def continuation() -> float:
         """One unit: how many tokens were made."""

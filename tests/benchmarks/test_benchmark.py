@@ -158,19 +158,21 @@ def test_every_size_of_model_can_be_chosen():
     assert "{" + ",".join(inputs.SIZES) + "}" in command("benchmark.py", "--help").stdout
 
 
-def test_a_race_prints_a_table_and_writes_figures_and_bars(tmp_path):
+@pytest.mark.parametrize(("drawn", "titled"), [((), "greedy decoding, "), (("--top-p", 0.9), "drawing by top-p 0.9, ")])
+def test_a_race_prints_a_table_and_writes_figures_and_bars(tmp_path, drawn, titled):
     figures, picture = tmp_path / "race.json", tmp_path / "race.png"
     sizes = ("--size", "tiny", "--new", 4, "--rounds", 1, "--only", "this project", "floor", "--without", "int8")
-    result = command("benchmark.py", "decode", *sizes, "--json", figures, "--plot", picture)
+    result = command("benchmark.py", "decode", *sizes, *drawn, "--json", figures, "--plot", picture)
     assert result.returncode == 0, result.stderr
     told = json.loads(figures.read_text(encoding="utf-8"))
     assert len(told["races"]) == 2 and "cores" in told["machine"] and "benchmark.py" in told["command"]
     names = [name + more for name in ("this project", FLOOR) for more in ("", ", bf16")]
     for title, table in told["races"].items():
-        assert title in result.stdout and [row["name"] for row in table] == names
+        assert title.startswith(titled) and title in result.stdout and [row["name"] for row in table] == names
         assert all(row["outcome"] in (4.0, 32.0) for row in table)
     assert picture.read_bytes().startswith(PNG)
     assert_one_line_error(command("benchmark.py", "decode", "--rounds", 0), "--rounds", "at least 1")
+    assert_one_line_error(command("benchmark.py", "decode", "--top-p", 1.5), "--top-p", "up to 1")
 
 
 @pytest.mark.long
