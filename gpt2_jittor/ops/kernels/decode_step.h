@@ -60,53 +60,50 @@ static void embed(const Step& s, const Table<T>& tokens, const float* positions,
     }
 }
 
-static const long MIXED = 4 * LANES;
-static const long TOKENS_AHEAD = 16;  // whose keys or values are fetched: those of a head lie too far apart for hardware
-
-static inline void fetch(const float* p, long n) {
-    for (long i = 0; i < n; i += LANES) __builtin_prefetch(p + i);
-}
-
-// out[0 … n) = sum over j of weights[j] * values[place(j), …), n up to MIXED.
-template <class Place>
-static inline void mix(const float* values, long n, const float* weights, long tokens, const int* slots,
-                       const Place& place, float* out) {
-    floats acc[4] = {};
-    float rest[MIXED] = {};
-    for (long j = 0; j < tokens; j++) {
-        if (j + TOKENS_AHEAD < tokens && slots[j + TOKENS_AHEAD] >= 0) fetch(values + place(j + TOKENS_AHEAD), n);
-        if (slots[j] < 0) continue;
-        const float* v = values + place(j);
-        if (n == MIXED)
-            for (int i = 0; i < 4; i++) acc[i] += weights[j] * load(v + i * LANES);
-        else
-            for (long d = 0; d < n; d++) rest[d] += weights[j] * v[d];
-    }
-    if (n == MIXED)
-        for (int i = 0; i < 4; i++) store(out + i * LANES, acc[i]);
-    else
-        std::copy(rest, rest + n, out);
-}
-
-// One head of one row: writes the new key and value, then attends. `scores` holds all tokens.
-static void attend(const Step& s, float scale, float* keys, float* values, long row, long head, const float* qkv,
+// Some heads of one row: writes their new keys and values, then attends. Heads lie side by side, and a row's tokens, as a
+// rule, one behind the other: keys, then values, are read from end to end. `scores` holds all tokens for each head.
+static void attend(const Step& s, float scale, float* keys, float* values, long row, Range heads, const float* qkv,
                    float* out, float* scores) {
-    const long dim = s.width / s.heads, at = head * dim, last = s.tokens - 1;
+    const long dim = s.width / s.heads, at = heads.first * dim, count = heads.last - heads.first;
     const int* slots = s.table + row * s.tokens;
     const float* q = qkv + row * 3 * s.width + at;
     const auto place = [&](long j) { return (slots[j] * s.capacity + s.offset + j) * s.width + at; };
-    std::copy(q + s.width, q + s.width + dim, keys + place(last));
-    std::copy(q + 2 * s.width, q + 2 * s.width + dim, values + place(last));
-    float top = HIDDEN_SCORE, total = 0;
+    std::copy_n(q + s.width, count * dim, keys + place(s.tokens - 1));
+    std::copy_n(q + 2 * s.width, count * dim, values + place(s.tokens - 1));
+    float* mixed = out + row * s.width + at;
+    std::fill_n(mixed, count * dim, 0.0f);
     for (long j = 0; j < s.tokens; j++) {
-        if (j + TOKENS_AHEAD < s.tokens && slots[j + TOKENS_AHEAD] >= 0) fetch(keys + place(j + TOKENS_AHEAD), dim);
-        scores[j] = slots[j] < 0 ? HIDDEN_SCORE : scale * dot(q, keys + place(j), dim);
-        top = std::max(top, scores[j]);
+        const float* k = keys + (slots[j] < 0 ? 0 : place(j));
+        for (long h = 0; h < count; h++)
+            scores[h * s.tokens + j] = slots[j] < 0 ? HIDDEN_SCORE : scale * dot(q + h * dim, k + h * dim, dim);
     }
-    for (long j = 0; j < s.tokens; j++) total += scores[j] = vector_exp(scores[j] - top);
-    for (long j = 0; j < s.tokens; j++) scores[j] *= 1 / total;
-    for (long d = 0; d < dim; d += MIXED)
-        mix(values + d, std::min(MIXED, dim - d), scores, s.tokens, slots, place, out + row * s.width + at + d);
+    for (long h = 0; h < count; h++) {
+        float *of_head = scores + h * s.tokens, top = HIDDEN_SCORE, total = 0;
+        for (long j = 0; j < s.tokens; j++) top = std::max(top, of_head[j]);
+        for (long j = 0; j < s.tokens; j++) total += of_head[j] = vector_exp(of_head[j] - top);
+        for (long j = 0; j < s.tokens; j++) of_head[j] *= 1 / total;
+    }
+    for (long j = 0; j < s.tokens; j++) {
+        if (slots[j] < 0) continue;
+        const float* v = values + place(j);
+        for (long h = 0; h < count; h++) {
+            const float weight = scores[h * s.tokens + j];
+            #pragma GCC ivdep  // what is read and what is written do not overlap
+            for (long d = h * dim; d < (h + 1) * dim; d++) mixed[d] += weight * v[d];
+        }
+    }
+}
+
+// All heads of all rows, which the threads share out; a thread takes as many of a row as it can.
+static void attend_all(const Step& s, float scale, float* keys, float* values, const float* qkv, float* out,
+                       float* scores) {
+    const long threads = omp_get_num_threads(), shares = s.rows % threads ? std::min(threads, s.heads) : 1;
+    #pragma omp for schedule(static)
+    for (long item = 0; item < s.rows * shares; item++) {
+        const long share = item % shares;
+        const Range heads = {s.heads * share / shares, s.heads * (share + 1) / shares};
+        attend(s, scale, keys, values, item / shares, heads, qkv, out, scores);
+    }
 }
 
 // y = x w in this thread's columns. Each thread reads its share of the weight's rows, from end to end; where threads are
@@ -191,9 +188,7 @@ static void decode_block(const Step& s, const Block<Weight>& block, float scale,
     affine(block.c_attn, own, nullptr, qkv, s.rows, parts, &first, &last);
     #pragma omp barrier
     clock.stop(C_ATTN);
-    #pragma omp for schedule(static)
-    for (long item = 0; item < s.rows * s.heads; item++)
-        attend(s, scale, block.keys, block.values, item / s.heads, item % s.heads, qkv, mixed, own);
+    attend_all(s, scale, block.keys, block.values, qkv, mixed, own);
     clock.stop(ATTENTION);
     affine(block.c_proj, mixed, x, middle, s.rows, parts, &first, &last);
     #pragma omp barrier
@@ -222,7 +217,7 @@ static void decode_step(const Step& s, const Table<T>& tokens, const float* posi
     Clock clock(seconds);
     #pragma omp parallel
     {
-        std::vector<float> own(std::max(s.rows * s.width, s.tokens));
+        std::vector<float> own(std::max(s.rows * s.width, s.heads * s.tokens));
         embed(s, tokens, positions, x);
         clock.stop(EMBEDDING);
         for (long layer = 0; layer < layers; layer++)

@@ -1,6 +1,6 @@
 // Products of a few rows with a large weight, for decoding: bound by reading the weight, which is read once. Rows are
-// taken up to 4 at a time; further ones find their part of the weight in the cache, and the first ones fetch what comes
-// next from memory, so that it arrives while all of them are being multiplied. After vectors.h.
+// taken a few at a time; further ones find their part of the weight in the cache. Each of these turns fetches its share of
+// what comes next from memory, so that it arrives while all of them are being multiplied. After vectors.h.
 #include <algorithm>
 
 static const long TILE = 4;
@@ -57,41 +57,67 @@ static void strip_of(long rows, const Bf16* w, long inputs, const float* x, floa
     if (rows == 4) strip<4, PAIRS>(w, inputs, x, sums);
 }
 
+// One of the turns that a part of the weight is multiplied in: what it fetches is every `of`th line or row, from `number` on.
+struct Turn {
+    long number, of;
+};
+
 // y[r, 0 … LANES VECS) += sum over k < depth of x[r, k] w[k, …) for ROWS rows, with the rows of w and y `stride` apart.
 // On the way the same columns of the weight's rows at `ahead`, where there is one, are fetched.
 template <int ROWS, int VECS>
 static inline void add_strip(const float* w, long stride, long depth, const float* x, long inputs, float* y,
-                             const float* ahead) {
+                             const float* ahead, Turn turn) {
     floats acc[ROWS][VECS];
+    #pragma GCC unroll 8
     for (int r = 0; r < ROWS; r++)
+        #pragma GCC unroll 8
         for (int v = 0; v < VECS; v++) acc[r][v] = load(y + r * stride + v * LANES);
-    for (long k = 0; k < depth; k++)
+    for (long k = 0, next = turn.number; k < depth; k++) {
+        const bool fetch = ahead && k == next;
+        if (fetch) next += turn.of;
         #pragma GCC unroll 8
         for (int v = 0; v < VECS; v++) {
             const floats a = load(w + k * stride + v * LANES);
-            if (ahead) __builtin_prefetch(ahead + k * stride + v * LANES, 0, TO_L2);
-            #pragma GCC unroll 4
+            if (fetch) __builtin_prefetch(ahead + k * stride + v * LANES, 0, TO_L2);
+            #pragma GCC unroll 8
             for (int r = 0; r < ROWS; r++) acc[r][v] += a * x[r * inputs + k];
         }
+    }
+    #pragma GCC unroll 8
     for (int r = 0; r < ROWS; r++)
+        #pragma GCC unroll 8
         for (int v = 0; v < VECS; v++) store(y + r * stride + v * LANES, acc[r][v]);
 }
 
-// The same for any number of rows; of one row the sums of a line of memory and more stay in registers.
+// The same for up to ROWS rows.
+template <int ROWS, int VECS>
+struct Strips {
+    template <class... Arguments>
+    static inline void add(long rows, Arguments... arguments) {
+        if (rows == ROWS) add_strip<ROWS, VECS>(arguments...);
+        else Strips<ROWS - 1, VECS>::add(rows, arguments...);
+    }
+};
+template <int VECS>
+struct Strips<0, VECS> {
+    template <class... Arguments>
+    static inline void add(long, Arguments...) {}
+};
+
+// The same for any number of rows. Of one row the sums of a line of memory and more stay in registers; of more than TILE,
+// those of narrower strips of more rows.
 static const long ALONE = 4 * 16, TOGETHER = SUMS * LANES;  // columns
+static const int NARROW = 2, MANY = SUMS / NARROW * TILE;   // vectors, rows
 
 static void add_strips(long rows, const float* w, long stride, long depth, const float* x, long inputs, float* y,
                        const float* ahead) {
-    if (rows == 1) return add_strip<1, ALONE / LANES>(w, stride, depth, x, inputs, y, ahead);
-    for (long r = 0; r < rows; r += TILE, ahead = nullptr) {
-        const long n = std::min(TILE, rows - r);
-        const float* xr = x + r * inputs;
-        float* yr = y + r * stride;
-        if (n == 1) add_strip<1, SUMS>(w, stride, depth, xr, inputs, yr, ahead);
-        if (n == 2) add_strip<2, SUMS>(w, stride, depth, xr, inputs, yr, ahead);
-        if (n == 3) add_strip<3, SUMS>(w, stride, depth, xr, inputs, yr, ahead);
-        if (n == 4) add_strip<4, SUMS>(w, stride, depth, xr, inputs, yr, ahead);
-    }
+    if (rows == 1) return add_strip<1, ALONE / LANES>(w, stride, depth, x, inputs, y, ahead, Turn{0, 1});
+    if (rows <= TILE) return Strips<TILE, SUMS>::add(rows, w, stride, depth, x, inputs, y, ahead, Turn{0, 1});
+    const long turns = (rows + MANY - 1) / MANY;
+    for (long t = 0, r = 0; t < turns; t++, r += MANY)
+        for (long c = 0; c < TOGETHER; c += NARROW * LANES)
+            Strips<MANY, NARROW>::add(std::min(rows - r, (long)MANY), w + c, stride, depth, x + r * inputs, inputs,
+                                      y + r * stride + c, ahead ? ahead + c : nullptr, Turn{t, turns});
 }
 
 struct Range {
@@ -139,14 +165,16 @@ static void product(const Panels& w, const float* x, long rows, float* y, long f
     }
 }
 
-// y[r, j] = x[r] . w[j] for ROWS rows of x and COUNT of w; the next COUNT of w are fetched ahead if `fetch`. The sums
-// of a single row are two each: adding takes longer than reading where each waits for the one before.
+// y[r, j] = x[r] . w[j] for ROWS rows of x and COUNT of w; on the way the next COUNT of w are fetched. The sums of a single
+// row are two each: adding takes longer than reading where each waits for the one before.
 template <int ROWS, int COUNT, class T>
-static inline void dots(bool fetch, const T* w, long inputs, const float* x, float* y, long y_stride) {
+static inline void dots(Turn turn, const T* w, long inputs, const float* x, float* y, long y_stride) {
     constexpr int APART = ROWS == 1 ? 2 : 1;
     floats acc[APART][ROWS * COUNT] = {}, totals[ROWS * COUNT];
     const long whole = inputs / PAIR * PAIR;
-    for (long k = 0; k < whole; k += PAIR) {
+    for (long k = 0, next = turn.number * PAIR; k < whole; k += PAIR) {
+        const bool fetch = k == next;
+        if (fetch) next += turn.of * PAIR;
         floats a[COUNT][2];
         #pragma GCC unroll 4
         for (int j = 0; j < COUNT; j++) {
@@ -177,11 +205,11 @@ static inline void dots(bool fetch, const T* w, long inputs, const float* x, flo
 }
 
 template <int COUNT, class T>
-static void dots_of(long rows, bool fetch, const T* w, long inputs, const float* x, float* y, long y_stride) {
-    if (rows == 1) dots<1, COUNT>(fetch, w, inputs, x, y, y_stride);
-    if (rows == 2) dots<2, COUNT>(fetch, w, inputs, x, y, y_stride);
-    if (rows == 3) dots<3, COUNT>(fetch, w, inputs, x, y, y_stride);
-    if (rows == 4) dots<4, COUNT>(fetch, w, inputs, x, y, y_stride);
+static void dots_of(long rows, Turn turn, const T* w, long inputs, const float* x, float* y, long y_stride) {
+    if (rows == 1) dots<1, COUNT>(turn, w, inputs, x, y, y_stride);
+    if (rows == 2) dots<2, COUNT>(turn, w, inputs, x, y, y_stride);
+    if (rows == 3) dots<3, COUNT>(turn, w, inputs, x, y, y_stride);
+    if (rows == 4) dots<4, COUNT>(turn, w, inputs, x, y, y_stride);
 }
 
 // Columns [first, last) of y = x wT: x [rows, inputs], arranged as w is loaded, w [outputs, inputs] by rows.
@@ -194,10 +222,10 @@ static void transposed_product(const T* w, const float* x, long rows, long input
         for (long r = 0; r < rows; r += TILE) {
             const long n = std::min(TILE, rows - r);
             const float* xr = x + r * inputs;
-            const bool fetch = r == 0;
+            const Turn turn = {r / TILE, (rows + TILE - 1) / TILE};
             float* yr = y + r * outputs + j;
-            if (count == 1) dots_of<1>(n, fetch, w + j * inputs, inputs, xr, yr, outputs);
-            else dots_of<SUMS>(n, fetch, w + j * inputs, inputs, xr, yr, outputs);
+            if (count == 1) dots_of<1>(n, turn, w + j * inputs, inputs, xr, yr, outputs);
+            else dots_of<SUMS>(n, turn, w + j * inputs, inputs, xr, yr, outputs);
         }
         j += count;
     }

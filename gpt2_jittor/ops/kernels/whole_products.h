@@ -69,18 +69,22 @@ struct Wholes {
     }
 };
 
-// sums[r COUNT + j] = x[r] . w[j] for ROWS rows of x and COUNT of w, `depth` numbers of each; rows lie `stride` apart. The
-// next COUNT of w are fetched ahead if `fetch`.
+static const long TOGETHER_IN_L2 = 32;  // columns that all rows are multiplied with before the next ones, which come there
+
+// sums[r COUNT + j] = x[r] . w[j] for ROWS rows of x and COUNT of w, `depth` numbers of each; rows lie `stride` apart. On the
+// way as many of w are fetched, TOGETHER_IN_L2 further on.
 template <int ROWS, int COUNT>
-static inline void whole_dots(bool fetch, const int8_t* w, const int16_t* x, long stride, long depth, float* sums) {
+static inline void whole_dots(Turn turn, const int8_t* w, const int16_t* x, long stride, long depth, float* sums) {
     wholes acc[ROWS * COUNT] = {};
     const long whole = depth / WIDE * WIDE;
-    for (long k = 0; k < whole; k += WIDE) {
+    for (long k = 0, next = turn.number * LINE; k < whole; k += WIDE) {
+        const bool fetch = k == next;
+        if (fetch) next += turn.of * LINE;
         decltype(widened(w)) a[COUNT];
         #pragma GCC unroll 8
         for (int j = 0; j < COUNT; j++) {
             a[j] = widened(w + j * stride + k);
-            if (fetch) __builtin_prefetch(w + (COUNT + j) * stride + k, 0, TO_L2);
+            if (fetch) __builtin_prefetch(w + (TOGETHER_IN_L2 + j) * stride + k, 0, TO_L2);
         }
         #pragma GCC unroll 4
         for (int r = 0; r < ROWS; r++) {
@@ -99,28 +103,34 @@ static inline void whole_dots(bool fetch, const int8_t* w, const int16_t* x, lon
 
 // y[r, j] for ROWS rows of x and COUNT of w: their products times both of their scales.
 template <int ROWS, int COUNT>
-static inline void whole_tile(bool fetch, const Rows& w, const Wholes& x, long row, long column, float* y) {
+static inline void whole_tile(Turn turn, const Rows& w, const Wholes& x, long row, long column, float* y) {
     const int8_t* weight = w.values + column * w.inputs;
     const int16_t* given = x.values.data() + row * w.inputs;
-    float sums[ROWS * COUNT] = {}, more[ROWS * COUNT];
-    for (long k = 0; k < w.inputs; k += MOST_INPUTS) {
-        whole_dots<ROWS, COUNT>(fetch, weight + k, given + k, w.inputs, std::min(MOST_INPUTS, w.inputs - k), more);
+    float sums[ROWS * COUNT], more[ROWS * COUNT];
+    whole_dots<ROWS, COUNT>(turn, weight, given, w.inputs, std::min(MOST_INPUTS, w.inputs), sums);
+    for (long k = MOST_INPUTS; k < w.inputs; k += MOST_INPUTS) {
+        whole_dots<ROWS, COUNT>(turn, weight + k, given + k, w.inputs, std::min(MOST_INPUTS, w.inputs - k), more);
         for (int i = 0; i < ROWS * COUNT; i++) sums[i] += more[i];
     }
-    for (int r = 0; r < ROWS; r++)
-        for (int j = 0; j < COUNT; j++)
-            y[(row + r) * w.outputs + column + j] = sums[r * COUNT + j] * x.scales[row + r] * w.scales[column + j];
+    #pragma GCC unroll 4
+    for (int r = 0; r < ROWS; r++) {
+        float* to = y + (row + r) * w.outputs + column;
+        const float *from = sums + r * COUNT, *scales = w.scales + column, scale = x.scales[row + r];
+        if (COUNT % 4)
+            for (int j = 0; j < COUNT; j++) to[j] = from[j] * scale * scales[j];
+        else
+            for (int j = 0; j < COUNT; j += 4)
+                *(quarter_floats*)(to + j) = *(quarter_floats*)(from + j) * scale * *(quarter_floats*)(scales + j);
+    }
 }
 
 template <int COUNT>
-static void whole_tiles(long rows, bool fetch, const Rows& w, const Wholes& x, long row, long column, float* y) {
-    if (rows == 1) whole_tile<1, COUNT>(fetch, w, x, row, column, y);
-    if (rows == 2) whole_tile<2, COUNT>(fetch, w, x, row, column, y);
-    if (rows == 3) whole_tile<3, COUNT>(fetch, w, x, row, column, y);
-    if (rows == 4) whole_tile<4, COUNT>(fetch, w, x, row, column, y);
+static void whole_tiles(long rows, Turn turn, const Rows& w, const Wholes& x, long row, long column, float* y) {
+    if (rows == 1) whole_tile<1, COUNT>(turn, w, x, row, column, y);
+    if (rows == 2) whole_tile<2, COUNT>(turn, w, x, row, column, y);
+    if (rows == 3) whole_tile<3, COUNT>(turn, w, x, row, column, y);
+    if (rows == 4) whole_tile<4, COUNT>(turn, w, x, row, column, y);
 }
-
-static const long TOGETHER_IN_L2 = 32;  // columns that all rows are multiplied with before the next ones
 
 // Columns [first, last) of y [rows, outputs] = x wT.
 static void product(const Rows& w, const Wholes& x, long rows, float* y, long first, long last) {
@@ -128,10 +138,11 @@ static void product(const Rows& w, const Wholes& x, long rows, float* y, long fi
         const long end = std::min(last, block + TOGETHER_IN_L2);
         for (long row = 0; row < rows; row += TILE) {
             const long n = std::min(TILE, rows - row);
+            const Turn turn = {row / TILE, (rows + TILE - 1) / TILE};
             for (long j = block; j < end;) {
                 const bool whole = j + SUMS <= end;
-                if (whole) whole_tiles<SUMS>(n, row == 0, w, x, row, j, y);
-                else whole_tiles<1>(n, false, w, x, row, j, y);
+                if (whole) whole_tiles<SUMS>(n, turn, w, x, row, j, y);
+                else whole_tiles<1>(n, turn, w, x, row, j, y);
                 j += whole ? SUMS : 1;
             }
         }
