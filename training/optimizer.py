@@ -30,6 +30,7 @@ class AdamW:
         self.weight_decay, self.betas, self.eps = weight_decay, betas, eps
         self.lora_plus_ratio = lora_plus_ratio
         self.steps = 0
+        self.largest_batch = 0  # ids of the largest that updates were made with
         self.first = [jt.zeros_like(p).stop_grad() for _, p in self.named_parameters]
         self.second = [jt.zeros_like(p).stop_grad() for _, p in self.named_parameters]
 

@@ -62,6 +62,10 @@ def update(
     With `skip_nonfinite` nothing is changed where loss or norm is not finite; this waits for the device in between.
     Where there are several processes, all must call this together, with the same batches: each computes its rows.
     """
+    largest = max(batch.input_ids.size for batch in batches)
+    if largest > optimizer.largest_batch:  # its arrays do not fit into what smaller ones have left
+        optimizer.largest_batch = largest
+        jt.gc()
     seeds.restart(*dropout_seed, processes.rank())
     scored = sum(batch.scored for batch in batches)
     loss, gradients = loss_and_gradients(model, own_shards(batches), optimizer.parameters, scored, loss_scale)

@@ -77,13 +77,38 @@ print(*seen)
 """
 
 
+GROWING = """
+import sys
+import numpy as np
+from updates import adapted, draw, most_mb
+from lora import trainable
+from training.optimizer import AdamW
+from training.step import update
+
+model, _ = adapted()
+optimizer = AdamW(trainable(model.train()))
+for step, time in enumerate(map(int, sys.argv[1:])):
+    update(model, optimizer, [draw(np.random.default_rng(0), 8, time, time // 2)], 1e-4, 1.0, dropout_seed=(0, step))
+print(most_mb())
+"""
+
+
+def printed(program: str, *arguments: int) -> list[float]:
+    """What a process prints."""
+    line, environment = [sys.executable, "-c", program, *map(str, arguments)], os.environ | {"PYTHONPATH": IMPORTS}
+    result = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return [float(number) for number in result.stdout.split()]
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells what was resident")
 def test_more_batches_take_no_more_memory():
-    environment = os.environ | {"PYTHONPATH": IMPORTS}
-    result = subprocess.run(
-        [sys.executable, "-c", MEMORY], env=environment, capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stderr
-    before, with_two, with_eight = map(float, result.stdout.split())
+    before, with_two, with_eight = printed(MEMORY)
     assert with_two - before > 40
     assert with_eight - with_two < 0.3 * (with_two - before)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells what was resident")
+def test_a_batch_that_is_larger_than_those_before_takes_no_more_memory_than_alone():
+    (alone,), (grown,) = printed(GROWING, 500), printed(GROWING, 200, 300, 400, 500)
+    assert grown < alone + 30
