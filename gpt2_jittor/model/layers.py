@@ -209,12 +209,12 @@ class GPT2Model(jt.nn.Module):
         """
         x = self.wte(input_ids) + self.wpe(position_ids)  # [batch, time, width]
         x = dropout(x, self.dropout if self.is_training() else 0.0)
+        if self.gradient_checkpointing and self.is_training():
+            blocks = [functools.partial(block, mask=mask, cache=None) for block in self.h]
+            trained = [[value for value in block.parameters() if not value.is_stop_grad()] for block in self.h]
+            return self.ln_f(recomputed(blocks, x, trained))
         for block in self.h:
-            if self.gradient_checkpointing and self.is_training():
-                trained = [value for value in block.parameters() if not value.is_stop_grad()]
-                x = recomputed(functools.partial(block, mask=mask, cache=None), x, trained)
-            else:
-                x = block(x, mask, cache)
+            x = block(x, mask, cache)
         return self.ln_f(x)
 
 
