@@ -30,7 +30,7 @@ def choose(logits, choices):
     -1.
     """
     (chosen,) = fused.run(
-        ["exp", "choice", "choose"],
+        ["exp", "bits", "choice", "choose"],
         "choose(in0_p, (const Choice*)in1_p, out0_p, in0_shape0, in0_shape1);",
         [[logits.shape[0], 2]],
         [logits, choices],

@@ -28,13 +28,8 @@ from gpt2_jittor.runtime.backend import jt
 from gpt2_jittor.runtime.cuda import driver as drivers
 
 HERE = Path(__file__).resolve().parent
-SOURCES = (
-    "*.py",
-    "kernels/cuda/*.cuh",
-    "kernels/choice.h",
-    "kernels/random.h",
-    "kernels/shapes.h",
-)  # what a verdict is about
+SHARED = ("bits", "choice", "random", "shapes")  # of kernels/, those that the CPU and CUDA read alike
+SOURCES = ("*.py", "kernels/cuda/*.cuh", *(f"kernels/{name}.h" for name in SHARED))  # what a verdict is about
 KERNEL_MODULE = Path("/proc/driver/nvidia/version")  # the driver's own number; there is none in WSL
 # no fault of a kernel's: the process was ended from outside, or the machine had no room
 ENDED_FROM_OUTSIDE = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP}

@@ -152,7 +152,10 @@ def test_another_machine_is_another_matter(run, other):
     assert run() == run(**other) == (ALL, [])
 
 
-@pytest.mark.parametrize("name", ["layer_norm.py", "kernels/cuda/common.cuh", "kernels/random.h", "kernels/shapes.h"])
+SHARED = ["kernels/bits.h", "kernels/choice.h", "kernels/random.h", "kernels/shapes.h"]
+
+
+@pytest.mark.parametrize("name", ["layer_norm.py", "kernels/cuda/common.cuh", *SHARED])
 def test_another_source_is_another_matter(run, monkeypatch, tmp_path, name):
     ops = tmp_path / "ops"
     (ops / "kernels" / "cuda").mkdir(parents=True)

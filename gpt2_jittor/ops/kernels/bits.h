@@ -1,20 +1,27 @@
-// Floats as the bits that they are.
+// Floats as the bits that they are. The CPU and CUDA read the same.
 #include <cstdint>
 #include <cstring>
 
-static inline uint32_t bits_of(float x) {
+#ifndef __device__  // not nvcc
+#define __device__
+#endif
+
+static __device__ inline uint32_t bits_of(float x) {
     uint32_t bits;
-    std::memcpy(&bits, &x, 4);
+    std::memcpy(&bits, &x, sizeof bits);
     return bits;
 }
 
+static __device__ inline float float_of(uint32_t bits) {
+    float x;
+    std::memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
 // |x| as an integer, ordered as the numbers are; NaN is above all, which -Ofast does not let floats say
-static inline uint32_t magnitude(float x) { return bits_of(x) & 0x7fffffff; }
+static __device__ inline uint32_t magnitude(float x) { return bits_of(x) & 0x7fffffffu; }
 
 // The float of such a magnitude; NaN where that is not finite.
-static inline float finite_or_nan(uint32_t magnitude) {
-    const uint32_t bits = magnitude >= 0x7f800000 ? 0x7fc00000 : magnitude;
-    float x;
-    std::memcpy(&x, &bits, 4);
-    return x;
+static __device__ inline float finite_or_nan(uint32_t magnitude) {
+    return float_of(magnitude >= 0x7f800000u ? 0x7fc00000u : magnitude);
 }

@@ -1,11 +1,4 @@
-// How a row's next token is chosen, as generation/sampling.py defines it: what the CPU and CUDA read alike.
-#include <cstdint>
-#include <cstring>
-
-#ifndef __device__  // not nvcc
-#define __device__
-#endif
-
+// How a row's next token is chosen, as generation/sampling.py defines it: what the CPU and CUDA read alike. After bits.h.
 struct Choice {
     float uniform;  // in [0, 1): where in the cumulated probabilities a token is drawn; below 0: the likeliest is taken
     float temperature;
@@ -18,18 +11,13 @@ static const uint32_t LOWEST_KEY = 0x007fffffu, HIGHEST_KEY = 0xff800000u;  // o
 
 // Unsigned integers in the order of the floats; NaN, of either sign, is the largest.
 static __device__ inline uint32_t key_of(float x) {
-    uint32_t bits;
-    std::memcpy(&bits, &x, sizeof bits);
-    const uint32_t magnitude = bits & 0x7fffffffu;
-    const uint32_t key = bits == magnitude || magnitude == 0 ? magnitude | 0x80000000u : ~bits;
-    return key | -(uint32_t)(magnitude > 0x7f800000u);
+    const uint32_t bits = bits_of(x), size = magnitude(x);
+    const uint32_t key = bits == size || size == 0 ? size | 0x80000000u : ~bits;
+    return key | -(uint32_t)(size > 0x7f800000u);
 }
 
 static __device__ inline float value_of(uint32_t key) {
-    const uint32_t bits = key & 0x80000000u ? key & 0x7fffffffu : ~key;
-    float x;
-    std::memcpy(&x, &bits, sizeof x);
-    return x;
+    return float_of(key & 0x80000000u ? key & 0x7fffffffu : ~key);
 }
 
 static __device__ inline bool is_finite_key(uint32_t key) { return key > LOWEST_KEY && key < HIGHEST_KEY; }

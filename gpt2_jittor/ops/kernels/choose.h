@@ -1,4 +1,4 @@
-// Each row's next token, from its logits: a thread for each row. After exp.h and choice.h.
+// Each row's next token, from its logits: a thread for each row. After exp.h, bits.h and choice.h.
 //
 // A border is looked for among the few logits above a bound that it cannot lie below.
 // Bytes, of a row of V logits: 16 V greedy, of which the cache holds three quarters; else some 50 V.
@@ -71,7 +71,7 @@ static float bound_of_border(const float* scaled, float top, double all, long n,
 // Takes the mass from those that the options leave out.
 static void leave_out(const float* scaled, float top, float* masses, long n, const Choice& choice) {
     if (choice.top_k > 0 || choice.beyond > 0) {
-        const double all = sum_of(masses, n);
+        const double all = choice.top_k > 0 ? 0 : sum_of(masses, n);  // what is beneath top_k's bound counts for nothing
         const float bound = bound_of_border(scaled, top, all, n, choice);
         const std::vector<float> candidates = from_bound(scaled, bound, n);
         const float* values = candidates.data();

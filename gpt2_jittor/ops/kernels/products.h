@@ -2,12 +2,28 @@
 // taken a few at a time; further ones find their part of the weight in the cache. Each of these turns fetches its share of
 // what comes next from memory, so that it arrives while all of them are being multiplied. After vectors.h.
 #include <algorithm>
+#include <type_traits>
 
 static const long TILE = 4;
 static const long PANEL = 64;  // columns of a narrow weight that lie together
 static const long LINE = 64;   // bytes of the cache's
 static const int DEPTH = 16;   // rows of a panel that are fetched ahead; twice as many where one row waits for memory
 static const int TO_L2 = 2;    // of __builtin_prefetch; what is fetched ahead is too much for L1
+
+// work(n), n from 1 to MOST as a type whose value the compiler knows.
+template <class Work>
+static inline void with_known(long, std::integral_constant<int, 0>, const Work&) {}
+
+template <int MOST, class Work>
+static inline void with_known(long n, std::integral_constant<int, MOST> most, const Work& work) {
+    if (n == MOST) work(most);
+    else with_known(n, std::integral_constant<int, MOST - 1>(), work);
+}
+
+template <int MOST, class Work>
+static inline void with_known(long n, const Work& work) {
+    with_known(n, std::integral_constant<int, MOST>(), work);
+}
 
 // A Conv1D weight, [inputs, outputs] by rows.
 struct Plain {
@@ -49,14 +65,6 @@ static inline void strip(const Bf16* w, long inputs, const float* x, float sums[
         for (int v = 0; v < PAIRS; v++) store_pair(sums[r] + v * PAIR, acc[r] + 2 * v);
 }
 
-template <int PAIRS>
-static void strip_of(long rows, const Bf16* w, long inputs, const float* x, float sums[TILE][PANEL]) {
-    if (rows == 1) strip<1, PAIRS>(w, inputs, x, sums);
-    if (rows == 2) strip<2, PAIRS>(w, inputs, x, sums);
-    if (rows == 3) strip<3, PAIRS>(w, inputs, x, sums);
-    if (rows == 4) strip<4, PAIRS>(w, inputs, x, sums);
-}
-
 // One of the turns that a part of the weight is multiplied in: what it fetches is every `of`th line or row, from `number` on.
 struct Turn {
     long number, of;
@@ -89,21 +97,6 @@ static inline void add_strip(const float* w, long stride, long depth, const floa
         for (int v = 0; v < VECS; v++) store(y + r * stride + v * LANES, acc[r][v]);
 }
 
-// The same for up to ROWS rows.
-template <int ROWS, int VECS>
-struct Strips {
-    template <class... Arguments>
-    static inline void add(long rows, Arguments... arguments) {
-        if (rows == ROWS) add_strip<ROWS, VECS>(arguments...);
-        else Strips<ROWS - 1, VECS>::add(rows, arguments...);
-    }
-};
-template <int VECS>
-struct Strips<0, VECS> {
-    template <class... Arguments>
-    static inline void add(long, Arguments...) {}
-};
-
 // The same for any number of rows. Of one row the sums of a line of memory and more stay in registers; of more than TILE,
 // those of narrower strips of more rows.
 static const long ALONE = 4 * 16, TOGETHER = SUMS * LANES;  // columns
@@ -112,12 +105,17 @@ static const int NARROW = 2, MANY = SUMS / NARROW * TILE;   // vectors, rows
 static void add_strips(long rows, const float* w, long stride, long depth, const float* x, long inputs, float* y,
                        const float* ahead) {
     if (rows == 1) return add_strip<1, ALONE / LANES>(w, stride, depth, x, inputs, y, ahead, Turn{0, 1});
-    if (rows <= TILE) return Strips<TILE, SUMS>::add(rows, w, stride, depth, x, inputs, y, ahead, Turn{0, 1});
+    if (rows <= TILE)
+        return with_known<TILE>(rows, [=](auto n) {
+            add_strip<decltype(n)::value, SUMS>(w, stride, depth, x, inputs, y, ahead, Turn{0, 1});
+        });
     const long turns = (rows + MANY - 1) / MANY;
     for (long t = 0, r = 0; t < turns; t++, r += MANY)
         for (long c = 0; c < TOGETHER; c += NARROW * LANES)
-            Strips<MANY, NARROW>::add(std::min(rows - r, (long)MANY), w + c, stride, depth, x + r * inputs, inputs,
-                                      y + r * stride + c, ahead ? ahead + c : nullptr, Turn{t, turns});
+            with_known<MANY>(std::min(rows - r, (long)MANY), [=](auto n) {
+                add_strip<decltype(n)::value, NARROW>(w + c, stride, depth, x + r * inputs, inputs, y + r * stride + c,
+                                                      ahead ? ahead + c : nullptr, Turn{t, turns});
+            });
 }
 
 struct Range {
@@ -157,8 +155,11 @@ static void product(const Panels& w, const float* x, long rows, float* y, long f
             const long n = std::min(TILE, rows - r), kept = std::min(width, last - c);
             const float* xr = x + r * w.inputs;
             if (chosen == 4) strip<1, PANEL / PAIR>(w.column(c), w.inputs, xr, sums);  // a whole panel
-            if (chosen == 2) strip_of<2>(n, w.column(c), w.inputs, xr, sums);
-            if (chosen == 1) strip_of<1>(n, w.column(c), w.inputs, xr, sums);
+            else
+                with_known<TILE>(n, [&](auto rows) {
+                    if (chosen == 2) strip<decltype(rows)::value, 2>(w.column(c), w.inputs, xr, sums);
+                    if (chosen == 1) strip<decltype(rows)::value, 1>(w.column(c), w.inputs, xr, sums);
+                });
             for (long i = 0; i < n; i++)
                 for (long j = 0; j < kept; j++) y[(r + i) * w.outputs + c + j] = sums[i][j];
         }
@@ -204,14 +205,6 @@ static inline void dots(Turn turn, const T* w, long inputs, const float* x, floa
         for (int j = 0; j < COUNT; j++) y[r * y_stride + j] = sums[r * COUNT + j];
 }
 
-template <int COUNT, class T>
-static void dots_of(long rows, Turn turn, const T* w, long inputs, const float* x, float* y, long y_stride) {
-    if (rows == 1) dots<1, COUNT>(turn, w, inputs, x, y, y_stride);
-    if (rows == 2) dots<2, COUNT>(turn, w, inputs, x, y, y_stride);
-    if (rows == 3) dots<3, COUNT>(turn, w, inputs, x, y, y_stride);
-    if (rows == 4) dots<4, COUNT>(turn, w, inputs, x, y, y_stride);
-}
-
 // Columns [first, last) of y = x wT: x [rows, inputs], arranged as w is loaded, w [outputs, inputs] by rows.
 template <class T>
 static void transposed_product(const T* w, const float* x, long rows, long inputs, long outputs, float* y, long first,
@@ -224,8 +217,10 @@ static void transposed_product(const T* w, const float* x, long rows, long input
             const float* xr = x + r * inputs;
             const Turn turn = {r / TILE, (rows + TILE - 1) / TILE};
             float* yr = y + r * outputs + j;
-            if (count == 1) dots_of<1>(n, turn, w + j * inputs, inputs, xr, yr, outputs);
-            else dots_of<SUMS>(n, turn, w + j * inputs, inputs, xr, yr, outputs);
+            with_known<TILE>(n, [&](auto rows) {
+                if (count == 1) dots<decltype(rows)::value, 1>(turn, w + j * inputs, inputs, xr, yr, outputs);
+                else dots<decltype(rows)::value, SUMS>(turn, w + j * inputs, inputs, xr, yr, outputs);
+            });
         }
         j += count;
     }

@@ -124,14 +124,6 @@ static inline void whole_tile(Turn turn, const Rows& w, const Wholes& x, long ro
     }
 }
 
-template <int COUNT>
-static void whole_tiles(long rows, Turn turn, const Rows& w, const Wholes& x, long row, long column, float* y) {
-    if (rows == 1) whole_tile<1, COUNT>(turn, w, x, row, column, y);
-    if (rows == 2) whole_tile<2, COUNT>(turn, w, x, row, column, y);
-    if (rows == 3) whole_tile<3, COUNT>(turn, w, x, row, column, y);
-    if (rows == 4) whole_tile<4, COUNT>(turn, w, x, row, column, y);
-}
-
 // Columns [first, last) of y [rows, outputs] = x wT.
 static void product(const Rows& w, const Wholes& x, long rows, float* y, long first, long last) {
     for (long block = first; block < last; block += TOGETHER_IN_L2) {
@@ -141,8 +133,10 @@ static void product(const Rows& w, const Wholes& x, long rows, float* y, long fi
             const Turn turn = {row / TILE, (rows + TILE - 1) / TILE};
             for (long j = block; j < end;) {
                 const bool whole = j + SUMS <= end;
-                if (whole) whole_tiles<SUMS>(n, turn, w, x, row, j, y);
-                else whole_tiles<1>(n, turn, w, x, row, j, y);
+                with_known<TILE>(n, [&](auto rows) {
+                    if (whole) whole_tile<decltype(rows)::value, SUMS>(turn, w, x, row, j, y);
+                    else whole_tile<decltype(rows)::value, 1>(turn, w, x, row, j, y);
+                });
                 j += whole ? SUMS : 1;
             }
         }

@@ -1,6 +1,7 @@
 // Each row's next token, from its logits: a block for each row. Every sum is made in the same order on every device and in
 // every run: the same logits and the same number draw the same token.
 // Bytes, of a row of V logits: 8 V greedy; else 12 V, and 4 V for each halving, which the cache holds.
+#include "../bits.h"
 #include "../choice.h"
 #include "common.cuh"
 
