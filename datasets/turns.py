@@ -34,6 +34,8 @@ TURNS = "{% for message in messages %}SPEAKER{{ message['content'] | trim }}{{ e
 SPEAKER = "{{ {'user': '<USER>', 'assistant': '<BOT>'}.get(message['role'], '') }}"
 OPENING = "{% if add_generation_prompt %}<BOT>{% endif %}"
 
+AT_FIRST = 32  # exchanges that a prompt's last turns are tried with
+
 HIDDEN = "\ue000{}\ue000"  # stands for a turn's text while a template is rendered: no letters, so that none is changed
 
 _SHORTEST = Example((Segment("Hi.", scored=False, speaker=0), Segment("Hi.", scored=True, speaker=1)))
@@ -95,13 +97,7 @@ def conversation_prompt(example: Example, tokenizer, max_length: int) -> list[np
 
     Oldest turns are forgotten as in training. Raises UserError where the last one alone is too long.
     """
-    (pieces,) = _encoded([example], tokenizer)
-    if isinstance(pieces, UserError):
-        raise pieces
-    try:
-        return [join(_fit(example, pieces, tokenizer, max_length)).input_ids]
-    except UserError as error:
-        raise UserError(f"{error}: shorten it") from None
+    return [join(_fit(example, tokenizer, max_length)).input_ids]
 
 
 def _encoded(examples: Sequence[Example], tokenizer) -> Iterator[Pieces | UserError]:
@@ -135,23 +131,40 @@ def _parts(example: Example, pieces: Pieces | UserError, tokenizer, max_length: 
     return parts
 
 
-def _fit(example: Example, pieces: Pieces, tokenizer, max_length: int) -> Pieces:
-    """As many of the last turns as fit. Raises UserError where not even the last question does."""
-    if _length(pieces) <= max_length:
-        return pieces
+def _fit(example: Example, tokenizer, max_length: int) -> Pieces:
+    """As many of the last turns as fit. Raises UserError where not even the last question does.
 
-    def by_itself(start: int) -> Pieces | UserError:
-        return _part(example, pieces, (start, len(example.segments)), tokenizer, max_length)
+    A template makes all of a conversation again for each of its answers. So of a long one the last turns are tried
+    first, then twice as many, until they are too many: what is forgotten costs nothing.
+    """
+    starts, end = [_system(example), *_users(example)], len(example.segments)
 
-    starts = _users(example)
-    if not starts:
-        raise UserError(f"the last turn takes {_length(pieces)} tokens, {max_length} fit")
+    def since(index: int) -> Pieces | UserError:
+        return _part(example, pieces, (starts[index], end), tokenizer, max_length)
+
+    pieces = _whole(example, tokenizer) if _is_ours(tokenizer) or len(starts) <= AT_FIRST else []
+    tried = len(starts) - min(len(starts), AT_FIRST)
+    while tried and not isinstance(since(tried), UserError):
+        tried = max(0, tried - (len(starts) - tried))
+    if not tried:
+        pieces = pieces or _whole(example, tokenizer)
+        if _length(pieces) <= max_length:
+            return pieces
+        if len(starts) == 1:
+            raise UserError(f"the last turn takes {_length(pieces)} tokens, {max_length} fit: shorten it")
     # the later it starts, the shorter it is
-    first = bisect_left(starts[:-1], True, key=lambda start: not isinstance(by_itself(start), UserError))
-    last = by_itself(starts[first])
-    if isinstance(last, UserError):
-        raise last
-    return last
+    last = len(starts) - 1
+    found = since(bisect_left(range(last), True, lo=tried, key=lambda index: not isinstance(since(index), UserError)))
+    if isinstance(found, UserError):
+        raise UserError(f"{found}: shorten it")
+    return found
+
+
+def _whole(example: Example, tokenizer) -> Pieces:
+    (pieces,) = _encoded([example], tokenizer)
+    if isinstance(pieces, UserError):
+        raise pieces
+    return pieces
 
 
 def _part(example: Example, pieces: Pieces, span: tuple[int, int], tokenizer, max_length: int) -> Pieces | UserError:

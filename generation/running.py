@@ -91,7 +91,8 @@ class Running:
         reading.cache.step = None
         self._join(reading, [place for place, (_, event) in enumerate(events) if goes_on(event)])
         if alone:
-            self.prefixes.give(texts[0].adapter, texts[0].prompt, reading.cache)
+            cache = reading.cache if reading.cache.is_full else reading.cache.row(0)
+            self.prefixes.give(texts[0].adapter, texts[0].prompt, cache)
         return events
 
     def step(self) -> list[Event]:

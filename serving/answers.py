@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from generation.stopping import Stopper
 from gpt2_jittor.checkpoint.tokenizer import TextStream
 from serving.jobs import Jobs
+from serving.pieces import Offset
 from serving.work import END, Served, Token
 
 STOP, LENGTH = "stop", "length"  # OpenAI's reasons to finish
@@ -38,10 +39,11 @@ class Answer:
 
     def __init__(self, served: Served, stop: Sequence[str], keeps_space: bool, scores_end: bool = False):
         self._stream, self._stopper = TextStream(served.tokenizer), Stopper(stop)
+        self._offset = Offset(served.pieces)
         self._special = frozenset(served.tokenizer.all_special_ids)
         self._keeps_space, self._scores_end = keeps_space, scores_end
         self._waiting: list[Scored] = []  # whose text is not certain yet
-        self._decoded = self._certain = 0  # characters that tokens spelled, and those before any stop string
+        self._certain = 0  # characters before any stop string
         self._space = ""  # that ends what is certain: it is shown once more follows
         self.text, self.scored, self.finish = "", [], None
         self.tokens, self.kept, self.log_prob = 0, 0, 0.0
@@ -58,10 +60,12 @@ class Answer:
         self.log_prob += token.log_prob or 0.0
         is_text = token.ends != END or token.id not in self._special  # an end token may be text, too
         if is_text or self._scores_end:
-            self._waiting.append(Scored(token, self._decoded))
-        certain, stopped = self._push(self._stream.push(token.id))
+            self._waiting.append(Scored(token, self._offset.characters))
+        if token.id not in self._special:
+            self._offset.move(token.id)
+        certain, stopped = self._stopper.push(self._stream.push(token.id))
         if token.ends and not stopped:
-            rest, stopped = self._push(self._stream.flush())
+            rest, stopped = self._stopper.push(self._stream.flush())
             certain += rest + ("" if stopped else self._stopper.flush())
         self._certain += len(certain)
         if token.ends or stopped:
@@ -70,10 +74,6 @@ class Answer:
         self.text += delta.text
         self.scored += delta.scored
         return delta
-
-    def _push(self, piece: str) -> tuple[str, bool]:
-        self._decoded += len(piece)
-        return self._stopper.push(piece)
 
     def _now_certain(self, stopped: bool) -> list[Scored]:
         """The tokens that begin in what is certain; at the end all of them, but for those behind a stop string."""

@@ -15,7 +15,6 @@ from serving.errors import invalid
 from serving.generating import Asked, chosen, read_asked, submit, timed
 from serving.jobs import Jobs
 from serving.logprobs import MOST_TOP, of_chat
-from serving.pieces import pieces_of
 from serving.prompts import TOO_LONG, read_messages, task_of
 from serving.responses import Envelope, Json, Stream, usage
 from serving.service import Service, while_connected
@@ -33,7 +32,7 @@ async def chat(request: Request) -> Response:
     limit, top = _limit(fields, served), _top(fields)
     asked = read_asked(fields, served, service.most_work, top)
     fields.end()
-    windows = await service.encoded(read_messages, messages, served, limit)
+    windows = await service.encoded(request, read_messages, messages, served, limit)
     if len(windows) * asked.count > service.most_work:
         raise invalid("messages", f"are read in {len(windows)} windows, {asked.count} times: shorten them", TOO_LONG)
     limits = [min(limit or served.tokens or served.max_length, served.max_length - len(ids)) for ids in windows]
@@ -75,7 +74,7 @@ class _Run:
         self.service, self.asked, self.windows, self.started = service, asked, windows, started
         self.all = [answer for group in answers for answer in group]
         self.groups = list(zip(*answers, strict=True))  # of each choice, an answer a window
-        self.pieces = pieces_of(asked.served.tokenizer)
+        self.pieces = asked.served.pieces
 
     async def whole(self, jobs: Jobs) -> dict[str, Any]:
         """The answer at once."""

@@ -12,7 +12,6 @@ from serving.answers import LENGTH, Answer, Delta, Scored, deltas, finished
 from serving.generating import Asked, chosen, read_asked, submit, timed
 from serving.jobs import Jobs
 from serving.logprobs import MOST_TOP, of_completion
-from serving.pieces import pieces_of
 from serving.prompts import Prompt, check_generates, check_prompt_length, read_prompts
 from serving.responses import Envelope, Json, Stream, usage
 from serving.service import Service, while_connected
@@ -26,7 +25,7 @@ class Echo:
     """A prompt as the beginning of an answer's text: nothing where it is not asked for."""
 
     def __init__(self, prompt: Prompt, served: Served, tokens: list[Token] | None, wanted: bool):
-        pieces = pieces_of(served.tokenizer)
+        pieces = served.pieces
         ids = prompt.ids.tolist()
         self.text = "" if not wanted else pieces.text(ids) if prompt.text is None else prompt.text
         known = [Token(ids[0]), *tokens] if tokens is not None else []
@@ -47,7 +46,7 @@ async def completions(request: Request) -> Response:
     asked = read_asked(fields, served, most, top, best_of=True)
     fields.end()
     each = (asked.draws if limit != 0 else 0) + (echo and top is not None)  # pieces of work a prompt
-    prompts = await service.encoded(read_prompts, "prompt", given, served, max(1, most // max(1, each)))
+    prompts = await service.encoded(request, read_prompts, "prompt", given, served, max(1, most // max(1, each)))
     for prompt in prompts:
         check_prompt_length("prompt", prompt, served.positions, 1 if limit is None else limit)
     tokens = served.tokens or DEFAULT_TOKENS
@@ -88,7 +87,7 @@ class _Run:
     ):
         self.service, self.asked, self.prompts, self.answers = service, asked, prompts, answers
         self.echo, self.started = echo, started
-        self.pieces = pieces_of(asked.served.tokenizer)
+        self.pieces = asked.served.pieces
         self.said = Envelope("cmpl", OBJECT, asked.served.name)
 
     async def whole(self, jobs: Jobs, scoring: Jobs) -> dict[str, Any]:

@@ -41,6 +41,11 @@ def shutting_down() -> ApiError:
     return ApiError(503, "the server is shutting down", code="shutting_down", headers=headers)
 
 
+def timed_out() -> ApiError:
+    """What a request is told that has taken as long as one may."""
+    return ApiError(504, "the request took too long; ask for less, or raise --timeout", code="timeout")
+
+
 def delivered(error: BaseException) -> ApiError:
     """The error that a client is told where the side that computes has failed, and has reported it."""
     if isinstance(error, Stopped):

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Hashable
 from typing import Any
 
-from serving.errors import ApiError, delivered
+from serving.errors import delivered, timed_out
 from serving.work import Computing, Stopped, Ticket, Work
 
 
@@ -50,7 +50,7 @@ class Jobs:
             else:
                 key, item = await asyncio.wait_for(self._come.get(), max(0.0, left))
         except asyncio.TimeoutError:
-            raise ApiError(504, "the request took too long; ask for less, or raise --timeout", code="timeout") from None
+            raise timed_out() from None
         if isinstance(item, BaseException):
             raise delivered(item)
         return key, item

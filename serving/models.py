@@ -20,6 +20,9 @@ from lora.source import ModelSource, find
 from serving.adapters import Sources
 from serving.work import Served
 
+# how tokens are drawn where neither a request nor the model's folder says it
+API_DEFAULTS = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+
 
 class Loaded:
     """A model in memory, with what is being continued with it, and the adapters that stand on it side by side."""
@@ -110,9 +113,9 @@ class Models:
         check_task(source, task)
         options, _ = options_for(source, task, {})
         said = source.generation.settings() if task.kind.generates else {}
-        if task.kind.generates:  # where the folder is silent, clients expect the API's own defaults
-            silent = {name: 1.0 for name in ("temperature", "top_p") if name not in said}
-            options = dataclasses.replace(options, **silent)
+        if task.kind.generates:
+            drawing = {name: said.get(name, default) for name, default in API_DEFAULTS.items()}
+            options = dataclasses.replace(options, **drawing)
         positions = source.config.n_positions
         longest = min(positions, run.get("max_length") or positions)
         vocabulary = max(source.config.vocab_size, len(source.tokenizer))

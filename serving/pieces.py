@@ -1,7 +1,6 @@
 """What single tokens spell: their bytes, their names in log-probabilities, and where they stand in a text."""
 
 import codecs
-import functools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -44,10 +43,10 @@ class Pieces:
 
     def offsets(self, tokens: Iterable[int]) -> Iterator[int]:
         """Where each token begins in `text(tokens)`; of one that begins within a character, where that character is."""
-        decoder, length = codecs.getincrementaldecoder("utf-8")("replace"), 0
+        place = Offset(self)
         for token in tokens:
-            yield length
-            length += len(decoder.decode(self.data(token)))
+            yield place.characters
+            place.move(token)
 
     def _data(self, token: int) -> bytes:
         if token in self._added:
@@ -60,7 +59,13 @@ class Pieces:
         return self._tokenizer.decode([token]).encode("utf-8")  # another tokenizer than GPT-2's
 
 
-@functools.lru_cache(maxsize=64)
-def pieces_of(tokenizer: Any) -> Pieces:
-    """The tokens of a tokenizer, looked up once."""
-    return Pieces(tokenizer)
+class Offset:
+    """Where the next token of a text begins: behind so many whole characters of those that came before."""
+
+    def __init__(self, pieces: Pieces):
+        self._pieces, self._decoder = pieces, codecs.getincrementaldecoder("utf-8")("replace")
+        self.characters = 0
+
+    def move(self, token: int) -> None:
+        """Goes on behind a token."""
+        self.characters += len(self._decoder.decode(self._pieces.data(token)))

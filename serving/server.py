@@ -18,6 +18,7 @@ from common.errors import ParameterError
 from common.interrupt import SIGNALS
 from common.output import write_now
 from serving.app import build
+from serving.connection import Connection
 from serving.options import ServingOptions
 from serving.service import Service
 from serving.work import Computing
@@ -26,7 +27,7 @@ PAGE = Path(__file__).with_name("page.html")
 LAST_WORDS = 5  # seconds for answers that are computed to reach their clients
 HOPS = 8  # turns of the loop from a token that was handed over to its bytes
 PATIENCE = 0.1  # seconds that computing waits for them
-KEEP_ALIVE = 30  # seconds that a connection without a request stays open
+KEEP_ALIVE = 30  # seconds for a request to begin and its head to come, on a connection that has none
 
 
 class Batcher(Computing, Protocol):
@@ -148,7 +149,7 @@ class Http:
         config = uvicorn.Config(
             build(self._service),
             loop="asyncio",
-            http="h11",
+            http=Connection,
             ws="none",
             lifespan="off",
             log_config=None,

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from starlette.requests import ClientDisconnect, Request
 
 from serving.body import Fields, parse, short
-from serving.errors import ApiError
+from serving.errors import ApiError, timed_out
 from serving.jobs import Jobs
 from serving.metrics import Metrics
 from serving.options import ServingOptions
@@ -61,9 +61,16 @@ class Service:
             raise ApiError(408, f"the body did not arrive within {BODY_SECONDS} s") from None
         return Fields(parse(data))
 
-    async def encoded(self, work: Callable[..., Result], *given: Any) -> Result:
-        """What `work`, which uses a tokenizer to make ids, returns or raises; the loop goes on meanwhile."""
-        return await asyncio.get_running_loop().run_in_executor(self._encoding, work, *given)
+    async def encoded(self, request: Request, work: Callable[..., Result], *given: Any) -> Result:
+        """What `work`, which uses a tokenizer to make ids, returns or raises; the loop goes on meanwhile.
+
+        It is not begun any more once the client has gone or its time is over. The body must have been read.
+        """
+        working = asyncio.get_running_loop().run_in_executor(self._encoding, work, *given)
+        try:
+            return await asyncio.wait_for(while_connected(request, working), self.options.timeout)
+        except asyncio.TimeoutError:
+            raise timed_out() from None
 
     @contextlib.contextmanager
     def jobs(self) -> Iterator[Jobs]:

@@ -6,7 +6,6 @@ from starlette.responses import Response
 
 from serving.body import Fields
 from serving.errors import invalid
-from serving.pieces import pieces_of
 from serving.prompts import read_messages, read_prompts
 from serving.responses import Json
 from serving.service import Service
@@ -22,8 +21,8 @@ async def tokenize(request: Request) -> Response:
     fields.end()
     if (prompt is None) == (messages is None):
         raise invalid("prompt", "or messages must be given, and not both")
-    ids = await service.encoded(_ids, prompt, messages, served)
-    names = [pieces_of(served.tokenizer).name(token) for token in ids] if with_names else None
+    ids = await service.encoded(request, _ids, prompt, messages, served)
+    names = [served.pieces.name(token) for token in ids] if with_names else None
     return Json({"count": len(ids), "max_model_len": served.positions, "tokens": ids, "token_strs": names})
 
 
@@ -38,7 +37,7 @@ async def detokenize(request: Request) -> Response:
     if not tokens:
         return Json({"prompt": ""})
     (prompt,) = read_prompts("tokens", [tokens], served, 1)
-    return Json({"prompt": pieces_of(served.tokenizer).text(prompt.ids.tolist())})
+    return Json({"prompt": served.pieces.text(prompt.ids.tolist())})
 
 
 def _ids(prompt: object, messages: object, served: Served) -> list[int]:

@@ -28,7 +28,7 @@ async def embeddings(request: Request) -> Response:
     fields.end()
     if given is None or given in ("", []):
         raise invalid("input", "is missing" if given is None else "is empty")
-    prompts = await service.encoded(read_prompts, "input", given, served, service.most_work)
+    prompts = await service.encoded(request, read_prompts, "input", given, served, service.most_work)
     for prompt in prompts:
         if prompt.text == "":
             raise invalid("input", "holds an empty text")
@@ -52,7 +52,7 @@ async def classify(request: Request) -> Response:
     several = given if isinstance(given, list) else [given]
     if given is None or not 0 < len(several) <= service.most_work:
         raise invalid("input", f"must be 1 to {service.most_work} texts")
-    ids = await service.encoded(lambda: [classified("input", each, served) for each in several])
+    ids = await service.encoded(request, lambda: [classified("input", each, served) for each in several])
     found = await results_of(request, [Classification(served.name, each) for each in ids])
     return Json(
         {

@@ -4,6 +4,7 @@ Two threads: requests are read and answered in one, by asyncio; the other comput
 is handed over by `Computing.submit`, and what comes of it by a function that must return at once.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from datasets.task import Task
 from generation.options import GenerationOptions
 from generation.sampling import Sample
 from generation.token import END, LENGTH, Token
+from serving.pieces import Pieces
 
 __all__ = ["END", "LENGTH", "Token"]  # part of the border, though they are made below it
 
@@ -40,6 +42,11 @@ class Served:
     parent: str | None
     created: int
     tokens: int | None = None
+
+    @functools.cached_property
+    def pieces(self) -> Pieces:
+        """The tokens of its tokenizer."""
+        return Pieces(self.tokenizer)
 
 
 @dataclass(frozen=True)

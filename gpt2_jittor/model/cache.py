@@ -42,6 +42,11 @@ class KVCache:
         return self._offset
 
     @property
+    def is_full(self) -> bool:
+        """Whether its arrays hold its tokens and nothing else: no room for more."""
+        return (self._slots, self._capacity) == self._table.shape
+
+    @property
     def layers(self) -> dict[int, tuple]:
         """The keys and values of each layer, [slots, capacity, width]."""
         return self._layers
@@ -139,11 +144,7 @@ class KVCache:
     def _is_plain(self) -> bool:
         """Whether row b's tokens are all that slot b holds."""
         plain = np.where(self._table == PAD, PAD, np.arange(len(self._table), dtype=np.int32)[:, None])
-        return (
-            self._offset == 0
-            and (self._slots, self._capacity) == self._table.shape
-            and np.array_equal(self._table, plain)
-        )
+        return self._offset == 0 and self.is_full and np.array_equal(self._table, plain)
 
     def _places(self, table: np.ndarray) -> np.ndarray:
         """Where each token of a table [rows, length] stands in a layer's arrays; of a pad it means nothing."""

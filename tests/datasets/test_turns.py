@@ -194,6 +194,31 @@ def test_what_does_not_fit_is_left_out_with_its_place(tokenizer):
         conversation_prompt(prompt(["tea " * 9]), tokenizer, 3)
 
 
+@pytest.mark.parametrize("count", [20, 33, 150])
+@pytest.mark.parametrize("length", [80, 400, 5000, 100_000])
+def test_of_a_long_chat_as_much_is_kept_as_fits_and_what_is_forgotten_costs_nothing(rng, count, length, monkeypatch):
+    tokenizer = tokenizer_of(*KINDS["chatml"])
+    said = turns(rng, system=True, count=2 * count + 1)
+    system, rounds = said[:1], [said[start : start + 2] for start in range(1, len(said), 2)]
+    fitting = [
+        ids
+        for start in range(len(rounds))
+        if len(ids := rendered(tokenizer, sum(rounds[start:], system), add_generation_prompt=True)) <= length
+    ]
+    cost, original = [0], tokenizer.apply_chat_template
+
+    def counting(messages, **options):
+        cost[0] += len(messages)
+        return original(messages, **options)
+
+    monkeypatch.setattr(tokenizer, "apply_chat_template", counting)
+    asked = prompt([text for _, text in said[1:]], system="Be kind.")
+    (ids,) = conversation_prompt(asked, tokenizer, length)
+    assert ids.tolist() == fitting[0]
+    kept = 2 * len(fitting)
+    assert cost[0] < 20 * max(64, kept) ** 2, "nothing of it is the square of all"
+
+
 def test_a_conversation_that_a_template_refuses_is_dropped_with_the_templates_words(rng):
     tokenizer = tokenizer_of(BARE)
     said = [conversation(turns(rng, system=True), "a:1"), conversation(turns(rng), "a:2")]

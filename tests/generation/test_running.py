@@ -98,6 +98,17 @@ def test_what_was_read_of_one_text_is_not_read_again_and_changes_nothing(model, 
     assert 0 < kept.tokens <= 200
 
 
+def test_what_is_kept_of_a_text_takes_no_more_than_its_tokens(model):
+    """Also where all but its last token was known, and where it ends with its first."""
+    kept = Prefixes(200)
+    for last in range(10, 60):
+        (token,) = stream(model, [5, last], GREEDY, 1, None, kept)
+        assert token == next(stream(model, [5, last], GREEDY, 1, None))
+    sizes = [array.shape[:2] for _, cache in kept._kept.values() for layer in cache.layers.values() for array in layer]
+    assert sum(slots * capacity for slots, capacity in sizes) == 2 * tiny.SIZES["n_layer"] * kept.tokens
+    assert kept.tokens == 100
+
+
 def test_a_text_of_which_no_token_can_be_chosen_is_told(model):
     def nothing(logits, ids):
         raise UserError("nothing")

@@ -1,13 +1,15 @@
 """Answers: what is certain is given out, whatever the tokens' borders, and adds up to the text of all tokens."""
 
+import json
+
 import numpy as np
 import pytest
 from computing import served
 
 from datasets import tasks
-from gpt2_jittor.checkpoint.tokenizer import text_of
+from gpt2_jittor.checkpoint.tokenizer import load_tokenizer, text_of
 from serving.answers import Answer, likeliest
-from serving.pieces import pieces_of
+from serving.pieces import BYTES
 from serving.work import END, LENGTH, Token
 
 
@@ -66,9 +68,29 @@ def test_offsets_are_where_tokens_begin_in_the_text(model, tokenizer, rng):
     ids = tokenizer("né 😀 – 茶!")["input_ids"]
     answer = Answer(model, (), keeps_space=True)
     given_out(answer, ids)
-    pieces = pieces_of(tokenizer)
+    pieces = model.pieces
     assert [each.offset for each in answer.scored] == list(pieces.offsets(ids))
     assert b"".join(pieces.data(token) for token in ids).decode() == answer.text == pieces.text(ids)
+
+
+def test_a_token_that_ends_within_a_character_counts_the_whole_ones_before_it(tmp_path):
+    """As GPT-2's first token of ` “` does: a space, and two of the character's three bytes."""
+    space, first, second, third = [
+        next(character for character, value in BYTES.items() if value == byte) for byte in " “".encode()
+    ]
+    names = [*BYTES, space + first, space + first + second, "<|endoftext|>"]
+    (tmp_path / "vocab.json").write_text(json.dumps({name: index for index, name in enumerate(names)}))
+    (tmp_path / "merges.txt").write_text(f"{space} {first}\n{space}{first} {second}\n")
+    tokenizer = load_tokenizer(tmp_path)
+    model = served("quoting", tasks.find("text"), tokenizer)
+    ids = tokenizer(" “H")["input_ids"]
+    assert ids == [names.index(space + first + second), names.index(third), names.index("H")]
+    answer, stopped = Answer(model, (), keeps_space=True), Answer(model, ("“",), keeps_space=True)
+    given_out(answer, ids)
+    assert answer.text == " “H" and [each.offset for each in answer.scored] == [0, 1, 2] == [*model.pieces.offsets(ids)]
+    for token in ids[:2]:
+        stopped.push(Token(token))
+    assert (stopped.text, stopped.finish) == (" ", "stop") and [each.token.id for each in stopped.scored] == ids[:1]
 
 
 def test_the_likeliest_by_the_mean_come_first_and_equal_ones_in_order(model):

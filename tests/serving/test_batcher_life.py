@@ -16,6 +16,8 @@ from gpt2_jittor.model.cache import KVCache
 from gpt2_jittor.ops.decode_step import DecodeStep
 from serving.adapters import ServedModels
 from serving.batcher import Batcher, Stopped
+from serving.body import Fields
+from serving.choosing import read_choosing
 from serving.models import Models
 from serving.work import Busy, Embedding, Loading, Unloading
 
@@ -51,6 +53,22 @@ def test_a_folder_says_how_long_an_answer_is_and_another_base_is_taken_where_tha
     models = Models(given.sources(), given, 8, 200)
     assert [served.tokens for served in models.served.values()] == [7, 7]
     assert [served.tokens for served in models_of(base, {}).served.values()] == [None]
+
+
+@pytest.mark.parametrize("greedy", [{"do_sample": False}, {"num_beams": 4}, {"temperature": 0.0}, {}])
+def test_who_asks_a_greedy_folder_to_draw_draws_as_the_folder_says(tmp_path, greedy):
+    """Where that is silent, as the API does."""
+    settings = {"top_p": 0.5, "top_k": 20}
+    folder = tiny.model_folder(tmp_path / "greedy", seed=7)
+    write_json(folder / "generation_config.json", settings | greedy)
+    (served,) = models_of(folder, {}).served.values()
+    choice = read_choosing(Fields({"temperature": 0.9}), served).choice
+    assert (choice.greedy, choice.temperature) == (False, 0.9) and (choice.top_p, choice.top_k) == (0.5, 20)
+    assert choice.min_p == 0 and read_choosing(Fields({}), served).choice.greedy == bool(greedy)
+    write_json(folder / "generation_config.json", greedy)
+    (served,) = models_of(folder, {}).served.values()
+    choice = read_choosing(Fields({"temperature": 0.9}), served).choice
+    assert (choice.top_p, choice.top_k, choice.min_p) == (1, 0, 0)
 
 
 def test_adapters_come_and_go_while_others_answer(base, folders, theirs, rng):

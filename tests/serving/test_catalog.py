@@ -1,14 +1,18 @@
 """Lists of models, adapters that come and go, numbers about texts, ids of texts, and figures."""
 
 import base64
+import copy
+import gc
+import weakref
 
 import httpx
 import numpy as np
 import pytest
 from asking import Asker
-from computing import WIDTH
+from computing import WIDTH, served
 from prometheus_client.parser import text_string_to_metric_families
 
+from datasets import tasks
 from serving.work import Classification, Embedding, Loading, Unloading
 
 
@@ -224,3 +228,12 @@ def test_the_figures_are_prometheus_own_format(live):
     assert found["gpt2_jittor_first_token_seconds_count",] == 1
     assert found["gpt2_jittor_running",] == 0 and found["gpt2_jittor_waiting",] == 2
     assert found["gpt2_jittor_generated_tokens_total",] == 4 and found["gpt2_jittor_cached_tokens_total",] == 4
+
+
+def test_what_is_known_of_tokens_goes_with_the_model_that_has_them(tokenizer):
+    model = served("mine", tasks.find("text"), copy.copy(tokenizer))
+    assert model.pieces is model.pieces
+    gone = weakref.ref(model.tokenizer)
+    del model
+    gc.collect()
+    assert gone() is None

@@ -10,6 +10,8 @@ from asking import Asker, listening
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from serving import completions, connection, prompts, server
+
 FIELDS = """model messages prompt max_tokens max_completion_tokens n best_of stream stream_options echo logprobs
 top_logprobs stop seed temperature top_p top_k min_p repetition_penalty frequency_penalty presence_penalty logit_bias
 user input encoding_format name folder tokens tools suffix response_format"""
@@ -28,6 +30,25 @@ def answers(address: str) -> bool:
     """Whether a short request is answered as it should be."""
     answer = httpx.post(f"{address}/v1/completions", json={**LONG, "max_tokens": 1}, timeout=20)
     return answer.status_code == 200
+
+
+def can_ask(address: str) -> bool:
+    """Whether a connection is taken, and answered on."""
+    try:
+        return httpx.get(f"{address}/health", timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """Whether the other side has closed it."""
+    connection.settimeout(0.01)
+    try:
+        return not connection.recv(1)
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
 
 
 def raw(address: str, data: bytes) -> socket.socket:
@@ -55,6 +76,70 @@ def test_a_client_that_goes_cancels_its_work(live, computing, stream):
     assert wait_until(lambda: all(ticket.cancelled for ticket in computing.tickets), 3)
     assert not any(ticket.done for ticket in computing.tickets), "long before their end"
     assert answers(live)
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /v1/comp", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\nGET /he"])
+def test_a_connection_on_which_no_request_comes_is_closed(computing, monkeypatch, sent):
+    """Not even a byte now and then keeps it; one on which requests come stays."""
+    monkeypatch.setattr(server, "KEEP_ALIVE", 1)
+    with listening(computing) as (address, _):
+        begun, opened = time.monotonic(), raw(address, sent)
+        opened.settimeout(0.3)
+        asking = httpx.Client(base_url=address)
+        closed = False
+        while not closed and time.monotonic() - begun < 20:
+            try:
+                closed = not opened.recv(1000)
+            except TimeoutError:
+                opened.sendall(b"a")
+            except OSError:
+                closed = True
+            assert asking.get("/health").status_code == 200
+        assert closed and 0.9 < time.monotonic() - begun < 10
+
+
+def test_a_request_that_takes_long_is_no_connection_without_one(computing, monkeypatch):
+    monkeypatch.setattr(server, "KEEP_ALIVE", 1)
+    computing.delay = 0.1
+    with listening(computing) as (address, _):
+        answer = httpx.post(f"{address}/v1/completions", json={**LONG, "max_tokens": 20}, timeout=20)
+        assert answer.json()["usage"]["completion_tokens"] == 20 and answer.elapsed.total_seconds() > 1.5
+
+
+def test_there_are_never_more_connections_than_files_may_be_open(computing, monkeypatch, capfd):
+    monkeypatch.setattr(connection, "most_connections", lambda: 20)
+    with listening(computing) as (address, _):
+        silent = [raw(address, b"GET /he") for _ in range(40)]
+        assert wait_until(lambda: sum(is_closed(each) for each in silent) == 20)
+        for each in silent:
+            each.close()
+        assert wait_until(lambda: can_ask(address))
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_reading_what_is_asked_ends_with_the_client_and_in_time(computing, monkeypatch):
+    """Texts become ids one request after the other: what waits for that is not read for nobody."""
+    read, original = [], prompts.read_prompts
+
+    def slowly(name, given, *more):
+        read.append(given)
+        time.sleep(0.5)
+        return original(name, given, *more)
+
+    monkeypatch.setattr(completions, "read_prompts", slowly)
+    with listening(computing, timeout=0.8) as (address, _):
+        gone = [raw(address, request({**LONG, "prompt": f"gone {index}"})) for index in range(6)]
+        assert wait_until(lambda: len(read) == 1)
+        for each in gone:
+            each.close()
+        time.sleep(0.2)
+        body = {**LONG, "max_tokens": 1}
+        asked = httpx.post(f"{address}/v1/completions", json=body, timeout=20)
+        assert asked.status_code == 504 or (asked.status_code == 200 and len(read) == 2)
+        assert len(read) <= 2
+        waiting = [raw(address, request({**body, "prompt": f"late {index}"})) for index in range(4)]
+        answers = [each.recv(1000) for each in waiting]
+        assert any(b"504" in answer for answer in answers) and any(b"200 OK" in answer for answer in answers)
 
 
 @pytest.mark.parametrize("sent", [b"POST /v1/comp", b"", request(LONG)[:-5]])
