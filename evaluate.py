@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.command import Parser, run_command
-from common.errors import ParameterError
-from common.options import add_options, option, problems, typed
+from common.errors import ParameterError, UserError
+from common.files import check_writable
+from common.options import add_options, option, option_name, problems, typed
 from datasets import tasks
 from datasets.encode import report
 from datasets.example import SPLITS
@@ -109,9 +110,11 @@ def main() -> None:
         print(f"{measured.unasked:,} prompts are too long; their answer counts as empty", file=sys.stderr)
     trivial_is, rows["trivial"] = trivial(task, dataset, data)
     said = [*notes(rows, not task.kind.generates and SCORE not in source.base.tensors), *measured.notes]
-    write_files(given, source, task, measured)
     shown = Report(task, given.split, how.precision, dataset, data, rows, seconds, trivial_is, said)
-    print(shown.json() if given.json else shown.table())  # last: nobody may be there to read it
+    try:
+        write_files(given, source, task, measured)
+    finally:  # behind the files, as nobody may be there to read it; yet a file that fails must not take it along
+        print(shown.json() if given.json else shown.table())
 
 
 def task_and_data(given: EvaluationOptions, source: ModelSource) -> tuple[Task, Path | None]:
@@ -171,6 +174,8 @@ def check_outputs(given: EvaluationOptions, task: Task) -> None:
         path = getattr(given, name)
         if path is not None and path.is_dir():
             raise ParameterError(f"{{{name}}} {{0}} is a folder: name a file in it", path)
+        if path is not None and not path.exists():
+            check_writable(path.parent, f"choose another {option_name(name)}")
 
 
 def write_files(given: EvaluationOptions, source: ModelSource, task: Task, measured) -> None:
@@ -184,9 +189,14 @@ def write_files(given: EvaluationOptions, source: ModelSource, task: Task, measu
     output = given.confusion or (source.folder / "confusion.png" if is_run else None)
     if task.kind.generates or output is None:
         return
-    if not given.confusion:
+    if given.confusion:
+        write_confusion(output, task, given.split, measured)
+        return
+    try:
         check_own(source.folder, [output.name])
-    write_confusion(output, task, given.split, measured)
+        write_confusion(output, task, given.split, measured)
+    except UserError as error:  # nobody asked for it
+        print(f"no confusion matrix was drawn: {error}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ mpirun -np 2 python train.py --task dailydialog                 # two processes,
 
 import contextlib
 import shlex
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,14 +18,14 @@ from pathlib import Path
 from common import processes
 from common.command import Parser
 from common.errors import ErrorCollector, UserError
-from common.files import remove_unfinished, write_text
+from common.files import check_writable, remove_unfinished, write_text
 from common.lock import locked
 from common.options import add_options, option_name
 from common.output import ignore_closed_output
 from gpt2_jittor.runtime.precision import check_base, check_precision
 from training import trackers
 from training.arguments import TrainingArguments, over, read_recipe, resolve, resolve_resumed
-from training.folder import check_own
+from training.folder import check_own, holds_run
 
 
 def parse() -> tuple[TrainingArguments, TrainingArguments | None]:
@@ -65,7 +64,7 @@ def main() -> None:
     with errors.collect():
         check_device(arguments)
     with errors.collect():
-        trackers.check(arguments.report_to or ())
+        trackers.check(arguments.report_to)
     if not is_here(arguments):
         errors.raise_all()  # before minutes of a download
     with errors.collect():
@@ -84,14 +83,10 @@ def check_folder(run_dir: Path, before: TrainingArguments | None) -> None:
     """Raises UserError where a new run would begin in another's folder, where a part of it lies elsewhere, or where
     nothing can be written.
     """
-    if before is None and any(run_dir.glob("checkpoint-*")):
+    if before is None and holds_run(run_dir):
         raise UserError(f"{run_dir} holds a run already: add --resume to go on, or choose another --output-dir")
     check_own(run_dir)
-    there = next(folder for folder in (run_dir, *run_dir.absolute().parents) if folder.exists())
-    try:
-        tempfile.TemporaryFile(dir=there).close()
-    except OSError as error:
-        raise UserError(f"cannot write {run_dir}: {error.strerror}; choose another --output-dir") from None
+    check_writable(run_dir, "choose another --output-dir")
 
 
 def check_device(arguments: TrainingArguments) -> str:
@@ -119,13 +114,14 @@ def train(inputs, resume: bool) -> None:
         several = f" in {processes.count()} processes" if processes.count() > 1 else ""
         how = device if precision == "fp32" else f"{device} in {precision}"
         how += f", a base in {base}" if (base := inputs.arguments.base) != "fp32" else ""
-    print(f"{inputs.arguments.model} on {how}{several}: {trained:,} parameters trained, {frozen:,} frozen")
-    for reason in trainer.damaged:
-        print(f"passed over: {reason}")
-    if resume:
-        print(f"resuming from {trainer.resumed_from or 'the beginning: no checkpoint was written yet'}")
-    for note in trainer.notes:
-        print(note)
+        print(f"{inputs.arguments.model} on {how}{several}: {trained:,} parameters trained, {frozen:,} frozen")
+        for reason in trainer.damaged:
+            print(f"passed over: {reason}")
+        if resume:
+            print(f"resuming from {trainer.resumed_from or 'the beginning: no checkpoint was written yet'}")
+        for note in trainer.notes:
+            print(note)
+        trainer.begin()
     started = time.perf_counter()
     trainer.run()
     if not writes:

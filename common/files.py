@@ -34,6 +34,15 @@ def expanded(path: str | Path) -> Path:
         raise UserError(f"{path}: there is no home folder of that name; give the folder's whole path") from None
 
 
+def check_writable(folder: Path, otherwise: str) -> None:
+    """Raises UserError where no file can be made in a folder, which need not be there; `otherwise`: what to do then."""
+    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror}; {otherwise}") from None
+
+
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path in `path`'s folder; on success it becomes `path`, on failure it is removed.

@@ -18,6 +18,9 @@ from common.terminal import visible
 NAME_WIDTH = 24  # characters in a line of a class's name
 NAME_LINES = 3
 LETTER = 0.65 / 72  # inches that a letter is wide for each point of its size, a generous average
+LINE = 0.7  # of a cell's height that a class's name takes beside it
+MOST_SIDE = 24  # inches of all cells together, at 150 dots each: memory grows with the square
+ROOM = 0.45  # inches of a cell that has room for what it counts
 DARKEST = 0.85  # of the colour map: its end is so dark that neighbours look alike
 DARK = 0.179  # luminance below which white contrasts more than black, https://www.w3.org/TR/WCAG22/#contrast-minimum
 NOT_THERE = "0.93"  # the grey of a row without examples: it has no shares
@@ -62,8 +65,9 @@ def _figure(matrix: np.ndarray, labels: Sequence[str], title: str):
     axes = figure.add_axes((0, 0, 1, 1))
     shares = row_shares(matrix)
     colours = _colours(shares)
-    axes.imshow(colours, aspect="auto")
-    _write_cells(axes, matrix, shares, colours, font)
+    axes.imshow(colours, aspect="auto", interpolation="nearest")
+    if cell >= ROOM:
+        _write_cells(axes, matrix, shares, colours, font)
     _name_classes(axes, matrix, labels, cell, font)
     axes.set_xlabel("predicted class\n(bold: recall of the class)", fontsize=heading, labelpad=8)
     axes.set_ylabel("true class (examples)", fontsize=heading, labelpad=8)
@@ -74,13 +78,15 @@ def _figure(matrix: np.ndarray, labels: Sequence[str], title: str):
 def _sizes(classes: int) -> tuple[float, float, float]:
     """A cell's side in inches, and the letters' sizes in cells and in headings, in points.
 
-    Small matrices are roomy; large ones are made smaller to fit a page, so that their headings start larger.
+    Small matrices are roomy; large ones are made smaller to fit a page, so that their headings start larger. However
+    many classes there are, the picture stays as large as MOST_SIDE.
     """
     if classes <= 4:
         return 1.3, 12, 11
     if classes <= 10:
         return 0.85, 10, 12
-    return 0.55, 8, 16
+    cell = min(0.55, MOST_SIDE / classes)
+    return cell, min(8, cell * 72 * LINE), 16
 
 
 def _colours(shares: np.ndarray) -> np.ndarray:

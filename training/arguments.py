@@ -122,7 +122,7 @@ class TrainingArguments:
     skip_nonfinite: bool = option(False, "go on behind updates whose loss or gradients are not finite")
     patience: int | None = count(None, "stop after this many validations without a better loss")
     report_to: list[str] | None = option(
-        None, "trackers that are told what metrics.jsonl says", choices=tuple(trackers.KINDS)
+        None, "trackers that are told what metrics.jsonl says", choices=(*trackers.KINDS, trackers.NONE)
     )
     device: str = option("auto", "where to train", choices=("auto", "cpu", "cuda"))
     precision: str = option("fp32", "of matrix products; bf16 on CUDA and some CPUs, fp16 on CUDA", choices=PRECISIONS)

@@ -14,6 +14,14 @@ from common.errors import UserError
 # all that a run writes there or goes on from
 PARTS = (".lock", "*.json", "*.jsonl", "*.yaml", "*.safetensors", "*.txt", "*.md", "*.png", "*.jinja", "checkpoint-*")
 
+# what training has come to, and may be all that is left of a run: whoever begins anew there loses it
+RESULTS = ("checkpoint-*", "adapter_model.safetensors", "model.safetensors")
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether there is a run's result."""
+    return any(any(folder.glob(pattern)) for pattern in RESULTS)
+
 
 def check_own(folder: Path, parts: Sequence[str] = PARTS) -> None:
     """Raises UserError where a part of a run's folder, or of a checkpoint in it, lies elsewhere or is no file."""

@@ -13,7 +13,8 @@ from training.arguments import TrainingArguments
 from training.checkpoint import Progress
 from training.setup import Inputs, base_name
 
-CARD = "README.md"
+CARD, BESIDE = "README.md", "model-card.md"  # the latter where the former is the user's own
+OURS = "Everything that decides the run stands in `arguments.yaml`"
 
 
 def write_card(inputs: Inputs, progress: Progress, trained: int, frozen: int, whole: Score | None = None) -> None:
@@ -48,13 +49,16 @@ def write_card(inputs: Inputs, progress: Progress, trained: int, frozen: int, wh
         "```",
         shlex.join(["python", "train.py", "--config", f"{given.run_dir}/arguments.yaml", "--output-dir", "runs/again"]),
         "```",
-        f"Everything that decides the run stands in `arguments.yaml`; seed {given.seed}, Jittor {version('jittor')}.",
+        f"{OURS}; seed {given.seed}, Jittor {version('jittor')}.",
         "",
         "## Use",
         "```",
         *_use(inputs),
     ]
-    write_text(given.run_dir / CARD, visible("\n".join(lines) + "\n"))  # names of folders may hold anything
+    path = given.run_dir / CARD
+    if path.is_file() and OURS.encode() not in path.read_bytes():
+        path = given.run_dir / BESIDE
+    write_text(path, visible("\n".join(lines) + "\n"))  # names of folders may hold anything
 
 
 def _header(inputs: Inputs) -> dict:

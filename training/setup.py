@@ -83,7 +83,8 @@ def read_inputs(arguments: TrainingArguments, say=print) -> Inputs:
             encoded[split] = task.encode(samples.examples, source.tokenizer, arguments.max_length)
             check_scored(split, encoded[split])
             splits[split] = samples, encoded[split]
-            sources = sources or tuple(samples.examples[index].source for index in encoded[split].kept)
+            if split == "train":
+                sources = tuple(samples.examples[index].source for index in encoded[split].kept)
             reports.append(report(samples, encoded[split]))
             say(reports[-1])
     errors.raise_all()

@@ -154,12 +154,20 @@ KINDS: dict[str, tuple[Callable[[str, Path, dict[str, Any]], Tracker], str, str]
     "trackio": (Trackio, "trackio", "trackio"),
     "mlflow": (MLflow, "mlflow", "mlflow-skinny"),
 }
+NONE = "none"
 MADE_ANEW = ("tensorboard",)  # they are told all of a run that is taken up again
 
 
-def check(names: Sequence[str]) -> None:
+def wanted(names: Sequence[str] | None) -> Sequence[str]:
+    """Those that were asked for: NONE takes a run's away."""
+    return () if not names or list(names) == [NONE] else names
+
+
+def check(names: Sequence[str] | None) -> None:
     """Raises UserError for a name that is none, and for a package that is not installed. Imports nothing."""
-    for name in names:
+    for name in wanted(names):
+        if name == NONE:
+            raise ParameterError("{report_to} {0} stands alone: leave it out, or the others", NONE)
         if name not in KINDS:
             raise ParameterError("{report_to} takes {0}, not {1!r}", ", ".join(KINDS), name)
         _, module, package = KINDS[name]
@@ -186,8 +194,9 @@ class Trackers:
         told: Mapping[str, int] | None = None,
         seconds: float = 0.0,
     ):
-        check(names)
         self.say, self.began = say, time.time() - seconds
+        check(names)
+        names = wanted(names)
         self.examples = None  # of the first validation; one of others is a curve of its own
         self.open: dict[str, tuple[Tracker, Mapping[str, int]]] = {}
         kept = _kept_ids(run_dir) if told is not None else {}

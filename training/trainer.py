@@ -20,11 +20,9 @@ from common.interrupt import interrupts_deferred
 from common.memory import give_back
 from datasets.batches import Batch
 from datasets.encode import EncodedSet
-from generation.decoding import stream
-from generation.sampling import make_sampler
 from generation.scoring import Score, evaluate
 from gpt2_jittor.checkpoint.fingerprint import digest
-from gpt2_jittor.checkpoint.tokenizer import save_tokenizer, text_of
+from gpt2_jittor.checkpoint.tokenizer import save_tokenizer
 from gpt2_jittor.model.pretrained import GPT2PreTrained
 from gpt2_jittor.runtime.backend import jt
 from lora.attach import size, trainable
@@ -33,9 +31,11 @@ from training.arguments import TrainingArguments
 from training.batches import UpdateBatches
 from training.checkpoint import Progress
 from training.fingerprint import INSTRUCTIONS, fingerprint
+from training.folder import holds_run
 from training.metrics_log import MetricsLog, NullLog
 from training.optimizer import AdamW
 from training.plan import check_scored, described, fill, settle
+from training.reply import replied
 from training.sample import SamplePrompt
 from training.schedule import learning_rate
 from training.step import StepResult, update
@@ -74,7 +74,7 @@ class Trainer:
             check_scored(split, data)
         self.model, self.tokenizer, self.sample, self.run_dir = model.train(), tokenizer, sample, arguments.run_dir
         self.own_tokenizer = own_tokenizer
-        if not resume and checkpoint.checkpoints(self.run_dir):
+        if not resume and holds_run(self.run_dir):
             raise UserError(f"{self.run_dir} holds a run already: resume it, or choose another output_dir")
         self.resumed_from, self.damaged = checkpoint.newest(self.run_dir) if resume else (None, [])
         arguments = described(arguments, model)
@@ -84,15 +84,15 @@ class Trainer:
         self.plan.check_sizes(model.config)
         self.arguments = self.plan.arguments
         self.batches = UpdateBatches(self.plan, tokenizer.pad_token_id, sources)
-        self.optimizer = AdamW(
-            trainable(model), self.arguments.weight_decay, lora_plus_ratio=self.arguments.lora_plus_ratio
-        )
+        ratio = self.arguments.lora_plus_ratio if model.adapter_config else 1.0
+        self.optimizer = AdamW(trainable(model), self.arguments.weight_decay, lora_plus_ratio=ratio)
         if not self.optimizer.parameters:
             raise UserError("nothing of the model is trained: inject LoRA into it, or load it without freezing it")
         self.progress = Progress(loss_scale=loss_scale.START if model.precision == "fp16" else None)
         base = model.base and digest(model.base.stored)
         self.fingerprint = fingerprint(self.plan, base, size(model), "cuda" if jt.flags.use_cuda else "cpu")
         distributed.check_same_run({name: value for name, value in self.fingerprint.items() if name != INSTRUCTIONS})
+        self.log: MetricsLog | NullLog | None = None  # once it has begun
         self.notes: list[str] = []  # on the checkpoint that it goes on from
         if self.resumed_from:
             self._take_up(self.resumed_from)
@@ -101,6 +101,14 @@ class Trainer:
         self.tokens = 0  # real tokens trained on by this process
         self.whole_score: Score | None = None  # of the best weights on the whole validation set, if it was drawn from
 
+    def begin(self) -> None:
+        """Opens the run's log, and those of its trackers. Raises UserError where one of these cannot begin."""
+        self.log, progress = NullLog(), self.progress
+        if processes.is_first():
+            reached = {"train": progress.step, "validation": progress.validated} if self.resumed_from else {}
+            forecast, given = self.plan.forecast(progress.step), vars(self.arguments)
+            self.log = MetricsLog(self.run_dir, self.plan.total_steps, forecast, reached, given)
+
     def run(self) -> Progress:
         """Trains until the last step, or until validation has not improved for `patience` times.
 
@@ -108,11 +116,8 @@ class Trainer:
         model. Raises UserError where a loss or a gradient is not finite; on Ctrl-C or SIGTERM saves and lets it pass.
         """
         progress = self.progress
-        self.log = NullLog()
-        if processes.is_first():
-            reached = {"train": progress.step, "validation": progress.validated} if self.resumed_from else {}
-            forecast, given = self.plan.forecast(progress.step), vars(self.arguments)
-            self.log = MetricsLog(self.run_dir, self.plan.total_steps, forecast, reached, given)
+        if self.log is None:
+            self.begin()
         try:
             while True:
                 # first what this step still owes: a resumed run may have been stopped in the middle of it
@@ -123,6 +128,8 @@ class Trainer:
                     with interrupts_deferred("saving"):
                         self._save()
                 if progress.step >= self.plan.total_steps or self._out_of_patience():
+                    with interrupts_deferred("saving"):
+                        self._save()
                     self._measure_whole()
                     return progress
                 with interrupts_deferred("finishing this step, then saving"):
@@ -228,7 +235,9 @@ class Trainer:
 
     def _validate(self) -> None:
         progress, score = self.progress, self._score(self.plan.validation)
-        said = f"step {progress.step}: validation {score}" + self._sample()
+        said = f"step {progress.step}: validation {score}"
+        if self.sample and processes.is_first():
+            said += replied(self.model, self.sample, self.tokenizer)
         with interrupts_deferred():
             if progress.step == 0:
                 progress.first_loss, progress.first_accuracy = score.loss, score.accuracy
@@ -251,8 +260,6 @@ class Trainer:
         progress, data = self.progress, self.plan.whole_validation
         if not self.plan.measures_whole:
             return
-        with interrupts_deferred("saving"):
-            self._save()
         self.log.say(f"measuring the best weights, of step {progress.best_step}, on all of validation ({len(data):,})")
         if progress.best_step != progress.step:
             if processes.is_first():
@@ -260,14 +267,6 @@ class Trainer:
             distributed.take_from_first(self.optimizer.parameters)
         self.whole_score = self._score(data)
         self.log.validation(progress.best_step, self.batches.epochs(progress.best_step), self.whole_score)
-
-    def _sample(self) -> str:
-        """A greedy reply to the sample prompt."""
-        sample, greedy = self.sample, make_sampler(greedy=True)
-        if sample is None or not processes.is_first():
-            return ""
-        reply = stream(self.model, sample.input_ids, greedy, sample.max_new_tokens, sample.end_ids)
-        return f"\n  > {sample.text}\n  < {text_of(list(reply), self.tokenizer).strip()}"
 
     def _keep_best(self, score: Score) -> None:
         progress = self.progress

@@ -52,6 +52,13 @@ def test_more_classes_make_a_larger_picture(tmp_path, rng):
     assert widths[-1] < 2500
 
 
+@pytest.mark.parametrize("classes", [77, 400])
+def test_many_classes_make_a_picture_of_bounded_size(tmp_path, rng, classes):
+    draw_confusion(matrix(rng, classes), [f"class {i}" for i in range(classes)], tmp_path / "matrix.png")
+    sides = struct.unpack(">II", (tmp_path / "matrix.png").read_bytes()[16:24])
+    assert all(3500 < side < 4500 for side in sides)
+
+
 def test_another_kind_of_file_is_refused(tmp_path, rng):
     with pytest.raises(UserError, match=r"must be a \.png, \.pdf or \.svg file, unlike .*matrix\.jpg"):
         draw_confusion(matrix(rng, 2), SHORT, tmp_path / "matrix.jpg")

@@ -188,6 +188,8 @@ def test_one_example_has_no_interval(monkeypatch, talker, tokenizer):
         ({"predictions": "FOLDER"}, "^predictions FOLDER is a folder"),
         ({"confusion": "FOLDER/matrix"}, "^confusion must be a .png, .pdf or .svg file, unlike FOLDER/matrix"),
         ({"confusion": "FOLDER/a.png"}, "^confusion FOLDER/a.png is a folder"),
+        ({"predictions": "/proc/said.json"}, "^cannot write /proc: .*; choose another --predictions"),
+        ({"confusion": "/proc/new/a.png"}, "^cannot write /proc/new: .*; choose another --confusion"),
     ],
 )
 def test_files_that_cannot_be_written_are_refused_before_anything_is_measured(tmp_path, files, message):

@@ -233,6 +233,27 @@ def test_a_python_without_pytorch_is_said_to_be_one(world, tmp_path):
         race.run([side], 1, tmp_path, dropout=False)
 
 
+def test_what_is_not_an_alignments_is_left_alone(tmp_path):
+    mine = ("chats.jsonl", "align.txt", "start.txt")
+    for name in (*mine, "align.md", "ours.jsonl", "torch-dropout.jsonl"):
+        (tmp_path / name).touch()
+    align.clear(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {*mine}
+    (tmp_path / "start").mkdir()
+    (tmp_path / "start" / "notes.txt").touch()
+    with pytest.raises(race.UserError, match="start is no adapter that an alignment began with"):
+        align.clear(tmp_path)
+    assert (tmp_path / "start" / "notes.txt").exists()
+
+
+@pytest.mark.long
+def test_loras_of_embeddings_learn_at_the_same_rate(world, tmp_path):
+    options = ["--model", world / "model", "--data-dir", world / "data", "--output-dir", tmp_path / "align"]
+    options += ["--steps", 6, "--learning-rate", "3e-2", "--lora-targets", "c_attn", "wte", "wpe"]
+    result = command("-m", "tools.align", *options)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
 def test_a_folder_is_used_again_but_not_a_trainings(tmp_path):
     (tmp_path / "start").mkdir()
     for name in ("align.md", "ours.jsonl", "start/adapter_config.json"):

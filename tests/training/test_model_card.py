@@ -54,6 +54,21 @@ def run(tmp_path_factory):
     return SimpleNamespace(folder=root / "run")
 
 
+def test_a_readme_of_the_users_own_stays(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "README.md").write_text("My notes.")
+    with pytest.raises(ValueError, match="unpack"):
+        written(folder, "gpt2", tmp_path)
+    assert (folder / "README.md").read_text() == "My notes." and (folder / "model-card.md").is_file()
+    (folder / "README.md").unlink()
+    first = written(folder, "gpt2", tmp_path)
+    assert written(folder, "gpt2", tmp_path) == first and {path.name for path in folder.iterdir()} == {
+        "README.md",
+        "model-card.md",
+    }
+
+
 def test_the_figures_are_those_of_the_run(run):
     records = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     first, *others = [record for record in records if record["split"] == "validation"]

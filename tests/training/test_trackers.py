@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tracker_doubles import DOUBLES
 
 from common.errors import UserError
+from common.files import read_json
 from generation.scoring import Score
 from training import trackers
 from training.forecast import Forecast
@@ -247,6 +248,24 @@ def test_a_run_and_its_resume_are_read_by_tensorboard_as_metrics_have_them(world
     run(arguments(world, tmp_path / "run", max_steps=5, **given), resume=True)
     assert [record["step"] for record in metrics(tmp_path / "run") if record["split"] == "train"] == [1, 2, 3, 4, 5]
     assert_same(read_events(tmp_path / "run"), expected(tmp_path / "run"))
+
+
+def test_a_run_that_its_tracker_did_not_let_begin_is_as_it_was(tmp_path, double):
+    double("wandb")
+    model, data = tiny.model_folder(tmp_path / "model", seed=1), tiny.dialogue_folder(tmp_path / "data", seed=2)
+    broken, folder = tmp_path / "broken", tmp_path / "run"
+    broken.mkdir()
+    (broken / "wandb.py").write_text("def init(**settings):\n    raise ValueError('not logged in')\n")
+    assert command(*train(folder, model, data, "--max-steps", 1, "--report-to", "tensorboard")).returncode == 0
+    before = (folder / "arguments.yaml").read_bytes()
+    resumed = ["train.py", "--output-dir", folder, "--resume"]
+    tried = command(*resumed, "--max-steps", 2, "--report-to", "wandb", PYTHONPATH=str(broken))
+    assert_one_line_error(tried, "--report-to wandb cannot begin", "not logged in")
+    assert (folder / "arguments.yaml").read_bytes() == before
+    assert_one_line_error(command(*resumed, "--report-to", "none", "tensorboard"), "--report-to none stands alone")
+    without = command(*resumed, "--max-steps", 2, "--report-to", "none")
+    assert without.returncode == 0, without.stderr
+    assert read_json(folder / "trackers.json") == {} and len(read_events(folder)) > 0
 
 
 def test_a_package_that_is_missing_is_told_before_anything_is_computed(tmp_path):

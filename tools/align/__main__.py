@@ -23,6 +23,7 @@ from common.errors import UserError
 from common.files import write_text
 from common.lock import locked
 from common.options import add_options
+from lora.files import SETTINGS
 from tools.align import inputs as make
 from tools.align import race, report
 from tools.align.turns import Prompt
@@ -75,12 +76,19 @@ def main() -> int:
 
 
 def clear(folder: Path) -> None:
-    """Removes what an earlier alignment has left. Raises UserError where the folder is a training's."""
+    """Removes what an earlier alignment has left, and nothing else. Raises UserError where the folder is a training's,
+    and where what it would write there is not of an alignment.
+    """
     if (folder / METRICS).exists():
         raise UserError(f"{folder} holds a run of train.py's: choose another --output-dir")
-    shutil.rmtree(folder / "start", ignore_errors=True)
-    for path in (*folder.glob("align.*"), *folder.glob("*.jsonl")):
-        path.unlink()
+    logs = [folder / f"{name}{suffix}.jsonl" for name in race.LOGS.values() for suffix in race.SUFFIXES.values()]
+    made = [*logs, *(folder / f"align.{suffix}" for suffix in ("md", "png", "json"))]
+    start = folder / "start"
+    if start.exists() and not (start / SETTINGS).is_file():
+        raise UserError(f"{start} is no adapter that an alignment began with: choose another --output-dir")
+    shutil.rmtree(start, ignore_errors=True)
+    for path in made:
+        path.unlink(missing_ok=True)
 
 
 def tell(inputs: Inputs, prompts: list[Prompt], still: report.Phase, dropped: report.Phase, device: str) -> int:

@@ -16,6 +16,7 @@ from training.metrics_log import WINDOW
 
 OURS, THEIRS = "this project", "transformers + PEFT"
 LOGS = {OURS: "ours", THEIRS: "torch"}  # how their logs are called
+SUFFIXES = {False: "", True: "-dropout"}
 
 
 @dataclass
@@ -72,7 +73,7 @@ def run(sides: list[Contestant], steps: int, folder: Path, dropout: bool) -> dic
 
     Raises UserError where one of them fails.
     """
-    logs, suffix = {side.name: Log() for side in sides}, "-dropout" if dropout else ""
+    logs, suffix = {side.name: Log() for side in sides}, SUFFIXES[dropout]
     with contextlib.ExitStack() as stack:
         shown = stack.enter_context(bar(f"with{'' if dropout else 'out'} dropout", total=steps, unit="step"))
         shown.set_postfix_str("both sides get ready; operators that are new here are compiled first")

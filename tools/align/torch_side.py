@@ -33,6 +33,7 @@ class TorchSide:
             torch.optim.AdamW,
             lr=self.given["learning_rate"],
             loraplus_lr_ratio=self.given["lora_plus_ratio"],
+            loraplus_lr_embedding=self.given["learning_rate"],  # else PEFT trains an embedding's LoRA at 1e-6
             loraplus_weight_decay=self.given["weight_decay"],
         )
         schedule = SCHEDULES[self.given["schedule"]]
