@@ -8,6 +8,7 @@ python -m lora export --adapter runs/mine --output mine.gguf      # for llama.cp
 """
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -19,6 +20,7 @@ from common.errors import UserError
 from common.options import option_name
 
 if TYPE_CHECKING:
+    from lora.files import Adapter
     from lora.source import ModelSource
 
 
@@ -122,16 +124,30 @@ def combine(arguments: argparse.Namespace) -> None:
     if len(arguments.weights) != len(names):
         raise UserError(f"--weights: {len(names)} adapters need {len(names)} weights, not {len(arguments.weights)}")
     check_empty(arguments.output)
-    adapters = {name: read_adapter(name) for name in names}
+    adapters = {str(folder): _with_own_tables(read_adapter(folder), folder) for folder in arguments.adapter}
     common = common_arguments(arguments.adapter)
     together = combination.combine(adapters, dict(zip(names, arguments.weights, strict=True)), arguments.ignore_base)
     if together.config.base_model_name_or_path is None:
         print("note: the adapters name no common base model; give it with --model", file=sys.stderr)
-    write_adapter(arguments.output, together.config, together.tensors, together.base)
+    write_adapter(arguments.output, together.config, together.stored, together.base)
     if has_tokenizer(arguments.adapter[0]):
         save_tokenizer(load_tokenizer(arguments.adapter[0]), arguments.output)
     write_arguments(arguments.output, common)
     print(f"{arguments.output}: {len(names)} adapters as one of rank {together.config.r}")
+
+
+def _with_own_tables(adapter: "Adapter", folder: Path) -> "Adapter":
+    """The adapter without tables that are its base's, where that is at hand."""
+    from gpt2_jittor.checkpoint.stored import open_model
+    from lora.source import base_of, run_arguments
+    from lora.whole import tables_of, with_own_tables
+
+    if not adapter.embeddings:
+        return adapter
+    os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is downloaded for that
+    with contextlib.suppress(UserError):
+        return with_own_tables(adapter, *tables_of(open_model(base_of(folder, adapter, run_arguments(folder), None))))
+    return adapter
 
 
 def convert(arguments: argparse.Namespace) -> None:
@@ -139,15 +155,13 @@ def convert(arguments: argparse.Namespace) -> None:
     from gpt2_jittor.checkpoint.tokenizer import save_tokenizer
     from lora.convert import to_plain
     from lora.files import write_adapter
-    from lora.keys import PREFIX
     from lora.merging import check_empty
     from lora.source import find, has_tokenizer
 
     check_empty(arguments.output)
     source = find(arguments.model, arguments.adapter, arguments.ignore_base)
     plain = to_plain(source.adapter, source.directory)
-    whole = {PREFIX + name: tensor for name, tensor in plain.embeddings.items()}
-    write_adapter(arguments.output, plain.config, plain.tensors | whole, plain.base)
+    write_adapter(arguments.output, plain.config, plain.stored, plain.base)
     if has_tokenizer(arguments.adapter):
         save_tokenizer(source.tokenizer, arguments.output)
     write_arguments(arguments.output, common_arguments([arguments.adapter]))

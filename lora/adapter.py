@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
-from gpt2_jittor.checkpoint.stored import EMBEDDING
+from gpt2_jittor.checkpoint.stored import EMBEDDING, HEAD
 from gpt2_jittor.checkpoint.weights import differences
 from gpt2_jittor.model.layers import TiedHead
 from gpt2_jittor.model.pretrained import GPT2PreTrained
@@ -13,7 +13,9 @@ from lora.attach import adapter_names, attach, detach, is_merged, mark_trainable
 from lora.config import LoraConfig
 from lora.files import Adapter, check_base, read_adapter, write_adapter
 from lora.keys import B_BIAS, PREFIX, B, is_matrix
+from lora.layers import LoraLayer
 from lora.linear import LoraLinear
+from lora.whole import tables_of, with_own_tables
 
 
 def save_adapter(model: GPT2PreTrained, directory: str | Path) -> None:
@@ -33,8 +35,9 @@ def save_adapter(model: GPT2PreTrained, directory: str | Path) -> None:
 
 def adapter_tensors(model: GPT2PreTrained) -> dict[str, np.ndarray]:
     """The adapter's tensors by PEFT's keys."""
-    keys = peft_keys(model)
-    return {keys[name]: model.parameter(name).numpy() for name in keys}
+    places = model.places()
+    names = [*adapter_names(model), *model.adapter_tables]
+    return {PREFIX + places[name]: model.parameter(name).numpy() for name in names}
 
 
 def load_adapter(
@@ -55,15 +58,7 @@ def put_adapter(
     model: GPT2PreTrained, adapter: Adapter, source: str | Path, trained: bool = False, ignore_base: bool = False
 ) -> None:
     """What `load_adapter` does with an adapter that was read from `source`."""
-    if model.quantized:
-        raise UserError(
-            f"the weights have become {model.quantized}, which is for use only: load the adapter before that"
-        )
-    if adapter.embeddings and model.base_precision != "fp32":
-        raise UserError(
-            f"{source} brings its own embeddings, the model's are kept in {model.base_precision}: load it in float32"
-        )
-    check_vocabulary(model, adapter, source)
+    adapter = fitting(model, adapter, source)
     originals = _attach_unless_there(model, adapter, source)
     try:
         check_tensors(model, adapter, source)
@@ -77,7 +72,34 @@ def put_adapter(
     mark_trainable(model, trained)
 
 
-def check_vocabulary(model: GPT2PreTrained, adapter: Adapter, source: str | Path) -> None:
+def fitting(model: GPT2PreTrained, adapter: Adapter, source: str | Path) -> Adapter:
+    """The adapter with those whole embeddings alone that this model lacks.
+
+    Raises UserError where the model cannot take any, or these, and where the adapter's tokens are not the model's.
+    """
+    if model.quantized:
+        raise UserError(
+            f"the weights have become {model.quantized}, which is for use only: load the adapter before that"
+        )
+    if adapter.embeddings:
+        adapter = with_own_tables(adapter, *_tables(model))
+    if adapter.embeddings and model.base_precision != "fp32":
+        raise UserError(
+            f"{source} brings its own embeddings, the model's are kept in {model.base_precision}: load it in float32"
+        )
+    _check_vocabulary(model, adapter, source)
+    return adapter
+
+
+def _tables(model: GPT2PreTrained) -> tuple[dict[str, np.ndarray], bool]:
+    if model.base_precision != "fp32":
+        return tables_of(model.base.stored)
+    names = {EMBEDDING, HEAD} & {name for name, _ in model.named_parameters()}
+    tied = isinstance(getattr(model, "lm_head", None), TiedHead)
+    return {name: model.parameter(name).numpy() for name in names}, tied
+
+
+def _check_vocabulary(model: GPT2PreTrained, adapter: Adapter, source: str | Path) -> None:
     """Raises UserError where the adapter's tokens, or the embeddings stored with it, are not this model's."""
     rows, needed = model.config.vocab_size, adapter.rows_needed
     if needed > rows or (adapter.embeddings and needed != rows):
@@ -128,8 +150,13 @@ def assign(model: GPT2PreTrained, adapter: Adapter) -> None:
     """Writes the adapter's values into the injected parameters, and its embeddings into the model's."""
     for name, key in peft_keys(model).items():
         model.parameter(name).assign(adapter.tensors[key])
-    for name, tensor in embeddings_of(model, adapter).items():
+    tables = embeddings_of(model, adapter)
+    for name, tensor in tables.items():
         model.parameter(name).assign(tensor)
+    model.adapter_tables = tuple(tables)
+    for layer in model.layers().values() if tables else ():
+        if isinstance(layer, LoraLayer) and layer.has_magnitude:
+            layer.take_squares()  # of what it stands beside now
 
 
 def embeddings_of(model: GPT2PreTrained, adapter: Adapter) -> dict[str, np.ndarray]:

@@ -86,7 +86,7 @@ def detach(model: GPT2PreTrained, originals: dict) -> None:
     """Puts the modules that `attach` returned back: the plain model again, all of it frozen."""
     for path, module in originals.items():
         replace(model, path, module)
-    model.adapter_config = None
+    model.adapter_config, model.adapter_tables = None, ()
     for parameter in model.parameters():
         parameter.stop_grad()
     model._set_training(model.is_training())

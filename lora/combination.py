@@ -51,11 +51,13 @@ def combine(adapters: Mapping[str, Adapter], weights: Mapping[str, float], ignor
                 raise UserError(f"{key} times {weight:g} is beyond float32: give smaller weights")
         start += rows
     # α = r: the scaling of B A is 1, since each adapter's own is in its A
+    tasks = {adapter.config.task_type for adapter, _ in parts}
     bases = {adapter.config.base_model_name_or_path for adapter, _ in parts}
     config = dataclasses.replace(
         parts[0][0].config,
         r=rank,
         lora_alpha=rank,
+        task_type=next((task for task in tasks if task), None),
         use_rslora=False,
         modules_to_save=None,
         target_modules=_targets(parts),
@@ -64,7 +66,8 @@ def combine(adapters: Mapping[str, Adapter], weights: Mapping[str, float], ignor
         alpha_pattern={},
         base_model_name_or_path=bases.pop() if len(bases) == 1 else None,
     )
-    return Adapter(config, tensors, base=next((adapter.base for adapter, _ in parts if adapter.base), None))
+    tables = parts[0][0].embeddings  # all have the same
+    return Adapter(config, tensors, tables, base=next((adapter.base for adapter, _ in parts if adapter.base), None))
 
 
 def _check(adapters: Mapping[str, Adapter], weights: Mapping[str, float], ignore_base: bool) -> None:
@@ -76,6 +79,8 @@ def _check(adapters: Mapping[str, Adapter], weights: Mapping[str, float], ignore
         if isinstance(weight, bool) or not isinstance(weight, numbers.Real) or not math.isfinite(weight):
             raise UserError(f"the weight of adapter {name!r} must be a number, not {weight!r}")
         more = [kind for kind, there in more_than_matrices(adapters[name]) if there]
+        if not _same(adapters[name].embeddings, adapters[next(iter(weights))].embeddings):
+            more.append("embeddings of its own")
         if more:
             raise UserError(f"adapter {name!r} trains {' and '.join(more)} besides its matrices: it cannot be combined")
     known = [] if ignore_base else [name for name in weights if adapters[name].base]
@@ -89,7 +94,7 @@ def _check(adapters: Mapping[str, Adapter], weights: Mapping[str, float], ignore
                 second=name,
                 difference=difference,
             )
-    tasks = {adapters[name].config.task_type for name in weights}
+    tasks = {adapters[name].config.task_type for name in weights} - {None}  # PEFT may leave it out
     if len(tasks) > 1:
         raise UserError(f"these adapters are for different tasks: {', '.join(sorted(map(str, tasks)))}")
 
@@ -105,7 +110,10 @@ def more_than_matrices(adapter: Adapter):
     yield "B's biases (lora_bias)", config.lora_bias
     start = config.init_lora_weights
     yield f"the base's weights ({start}; `python -m lora convert` makes a plain adapter of it)", changes_base(start)
-    yield "embeddings (a resized vocabulary)", adapter.embeddings
+
+
+def _same(tables: dict[str, np.ndarray], others: dict[str, np.ndarray]) -> bool:
+    return tables.keys() == others.keys() and all(np.array_equal(table, others[name]) for name, table in tables.items())
 
 
 def _targets(parts: list[tuple[Adapter, float]]) -> list[str]:

@@ -30,21 +30,26 @@ def to_plain(adapter: Adapter, base: Path) -> Adapter:
         )
     keys = {f"{layer_of(key)}.weight": key for key in adapter.tensors if is_a(key)}
     tensors = dict(adapter.tensors)
+    for name in [name for name, key in keys.items() if key.endswith(EMBEDDING_A)]:
+        # began with no part of its weight, whatever the other layers' start
+        a, b = tensors[key := keys.pop(name)], tensors[other_of(key)]
+        _twice(tensors, key, np.zeros_like(a), np.zeros_like(b))
     for name, weight in read_tensors(base):
         if (key := keys.pop(name, None)) is None:
             continue
         a, b = adapter.tensors[key], adapter.tensors[other_of(key)]
         if weight.shape != (a.shape[1], b.shape[0]):
             raise UserError(f"{base} is not this adapter's base: {name} is {list(weight.shape)} there")
-        if key.endswith(EMBEDDING_A):  # began with no part of its weight, whatever the other layers' start
-            first_a, first_b = np.zeros_like(a), np.zeros_like(b)
-        else:
-            first_a, first_b = taken_from(weight, config.for_path(layer_of(key)))
-        tensors[key] = np.concatenate([a, first_a])
-        tensors[other_of(key)] = np.concatenate([b, -first_b], axis=1)
+        _twice(tensors, key, *taken_from(weight, config.for_path(layer_of(key))))
     if keys:
         raise UserError(f"{base} is not this adapter's base: it has no {next(iter(keys))}")
     return dataclasses.replace(adapter, config=_twice_the_rank(adapter), tensors=tensors)
+
+
+def _twice(tensors: dict[str, np.ndarray], key: str, first_a: np.ndarray, first_b: np.ndarray) -> None:
+    """Puts what a pair of matrices began with beside them."""
+    tensors[key] = np.concatenate([tensors[key], first_a])
+    tensors[other_of(key)] = np.concatenate([tensors[other_of(key)], -first_b], axis=1)
 
 
 def _twice_the_rank(adapter: Adapter):

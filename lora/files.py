@@ -19,7 +19,6 @@ from lora.keys import (
     ROWS,
     TIED_ROWS,
     TRAINED,
-    A,
     embedding_of,
     is_a,
     is_matrix,
@@ -38,7 +37,7 @@ BASE = "base_fingerprint"  # in the weights' metadata, which PEFT leaves alone
 class Adapter:
     """What an adapter's folder holds: its settings, its float32 tensors by PEFT's keys, and whole embeddings.
 
-    `embeddings`, by our names: PEFT adds those of a model whose vocabulary was resized.
+    `embeddings`, by our names, may be the base's as they were: `lora/whole.py`.
     """
 
     config: LoraConfig
@@ -53,12 +52,17 @@ class Adapter:
         return self.config.task_type == "SEQ_CLS" or PREFIX + SCORE in self.tensors
 
     @property
+    def stored(self) -> dict[str, np.ndarray]:
+        """All that its file holds, by PEFT's keys."""
+        return self.tensors | {PREFIX + name: table for name, table in self.embeddings.items()}
+
+    @property
     def rows_needed(self) -> int:
         """The vocabulary's entries that this adapter speaks of: those of its embedding, or up to its last token."""
         # of a resized vocabulary, or named in modules_to_save
-        for whole in (self.embeddings.get(EMBEDDING), self.tensors.get(PREFIX + EMBEDDING)):
-            if whole is not None:
-                return len(whole)
+        tables = (self.embeddings.get(EMBEDDING), self.embeddings.get(HEAD), self.tensors.get(PREFIX + EMBEDDING))
+        if sizes := [len(table) for table in tables if table is not None]:
+            return sizes[0]
         return max(self.config.trainable_token_indices or (-1,)) + 1
 
 
@@ -71,7 +75,7 @@ def read_adapter(directory: str | Path) -> Adapter:
     path = weights_of(directory)
     stored, metadata = open_file(path)
     keys = todays_keys(stored, path)
-    views = {keys[key]: view for key, view in stored.items()}
+    views = {name: stored[key] for key, name in keys.items()}
     _check_matrices(views, config, path)
     if config.bias == "lora_only" and not any(key.endswith(".base_layer.bias") for key in views):
         # PEFT 0.6 to 0.13 forgot to save them, and reads such a file as an adapter without them
@@ -86,8 +90,6 @@ def read_adapter(directory: str | Path) -> Adapter:
             continue
         elif REPLACED not in key:
             adapter.tensors[key] = tensor
-    if EMBEDDING not in adapter.embeddings and f"{PREFIX}lm_head{A}" in adapter.tensors:
-        adapter.embeddings.pop(HEAD, None)  # PEFT writes the base's own head beside LoRA's matrices
     _check_start(adapter, path)
     tied = adapter.tensors.get(TIED_ROWS)
     if tied is not None and np.array_equal(tied, adapter.tensors.get(PREFIX + ROWS)):

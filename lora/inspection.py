@@ -97,7 +97,7 @@ def _projections(adapter: Adapter, base: Path | None) -> list[dict[str, Any]]:
             rows[-1]["change"] = given.scaling * product_norm(learnt.tensors[key], learnt.tensors[other_of(key)])
     if base is not None:
         shapes = {f"{layer_of(key)}.weight": _shape(adapter, key) for key in adapter.tensors if is_a(key)}
-        norms = _weights(base, shapes)
+        norms = _weights(base, shapes, adapter.embeddings)
         for row in rows:
             row["weight"] = norms[f"{row['path']}.weight"]
             row["relative"] = row["change"] / row["weight"] if row["weight"] else math.inf
@@ -119,9 +119,9 @@ def _shape(adapter: Adapter, key: str) -> tuple[int, int]:
     return (outputs, inputs) if layer_of(key) == "lm_head" else (inputs, outputs)
 
 
-def _weights(base: Path, shapes: dict[str, tuple[int, int]]) -> dict[str, float]:
+def _weights(base: Path, shapes: dict[str, tuple[int, int]], tables: dict[str, np.ndarray]) -> dict[str, float]:
     norms = {}
-    for name, array in read_tensors(base):
+    for name, array in (*tables.items(), *read_tensors(base)):  # which the adapter may bring
         if name in shapes and array.shape == shapes[name]:
             norms[name] = _norm(array)
         if name == EMBEDDING and array.shape == shapes.get(HEAD):  # which may be tied to it

@@ -5,13 +5,16 @@ wraps stands under `base_layer` here as in PEFT, so a place needs no other trans
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
+
+import numpy as np
 
 from common.errors import UserError
 
 PREFIX = "base_model.model."
 A, B, B_BIAS = ".lora_A.weight", ".lora_B.weight", ".lora_B.bias"
+MAGNITUDE = ".lora_magnitude_vector"
 EMBEDDING_A, EMBEDDING_B = ".lora_embedding_A", ".lora_embedding_B"
 _PAIRS = ((A, B), (EMBEDDING_A, EMBEDDING_B))
 ROWS = "transformer.wte.token_adapter.trainable_tokens_delta"
@@ -61,14 +64,15 @@ def embedding_of(key: str) -> str | None:
     return found and found[1]
 
 
-def todays_keys(keys: Iterable[str], path: Path) -> dict[str, str]:
+def todays_keys(stored: Mapping[str, np.ndarray], path: Path) -> dict[str, str]:
     """The keys of a file, and by each the one that PEFT writes today.
 
     Until 0.6 a wrapped layer's bias had no `base_layer` in its key, and matrices have the adapter's name in theirs
     where somebody saved the model's state_dict. What stands before all keys, as `module.` of torch's
-    DistributedDataParallel, is left out. Raises UserError where two tensors have one key.
+    DistributedDataParallel, is left out, and so is what PEFT writes twice: an embedding's magnitudes. Raises UserError
+    where two tensors have one key.
     """
-    keys = list(keys)
+    keys = list(stored)
     wrappers = {key.partition(PREFIX)[0] if PREFIX in key else "" for key in keys}
     wrapper = wrappers.pop() if len(wrappers) == 1 else ""
     wrapper = wrapper if wrapper.endswith(".") else ""
@@ -79,6 +83,10 @@ def todays_keys(keys: Iterable[str], path: Path) -> dict[str, str]:
         layer = name.removesuffix(".bias")
         if name != layer and layer + A in matrices:
             renamed[key] = f"{layer}.base_layer.bias"
-    if len(set(renamed.values())) < len(keys):
-        raise UserError(f"{path} holds more than one adapter; save the one that is wanted alone")
-    return renamed
+    first: dict[str, str] = {}
+    for key in keys:
+        other = first.setdefault(renamed[key], key)
+        repeated = renamed[key].endswith(MAGNITUDE) and np.array_equal(stored[key], stored[other])
+        if other != key and not repeated:
+            raise UserError(f"{path} holds more than one adapter; save the one that is wanted alone")
+    return {key: name for name, key in first.items()}

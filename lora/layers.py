@@ -80,11 +80,14 @@ class LoraLayer(AdapterLayer):
         layer.scaling, layer.dropout = settings.scaling, settings.dropout
         layer.keep_matrices(*layer.begin(settings, generator))
         if settings.magnitude:
-            axes = "oi,oi->o" if cls.transposed else "io,io->o"
-            weight = layer.weight.float32().numpy()
-            layer._squares = jt.array(np.einsum(axes, weight, weight, dtype=np.float64).astype(np.float32))  # [out]
+            layer.take_squares()
             layer.lora_magnitude_vector = jt.array(layer.norms().numpy())
         return layer
+
+    def take_squares(self) -> None:
+        """Sums the squares of each column of its weight, as DoRA's norms need them: where it is new, or changes."""
+        axes, weight = "oi,oi->o" if self.transposed else "io,io->o", self.weight.float32().numpy()
+        self._squares = jt.array(np.einsum(axes, weight, weight, dtype=np.float64).astype(np.float32))  # [out]
 
     @classmethod
     def shapes(cls, base: Layer, settings: LayerSettings) -> dict[str, tuple[int, ...]]:

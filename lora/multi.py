@@ -7,7 +7,7 @@ import numpy as np
 
 from common.errors import UserError
 from gpt2_jittor.model.pretrained import GPT2PreTrained
-from lora.adapter import assign, check_matrices, check_tensors, check_vocabulary, embeddings_of, peft_keys
+from lora.adapter import assign, check_matrices, check_tensors, embeddings_of, fitting, peft_keys
 from lora.attach import attach, detach, is_merged, mark_trainable
 from lora.combination import combine
 from lora.files import Adapter, check_base, read_adapter, write_adapter
@@ -48,6 +48,7 @@ class Adapters:
             raise UserError(f"{directory} is of another task type, {kind}: load its kind of model")
         self._check_unmerged()
         self._take_out()
+        adapter = fitting(self.model, adapter, directory)
         try:
             self._put_in(adapter, directory)
             check_base(directory, adapter, self.model.base, ignore_base)
@@ -72,7 +73,7 @@ class Adapters:
     def save(self, directory: str | Path, weights: Mapping[str, float]) -> None:
         """Writes a weighted sum as one adapter, for `load_adapter` and for PEFT."""
         adapter = self._find(weights)
-        write_adapter(directory, adapter.config, adapter.tensors, adapter.base)
+        write_adapter(directory, adapter.config, adapter.stored, adapter.base)
 
     def _find(self, which: str | Mapping[str, float]) -> Adapter:
         if isinstance(which, Mapping):
@@ -83,7 +84,7 @@ class Adapters:
         return self._stored[which]
 
     def _put_in(self, adapter: Adapter, source: str | Path) -> None:
-        check_vocabulary(self.model, adapter, source)
+        adapter = fitting(self.model, adapter, source)
         check_matrices(self.model, adapter, source)
         own = {name for name, _ in self.model.named_parameters()}
         self._modules = attach(self.model, adapter.config)

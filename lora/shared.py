@@ -125,6 +125,7 @@ class SharedLora(AdapterLayer):
 
 def why_not(adapter: Adapter) -> str:
     """What an adapter changes for which a model must be its own; "" where it can stand beside others."""
-    if more := [kind for kind, there in more_than_matrices(adapter) if there]:
+    brings = [("embeddings (a resized vocabulary)", adapter.embeddings)]
+    if more := [kind for kind, there in (*more_than_matrices(adapter), *brings) if there]:
         return " and ".join(more)
     return next((path for path in paths(adapter) if not is_called(path, PROJECTIONS)), "")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from common.errors import UserError
 from common.files import replacing, write_json, write_text
 from gpt2_jittor.checkpoint.config import GPT2Config
 from gpt2_jittor.checkpoint.generation_config import COPIED, FILE, IDS
@@ -25,13 +26,17 @@ def write_model(
 
     `tensors` goes by our names; `dtype` is float32 or float16. A tied model's `lm_head.weight` is left out.
     `generation`: what generation_config.json is to say, where it is more than the configuration's token ids.
-    Raises ValueError where a tied model's head is another tensor than its embedding.
+    Raises UserError for a number that float16 cannot hold, ValueError where a tied model's head is another tensor than
+    its embedding.
     """
     directory = Path(directory)
     if config.tie_word_embeddings and "lm_head.weight" in tensors:
         tensors = dict(tensors)
         if not np.array_equal(tensors.pop("lm_head.weight"), tensors["transformer.wte.weight"]):
             raise ValueError("lm_head.weight is not the token embedding, to which the configuration ties it")
+    for name, array in tensors.items():
+        if np.abs(array).max(initial=0) > np.finfo(dtype).max:
+            raise UserError(f"{name} holds {np.abs(array).max():.3g}, more than {dtype} can: write it in float32")
     arrays = {name: np.ascontiguousarray(array, dtype) for name, array in tensors.items()}
     write_safetensors(directory / "model.safetensors", arrays)
     write_json(directory / "config.json", config.to_dict(architecture) | {"dtype": dtype})

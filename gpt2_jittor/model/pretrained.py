@@ -60,6 +60,7 @@ class GPT2PreTrained(jt.nn.Module):
     base_precision = "fp32"  # of what is kept of its weights: `from_stored`
     int8_threshold: float | None = None  # of int8's outliers
     label_smoothing = 0.0  # of its loss in training: `ops/head_loss.py`
+    adapter_tables: tuple[str, ...] = ()  # whole embeddings that its adapter brought, by their names
     adapter_config: Any = None  # of the adapter that its layers belong to, while there is one: `lora/attach.py`
 
     def __init__(self, config: GPT2Config, seed: int = 0):

@@ -96,3 +96,13 @@ def test_a_merged_model_is_saved_for_transformers_with_its_logits(base, settings
     assert reference.config.tie_word_embeddings == (settings not in UNTIED)
     assert_close(torch_logits(reference, IDS), expected, LOGITS)
     assert_close(our_logits(GPT2LMHeadModel.from_pretrained(tmp_path), IDS), expected, LOGITS)
+
+
+def test_a_number_that_float16_cannot_hold_is_not_written_as_infinity(base, tmp_path):
+    model = our_model(base, {})
+    lora.merge(model)
+    bias = model.transformer.h[1].mlp.c_proj.bias
+    bias.assign(np.full(bias.shape, 7e4, np.float32))
+    assert_refused(lambda: model.save_pretrained(tmp_path / "half", dtype="float16"), "c_proj.bias", "7e+04", "float32")
+    assert not (tmp_path / "half").exists()
+    model.save_pretrained(tmp_path / "whole")
