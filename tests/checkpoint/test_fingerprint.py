@@ -181,7 +181,7 @@ def test_adapters_of_the_first_form_are_compared_as_they_were(tmp_path):
     assert disagreement(written, written[::-1]) and disagreement(written, Base(nano).fingerprint) is None
 
 
-NANO_FIRST_FORM = "93f8be6ce36e0f71659e78c539789c93ac8f8cfe7f3f3e5d35c8fd25b80823bc"
+NANO_FIRST_FORM = "4f287ebc1c15400b87774e4743360cc002db09e21560d968b0d154c4bd13859e"
 
 
 def test_a_fingerprint_is_short(tmp_path):

@@ -228,7 +228,7 @@ def test_an_adapter_that_brings_embeddings_is_refused(base, tmp_path):
     lora.save_adapter(lora.inject(model, lora.LoraConfig()), tmp_path)
     path = tmp_path / "adapter_model.safetensors"
     tensors = safetensors.numpy.load_file(path)
-    tensors["base_model.model.transformer.wte.weight"] = model.transformer.wte.weight.numpy()
+    tensors["base_model.model.transformer.wte.weight"] = model.transformer.wte.weight.numpy() + 1
     safetensors.numpy.save_file(tensors, path, {"format": "pt"})
     kept = GPT2LMHeadModel.from_pretrained(base, base="bf16")
     assert_refused(lambda: lora.load_adapter(kept, tmp_path), str(tmp_path), "embeddings", "bf16")
