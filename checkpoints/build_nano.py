@@ -21,6 +21,7 @@ from tokenizers import ByteLevelBPETokenizer
 from common.command import Parser, run_command
 from common.errors import UserError
 from common.files import write_json, write_text
+from datasets import records
 from datasets.example import Example, Segment
 from datasets.holdout import select_split
 from datasets.read import read_text
@@ -38,19 +39,19 @@ def documents(squad_file: Path, dolly_file: Path, imdb_dir: Path) -> tuple[list[
     Every 50th is for validation; what a task keeps for its own validation and test is in neither. Dolly's are the
     fewest and the most like what the model is asked later: they are there twice.
     """
-    articles, records = _articles(squad_file), _records(dolly_file)
+    articles, instructions = _articles(squad_file), _instructions(dolly_file)
     reviews = [example.segments[0].text for example in imdb.load("train", imdb_dir).examples]
     trained_on = {
         *_trained_on(articles, squad_file, {"validation": squad.VALIDATION}),
-        *_trained_on(records, dolly_file, dolly.SHARES),
+        *_trained_on(instructions, dolly_file, dolly.SHARES),
         *reviews,
     }
     parts = [], []
-    for index, text in enumerate([*articles, *records, *reviews]):
+    for index, text in enumerate([*articles, *instructions, *reviews]):
         if text in trained_on:
             parts[index % VALIDATION_EVERY == 0].append(text)
     train, held_out = parts
-    return train + [text for text in train if text in records], held_out
+    return train + [text for text in train if text in instructions], held_out
 
 
 def _articles(path: Path) -> dict[str, str]:
@@ -66,10 +67,10 @@ def _articles(path: Path) -> dict[str, str]:
     return titles
 
 
-def _records(path: Path) -> dict[str, str]:
+def _instructions(path: Path) -> dict[str, str]:
     """Dolly's records (instruction, context, response) with their instructions."""
     instructions = {}
-    for record in map(json.loads, read_text(path).splitlines()):
+    for _, record in records.records(path, dolly.NEEDED, optional=("context",)):
         parts = [record[name].strip() for name in dolly.COLUMNS]
         instructions["\n".join(filter(None, parts))] = parts[0]
     return instructions

@@ -142,9 +142,12 @@ def _fit(example: Example, tokenizer, max_length: int) -> Pieces:
     def since(index: int) -> Pieces | UserError:
         return _part(example, pieces, (starts[index], end), tokenizer, max_length)
 
+    def fits(index: int) -> bool:
+        return not isinstance(since(index), UserError)
+
     pieces = _whole(example, tokenizer) if _is_ours(tokenizer) or len(starts) <= AT_FIRST else []
-    tried = len(starts) - min(len(starts), AT_FIRST)
-    while tried and not isinstance(since(tried), UserError):
+    tried = max(0, len(starts) - AT_FIRST)
+    while tried and fits(tried):
         tried = max(0, tried - (len(starts) - tried))
     if not tried:
         pieces = pieces or _whole(example, tokenizer)
@@ -154,7 +157,7 @@ def _fit(example: Example, tokenizer, max_length: int) -> Pieces:
             raise UserError(f"the last turn takes {_length(pieces)} tokens, {max_length} fit: shorten it")
     # the later it starts, the shorter it is
     last = len(starts) - 1
-    found = since(bisect_left(range(last), True, lo=tried, key=lambda index: not isinstance(since(index), UserError)))
+    found = since(bisect_left(range(last), True, lo=tried + 1, key=fits))
     if isinstance(found, UserError):
         raise UserError(f"{found}: shorten it")
     return found

@@ -140,13 +140,11 @@ def _with_own_tables(adapter: "Adapter", folder: Path) -> "Adapter":
     """The adapter without tables that are its base's, where that is at hand."""
     from gpt2_jittor.checkpoint.stored import open_model
     from lora.source import base_of, run_arguments
-    from lora.whole import tables_of, with_own_tables
+    from lora.whole import beside
 
-    if not adapter.embeddings:
-        return adapter
     os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is downloaded for that
     with contextlib.suppress(UserError):
-        return with_own_tables(adapter, *tables_of(open_model(base_of(folder, adapter, run_arguments(folder), None))))
+        return beside(adapter, open_model(base_of(folder, adapter, run_arguments(folder), None)))
     return adapter
 
 

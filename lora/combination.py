@@ -51,13 +51,12 @@ def combine(adapters: Mapping[str, Adapter], weights: Mapping[str, float], ignor
                 raise UserError(f"{key} times {weight:g} is beyond float32: give smaller weights")
         start += rows
     # α = r: the scaling of B A is 1, since each adapter's own is in its A
-    tasks = {adapter.config.task_type for adapter, _ in parts}
     bases = {adapter.config.base_model_name_or_path for adapter, _ in parts}
     config = dataclasses.replace(
         parts[0][0].config,
         r=rank,
         lora_alpha=rank,
-        task_type=next((task for task in tasks if task), None),
+        task_type=next((adapter.config.task_type for adapter, _ in parts if adapter.config.task_type), None),
         use_rslora=False,
         modules_to_save=None,
         target_modules=_targets(parts),

@@ -3,6 +3,7 @@
 B A is never formed: ‖B A‖² = Σ (BᵀB) ∘ (A Aᵀ), two matrices of r × r. Nothing here needs Jittor.
 """
 
+import itertools
 import math
 import re
 from pathlib import Path
@@ -121,7 +122,7 @@ def _shape(adapter: Adapter, key: str) -> tuple[int, int]:
 
 def _weights(base: Path, shapes: dict[str, tuple[int, int]], tables: dict[str, np.ndarray]) -> dict[str, float]:
     norms = {}
-    for name, array in (*tables.items(), *read_tensors(base)):  # which the adapter may bring
+    for name, array in itertools.chain(tables.items(), read_tensors(base)):  # the adapter may bring tables of its own
         if name in shapes and array.shape == shapes[name]:
             norms[name] = _norm(array)
         if name == EMBEDDING and array.shape == shapes.get(HEAD):  # which may be tied to it

@@ -48,9 +48,8 @@ class Adapters:
             raise UserError(f"{directory} is of another task type, {kind}: load its kind of model")
         self._check_unmerged()
         self._take_out()
-        adapter = fitting(self.model, adapter, directory)
         try:
-            self._put_in(adapter, directory)
+            adapter = self._put_in(adapter, directory)
             check_base(directory, adapter, self.model.base, ignore_base)
             self._take_out()
             self._stored[name] = adapter
@@ -83,7 +82,8 @@ class Adapters:
             raise UserError(f"there is no adapter {which!r}; loaded are {', '.join(self._stored) or 'none'}")
         return self._stored[which]
 
-    def _put_in(self, adapter: Adapter, source: str | Path) -> None:
+    def _put_in(self, adapter: Adapter, source: str | Path) -> Adapter:
+        """Makes an adapter active; returns what of it this model lacks."""
         adapter = fitting(self.model, adapter, source)
         check_matrices(self.model, adapter, source)
         own = {name for name, _ in self.model.named_parameters()}
@@ -98,6 +98,7 @@ class Adapters:
         self._values = {name: self.model.parameter(name).numpy() for name in written if name in own}
         assign(self.model, adapter)
         mark_trainable(self.model, False)
+        return adapter
 
     def _take_out(self) -> None:
         if self._modules is None:

@@ -19,7 +19,7 @@ from gpt2_jittor.checkpoint.stored import StoredModel, open_model
 from gpt2_jittor.checkpoint.tokenizer import add_tokens, check_sizes, load_tokenizer
 from lora.files import Adapter, check_base, read_adapter
 from lora.matching import targets_of
-from lora.whole import tables_of, with_own_tables
+from lora.whole import beside
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -110,7 +110,7 @@ def find(model: str | None = None, adapter: str | Path | None = None, ignore_bas
     folder = Path(adapter)
     found, arguments = read_adapter(folder), run_arguments(folder)
     base = open_model(base_of(folder, found, arguments, model))
-    found = with_own_tables(found, *tables_of(base)) if found.embeddings else found
+    found = beside(found, base)
     check_base(folder, found, base, ignore_base)
     _check_layers(folder, found, base)
     own = has_tokenizer(folder)

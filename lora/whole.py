@@ -22,11 +22,16 @@ def with_own_tables(adapter: Adapter, base: Mapping[str, np.ndarray], tied: bool
     tables = dict(adapter.embeddings)
     if tied and HEAD in tables and EMBEDDING not in tables and not adapter.config.saves("transformer.wte"):
         tables[EMBEDDING] = tables.pop(HEAD)
-    bases = {EMBEDDING: base[EMBEDDING], HEAD: base.get(HEAD, base[EMBEDDING])} if tables else {}
+    bases = {EMBEDDING: base[EMBEDDING], HEAD: base.get(HEAD, base[EMBEDDING])}
     own = {name: table for name, table in tables.items() if not np.array_equal(table, bases[name])}
     if EMBEDDING in own and HEAD in tables:
         own[HEAD] = tables[HEAD]  # of a tied pair both, or neither
     return dataclasses.replace(adapter, embeddings=own)
+
+
+def beside(adapter: Adapter, stored: StoredModel) -> Adapter:
+    """`with_own_tables` beside a checkpoint, whose tables are read only where the adapter has any."""
+    return with_own_tables(adapter, *tables_of(stored)) if adapter.embeddings else adapter
 
 
 def tables_of(stored: StoredModel) -> tuple[dict[str, np.ndarray], bool]:

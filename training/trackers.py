@@ -194,9 +194,9 @@ class Trackers:
         told: Mapping[str, int] | None = None,
         seconds: float = 0.0,
     ):
-        self.say, self.began = say, time.time() - seconds
         check(names)
         names = wanted(names)
+        self.say, self.began = say, time.time() - seconds
         self.examples = None  # of the first validation; one of others is a curve of its own
         self.open: dict[str, tuple[Tracker, Mapping[str, int]]] = {}
         kept = _kept_ids(run_dir) if told is not None else {}

@@ -123,13 +123,12 @@ class Trainer:
                 # first what this step still owes: a resumed run may have been stopped in the middle of it
                 if progress.validated < progress.step and self._due(self.arguments.eval_every):
                     self._validate()
-                if progress.step and self._due(self.arguments.save_every):
+                ended = progress.step >= self.plan.total_steps or self._out_of_patience()
+                if progress.step and (ended or self._due(self.arguments.save_every)):
                     distributed.check_same_values(self.optimizer.parameters, progress.step)
                     with interrupts_deferred("saving"):
                         self._save()
-                if progress.step >= self.plan.total_steps or self._out_of_patience():
-                    with interrupts_deferred("saving"):
-                        self._save()
+                if ended:
                     self._measure_whole()
                     return progress
                 with interrupts_deferred("finishing this step, then saving"):
@@ -145,6 +144,7 @@ class Trainer:
             raise
         finally:
             self.log.close()
+            self.log = None
 
     def _take_up(self, directory: Path) -> None:
         """Goes on from a checkpoint. Raises UserError where this is not the run that wrote it."""
