@@ -29,7 +29,10 @@ class Folder:
             self.prompt = " ".join(rng.choice(tiny.WORDS, 4))
             ids = self.transformers(self.model, max_new_tokens=NEW)
             firsts = [place for place, token in enumerate(ids) if token not in ids[:place] and token < 256]
-            if 256 not in ids and len(firsts) > 2:
+            # 256 is the tokenizer's end token, which ends our texts where the folder is silent: it must come in none
+            how = {"max_new_tokens": NEW, "num_beams": 3}
+            beams, ended = (self.transformers(self.model, eos_token_id=end, **how) for end in (None, 256))
+            if 256 not in ids and beams == ended and len(firsts) > 2:
                 self.soon, self.later = ids[firsts[1]], ids[firsts[-1]]
                 return
 
