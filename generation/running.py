@@ -70,14 +70,15 @@ class Running:
         self.model, self.most, self.prefixes, self.choose_adapters = model, most, prefixes, choose_adapters
         self.texts: list[Text] = []
         self._cache = KVCache()
+        self._lost: Exception | None = None  # why the cache does not hold the texts any more
 
     def read(self, reading: Reading, most: int | None = None) -> list[Event]:
         """Reads so many more tokens of prompts at most; of a single one, only what no earlier text begins with.
 
         Once all are read the texts get their first tokens, and those that go on join the others.
         """
-        texts, alone = reading.texts, len(reading.texts) == 1
-        if alone and not reading.cache.length:
+        texts = reading.texts
+        if len(texts) == 1 and not reading.cache.length:
             reading.cache = self.prefixes.take(texts[0].adapter, texts[0].ids)
             reading.kept = texts[0].kept = reading.cache.length
         left = reading.left
@@ -90,16 +91,23 @@ class Running:
         events = _next_tokens(self.model, texts, ids, reading.cache, mask, reading.rows)
         reading.cache.step = None
         self._join(reading, [place for place, (_, event) in enumerate(events) if goes_on(event)])
-        if alone:
-            cache = reading.cache if reading.cache.is_full else reading.cache.row(0)
-            self.prefixes.give(texts[0].adapter, texts[0].prompt, cache)
         return events
 
     def step(self) -> list[Event]:
-        """One more token of each text. Those that do not go on must leave then."""
+        """One more token of each text. Those that do not go on must leave then.
+
+        Raises what kept other texts from joining: these ones' keys and values may have been lost with it.
+        """
+        if self._lost is not None:
+            raise self._lost
         self.choose_adapters([text.adapter for text in self.texts])
         last = np.array([[text.ids[-1]] for text in self.texts])
         return _next_tokens(self.model, self.texts, last, self._cache)
+
+    def keep_prompt(self, reading: Reading) -> None:
+        """Keeps the keys and values of a single prompt that was read, for those that begin like it."""
+        (text,), cache = reading.texts, reading.cache
+        self.prefixes.give(text.adapter, text.prompt, cache if cache.is_full else cache.row(0))
 
     def keep(self, text: Text) -> None:
         """Keeps a copy of a text's keys and values for those that begin like it."""
@@ -115,7 +123,7 @@ class Running:
         if rows:
             self._cache.select(np.array(rows))
         else:
-            self._cache = KVCache()
+            self._cache, self._lost = KVCache(), None
 
     def renew(self) -> None:
         """The model's adapters have changed: the kernel is made anew at the next step."""
@@ -127,7 +135,12 @@ class Running:
             return
         if not np.array_equal(rows := reading.rows[places], range(reading.cache.rows)):
             reading.cache.select(rows)
-        self._cache.join(reading.cache, self.most)
+        try:
+            self._cache.join(reading.cache, self.most)
+        except Exception as error:  # of memory: some layers may have been moved, and others not
+            self._lost = error
+            self.leave([])
+            raise
         self.texts += [reading.texts[place] for place in places]
 
 
@@ -145,7 +158,9 @@ def continued(
         while waiting or running.texts:
             room = min(most - len(running.texts), len(waiting))
             if room >= max(1, min(most // 4, len(waiting))):
-                events = running.read(Reading([waiting.popleft() for _ in range(room)]))
+                events = running.read(reading := Reading([waiting.popleft() for _ in range(room)]))
+                if room == 1:
+                    running.keep_prompt(reading)
             else:
                 events = running.step()
                 ended = [text for text, event in events if not goes_on(event)]

@@ -173,8 +173,8 @@ class Batcher:
             ticket, reading = next(pair for pair in self._reading if not self._is_being_read(*pair))
             self._reading.remove((ticket, reading))
             with self._telling(ticket):
-                begun, before = bool(reading.cache.length), reading.computed
-                events = ticket.place.loaded.running.read(reading, most)
+                running, begun, before = ticket.place.loaded.running, bool(reading.cache.length), reading.computed
+                events = running.read(reading, most)
                 most -= reading.computed - before
                 if not begun:
                     self._counts["prompt_tokens"] += len(reading.texts[0].prompt)
@@ -185,6 +185,8 @@ class Batcher:
                     if goes_on(event):
                         self._texts[text] = ticket
                     self._tell(ticket, event)
+                if events:
+                    _try(running.keep_prompt, reading)
 
     def _is_being_read(self, ticket: Ticket, reading: Reading) -> bool:
         """Whether a prompt is better begun when another one is read, with which it has the next piece in common."""
@@ -229,13 +231,9 @@ class Batcher:
         """A text leaves the others; its keys and values are kept for one that begins like it. Whose it was."""
         ticket = self._texts.pop(text)
         running = ticket.place.loaded.running
-        try:
-            if keep:
-                running.keep(text)
-        except Exception as error:  # no harm to anybody's text
-            report(error)
-        finally:
-            running.leave([text])
+        if keep:
+            _try(running.keep, text)
+        running.leave([text])
         return ticket
 
     def _done(self, work: Work) -> Any:
@@ -277,3 +275,11 @@ class Batcher:
         if not isinstance(error, UserError):
             report(error)
         ticket.tell(error)
+
+
+def _try(act: Callable, *arguments) -> None:
+    """Keeps what texts to come may begin with; where that fails, no text is harmed."""
+    try:
+        act(*arguments)
+    except Exception as error:
+        report(error)

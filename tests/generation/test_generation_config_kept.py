@@ -16,8 +16,8 @@ from gpt2_jittor import GPT2ForSequenceClassification, GPT2LMHeadModel
 from gpt2_jittor.checkpoint.tokenizer import add_tokens, load_tokenizer
 from lora.merging import plan, write
 from lora.source import find
-from training import trainer as trainer_module
 from training.arguments import TrainingArguments
+from training.reply import replied
 from training.setup import build_model, build_trainer, read_inputs
 
 SAID = [
@@ -129,8 +129,9 @@ def test_the_sample_reply_and_the_answers_of_evaluate_end_at_each_end_token(base
     folder = base(SAID[1])
     inputs = inputs_of(folder, tmp_path, max_steps=1)
     ends = []
-    monkeypatch.setattr(trainer_module, "stream", lambda *given: ends.append(tuple(given[-1])) or iter(()))
-    assert "<" in build_trainer(inputs)._sample()
+    monkeypatch.setattr("training.reply.stream", lambda *given: ends.append(tuple(given[-1])) or iter(()))
+    trainer = build_trainer(inputs)
+    assert "<" in replied(trainer.model, trainer.sample, trainer.tokenizer)
     monkeypatch.setattr("sys.argv", ["evaluate.py", "--task", "dailydialog", "--model", str(folder)])
     how, given = evaluate.parse()
     ends.append(evaluate.answer_options(given, tasks.find("dailydialog"), find(how.model, None)).end_ids)

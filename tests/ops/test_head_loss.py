@@ -98,7 +98,8 @@ def test_smoothed_labels_bear_logits_as_low_as_gpt2s(way, rng):
     def theirs(h, w):
         return functional.cross_entropy(h @ w.T, torch.tensor(targets).long(), reduction="none", label_smoothing=0.1)
 
-    assert_close(found, torchs(theirs, [hidden, weight], dloss), 3e-5)  # a logit of 100 rounds at 8e-6
+    # a logit of 100 rounds at 8e-6; ten times what 1,500 probabilities come to, as large as the loss' gradient, at 1e-5
+    assert_close(found, torchs(theirs, [hidden, weight], dloss), 3e-5 * max(1, np.abs(dloss).max()))
 
 
 @pytest.mark.parametrize("vocab", [3, 301])

@@ -145,17 +145,49 @@ def test_what_is_cancelled_before_it_speaks_says_nothing(batcher, theirs, rng):
 
 
 def test_a_copy_that_fails_harms_no_text(batcher, theirs, rng, monkeypatch, capsys):
-    """Keeping a finished text's keys is a favour to the next one."""
-    prompts_, events = prompts(rng, 2), [[], []]
-    for prompt, found, tokens in zip(prompts_, events, (3, 9), strict=True):
+    """Keeping a read prompt's keys, or a finished text's, is a favour to the next one."""
+    prompts_, events = [rng.integers(0, VOCAB, 15), *prompts(rng, 1)], [[], [], []]
+    prompts_.append(prompts_[0])  # of which all but the last token is known then: one step reads it
+    for prompt, found, tokens in zip(prompts_, events, (3, 9, 5), strict=True):
+        if found is events[2]:
+            batcher.turn()
+            monkeypatch.setattr(KVCache, "row", lambda *_: (_ for _ in ()).throw(MemoryError("no more")))
         batcher.submit(work_of("one", prompt, tokens), found.append)
-    batcher.turn()
-    monkeypatch.setattr(KVCache, "row", lambda *_: (_ for _ in ()).throw(MemoryError("no more")))
     finish(batcher)
     assert [[token.id for token in found] for found in events] == [
-        greedy(theirs["one"], prompt, tokens) for prompt, tokens in zip(prompts_, (3, 9), strict=True)
+        greedy(theirs["one"], prompt, tokens) for prompt, tokens in zip(prompts_, (3, 9, 5), strict=True)
     ]
-    assert "out of memory" in capsys.readouterr().err
+    assert capsys.readouterr().err.count("out of memory") == 4, "of a prompt and of three texts"
+
+
+def test_a_text_that_fails_to_join_takes_with_it_those_whose_keys_it_moved(batcher, theirs, rng, monkeypatch, capsys):
+    """Memory may be full when half the layers are in their new place."""
+    first, events = prompts(rng, 2), [[], [], []]
+    for prompt, found in zip(first, events, strict=False):
+        batcher.submit(work_of("one", prompt, 9), found.append)
+    batcher.turn()
+    with monkeypatch.context() as full:
+        full.setattr(KVCache, "_spread", fails_at_the_second(KVCache._spread))
+        batcher.submit(work_of("one", rng.integers(0, VOCAB, 60), 9), events[2].append)
+        finish(batcher)
+    assert [type(found[-1]) for found in events] == [MemoryError] * 3
+    for prompt in first:
+        batcher.submit(work_of("one", prompt, 9), (after := []).append)
+        finish(batcher)
+        assert [token.id for token in after] == greedy(theirs["one"], prompt, 9)
+
+
+def fails_at_the_second(act):
+    """Like `act` in the first call; memory is full in those after it."""
+    calls = iter([act])
+
+    def acting(*arguments):
+        found = next(calls, None)
+        if found is None:
+            raise MemoryError("no more")
+        return found(*arguments)
+
+    return acting
 
 
 def test_a_step_that_fails_ends_its_texts_and_no_others(batcher, theirs, rng, monkeypatch, capsys):
