@@ -82,8 +82,8 @@ def plain(base, rows: int | None = ROWS):
     return model
 
 
-def assert_same(found, expected) -> None:
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * max(1.0, np.abs(expected).max()))
+def assert_same(found, expected, tolerance=1e-5) -> None:
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * max(1.0, np.abs(expected).max()))
 
 
 @every
@@ -172,7 +172,7 @@ def test_pissa_beside_an_embedding_of_a_resized_vocabulary_is_converted(base, ma
     run_lora(monkeypatch, "convert", "--adapter", folder, "--output", tmp_path / "plain")
     model = plain(base)
     lora.load_adapter(model, tmp_path / "plain")
-    assert_same(our_logits(model, ids), expected)
+    assert_same(our_logits(model, ids), expected, 4e-5)  # on both sides a difference of large weights, and sums of it
 
 
 @pytest.mark.parametrize("base", [True], indirect=True)

@@ -110,5 +110,5 @@ def test_more_batches_take_no_more_memory():
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells what was resident")
 def test_a_batch_that_is_larger_than_those_before_takes_no_more_memory_than_alone():
-    (alone,), (grown,) = printed(GROWING, 500), printed(GROWING, 200, 300, 400, 500)
-    assert grown < alone + 30
+    (alone,), (grown,) = printed(GROWING, 500), printed(GROWING, *range(200, 501, 50))
+    assert grown < alone + 80  # pools that keep what each size has left take 170 MB more; 30 come and go by themselves
