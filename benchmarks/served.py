@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.worker import serve
+from benchmarks.worker import most_mb, serve
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = {
@@ -75,7 +75,7 @@ def prepare(settings: dict):
         load.more = {"first_token": [value for value in firsts if value is not None]}
         return float(sum(made))
 
-    load.memory_mb = lambda: _peak_mb(server.pid)
+    load.memory_mb = lambda: most_mb(server.pid)
     load.stop = server.terminate
     return load
 
@@ -100,12 +100,6 @@ def _wait(address: str, server: subprocess.Popen, said) -> None:
             time.sleep(0.2)
     server.terminate()
     raise RuntimeError(f"no answer from the server within {PATIENCE} s")
-
-
-def _peak_mb(pid: int) -> float:
-    """The most memory that the server has held."""
-    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@ stderr.
 import itertools
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 
 def serve(prepare: Callable[[dict], Callable[[], float]]) -> None:
@@ -31,7 +31,7 @@ def serve(prepare: Callable[[dict], Callable[[], float]]) -> None:
 
     settings = json.loads(sys.argv[1])
     work = prepare(settings)
-    first, memory_mb = getattr(work, "first", work), getattr(work, "memory_mb", _host_mb)
+    first, memory_mb = getattr(work, "first", work), getattr(work, "memory_mb", most_mb)
     begun = time.time()
     first()
     ready = {"ready": time.time() - _process_start(), "first_unit": time.time() - begun}
@@ -65,9 +65,13 @@ def parts_of_epoch(update: Callable[[], float], batches: int, parts: int) -> Cal
     return part
 
 
-def _host_mb() -> float:
-    """The most memory that this process has held so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def most_mb(pid: int | str = "self") -> float:
+    """The most memory that a process has held so far.
+
+    `getrusage` would count what the process that started it had held until then, too.
+    """
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def _process_start() -> float:

@@ -80,6 +80,17 @@ def test_on_a_device_each_has_its_rounds_alone_and_tells_the_most_it_took(tmp_pa
     assert [(result.peak_mb, len(result.seconds)) for result in results.values()] == [(50.0, 2), (50.0, 2)]
 
 
+def test_what_the_race_itself_has_held_is_no_contestants(tmp_path):
+    script = tmp_path / "small.py"
+    script.write_text(
+        f"import sys\nsys.path.append({str(ROOT / 'benchmarks')!r})\nfrom worker import serve\nserve(lambda _: float)\n"
+    )
+    held = np.ones(100_000_000)
+    del held
+    (result,) = race([Contestant("small", str(script), {"repeat": 1})], rounds=1, say=lambda _: None).values()
+    assert 1 < result.peak_mb < 200
+
+
 def test_ratios_are_of_medians_over_rounds():
     results = {
         "mine": Result([[1.0, 9.0, 1.0], [2.0, 2.0, 2.0], [3.0, 3.0, 3.0]]),
