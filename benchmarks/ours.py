@@ -47,10 +47,6 @@ def decode(settings: dict):
     from generation.sampling import make_sampler
 
     model = _model(settings)
-    if (weights := settings.get("weights", "fp32")) != "fp32":
-        from gpt2_jittor.model.quantized import quantize
-
-        quantize(model, weights)
     prompts, top_p = np.load(settings["data"])["prompts"], settings.get("top_p")
     sampler = make_sampler(greedy=True) if top_p is None else make_sampler(top_p=top_p, seed=0)
 
@@ -83,7 +79,8 @@ def chat(settings: dict):
 def _model(settings: dict):
     from gpt2_jittor import GPT2LMHeadModel
 
-    return GPT2LMHeadModel.from_pretrained(settings["model"], base=settings.get("base", "fp32"))
+    kept = {name: settings.get(name, "fp32") for name in ("base", "weights")}
+    return GPT2LMHeadModel.from_pretrained(settings["model"], **kept)
 
 
 def _batches(settings: dict) -> list[Batch]:

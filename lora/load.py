@@ -15,16 +15,21 @@ from lora.source import ModelSource
 
 
 def load_base(
-    source: ModelSource, seed: int = 0, base: str = "fp32", int8_threshold: float = DEFAULT_THRESHOLD
+    source: ModelSource,
+    seed: int = 0,
+    base: str = "fp32",
+    int8_threshold: float = DEFAULT_THRESHOLD,
+    weights: str = "fp32",
 ) -> GPT2PreTrained:
-    """The base model, with an embedding for each of the source's tokens; kept in `base`, as of `from_stored`.
+    """The base model, with an embedding for each of the source's tokens; kept in `base` or `weights`, as of
+    `from_stored`.
 
     Where the source has labels it is a classifier of them, with a new head, drawn from `seed`, where the base is none.
     Raises UserError where the base has other labels.
     """
     adapter, has_head = source.adapter, SCORE in source.base.tensors
     rows = max(source.config.vocab_size, len(source.tokenizer))
-    settings: dict[str, Any] = {"base": base, "int8_threshold": int8_threshold}
+    settings: dict[str, Any] = {"base": base, "int8_threshold": int8_threshold, "weights": weights}
     settings |= {"vocabulary": rows if rows > source.base.config.vocab_size else None}
     if source.labels or (has_head if adapter is None else adapter.is_classifier):
         model = GPT2ForSequenceClassification.from_stored(source.base, source.labels, seed, **settings)
@@ -40,13 +45,14 @@ def load(source: ModelSource, weights: str = "fp32", precision: str = "fp32") ->
     """The model, ready for use and frozen: the base with the adapter merged into it in float32; then in `precision`,
     or with its weights in int8 or bf16.
 
-    Raises UserError where a tensor does not fit.
+    Without an adapter no model of float32 numbers ever exists then. Raises UserError where a tensor does not fit.
     """
+    if source.adapter is None:
+        return load_base(source, weights=weights).freeze().to_precision(precision)
     model = load_base(source)
-    if source.adapter is not None:
-        # `lora/source.py` has compared the bases, or was not to
-        put_adapter(model, source.adapter, source.folder, ignore_base=True)
-        merge(model)
+    # `lora/source.py` has compared the bases, or was not to
+    put_adapter(model, source.adapter, source.folder, ignore_base=True)
+    merge(model)
     if weights != "fp32":
         quantize(model, weights)
     return model.freeze().to_precision(precision)

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from common.errors import UserError
-from gpt2_jittor.checkpoint import weights
 from gpt2_jittor.checkpoint.config import GPT2Config
 from gpt2_jittor.checkpoint.fingerprint import Base
 from gpt2_jittor.checkpoint.initial import initial_head, initial_weights, with_rows
 from gpt2_jittor.checkpoint.locate import locate
 from gpt2_jittor.checkpoint.stored import StoredModel, open_model
+from gpt2_jittor.checkpoint.weights import check, read_views, shapes_of
 from gpt2_jittor.checkpoint.write import write_model
 from gpt2_jittor.model import frozen
 from gpt2_jittor.model.cache import KVCache
@@ -49,8 +49,7 @@ def in_own_precision(method: Callable) -> Callable:
 class GPT2PreTrained(jt.nn.Module):
     """A GPT-2 body, `transformer`, under the head that a subclass adds.
 
-    A new model has random weights; `from_pretrained` reads a checkpoint. It starts in evaluation mode, as
-    transformers' does after loading: call `train()` for dropout.
+    A new model has random weights; `from_pretrained` reads a checkpoint. It starts in evaluation mode, without dropout.
     """
 
     base: Base | None = None  # the checkpoint that was read
@@ -90,21 +89,29 @@ class GPT2PreTrained(jt.nn.Module):
 
     @classmethod
     def from_stored(
-        cls, stored: StoredModel, *head, base="fp32", int8_threshold=DEFAULT_THRESHOLD, vocabulary=None, **named
+        cls,
+        stored: StoredModel,
+        *head: Any,
+        base: str = "fp32",
+        int8_threshold: float = DEFAULT_THRESHOLD,
+        weights: str = "fp32",
+        vocabulary: int | None = None,
+        **named: Any,
     ) -> "GPT2PreTrained":
         """Builds the model of an opened checkpoint and reads it; `head` and errors as of `from_pretrained`.
 
         base: "int8", "bf16" or "fp16" for a base that is not trained itself, kept in so many bits (`model/frozen.py`).
-        vocabulary: with how many entries, as of `resize_token_embeddings`, which such a base cannot have later.
+        weights: "int8" or "bf16" for one that is only used (`model/quantized.py`). Either is never all float32 numbers.
+        vocabulary: with how many entries, as of `resize_token_embeddings`, which such a model cannot have later.
         """
         config, new = cls._head_of(stored, *head, **named)
         model = cls.__new__(cls)
         model._build(config)
         shapes = {name: shape for name, shape in model.shapes().items() if name not in new}
         tensors = {name: view for name, view in stored.tensors.items() if name not in cls.unused}
-        weights.check(shapes, weights.shapes_of(tensors), stored.directory)
-        arrays = itertools.chain(new.items(), weights.read_views(tensors, stored.directory))
-        frozen.assign_all(model, arrays, base, int8_threshold, vocabulary)
+        check(shapes, shapes_of(tensors), stored.directory)
+        arrays = itertools.chain(new.items(), read_views(tensors, stored.directory))
+        frozen.assign_all(model, arrays, base, int8_threshold, weights, vocabulary)
         model.base = Base(stored)
         model.generation = stored.generation.values
         return model

@@ -3,22 +3,27 @@
 Projections and token embedding, and with it the head, are made narrow; norms, biases and positions stay float32.
 """
 
+from typing import TYPE_CHECKING
+
+import numpy as np
+
 from common.errors import ParameterError, UserError
 from common.memory import give_back
 from gpt2_jittor.model.layers import Layer, TiedHead, is_tied
-from gpt2_jittor.model.pretrained import GPT2PreTrained
 from gpt2_jittor.ops.head_loss import head_loss
 from gpt2_jittor.ops.narrow import FORMATS, as_read, narrow_linear, narrow_transposed, to_var, widened
 from gpt2_jittor.runtime.backend import jt
+
+if TYPE_CHECKING:
+    from gpt2_jittor.model.pretrained import GPT2PreTrained
 
 
 class QuantizedLinear(Layer):
     """A projection with a narrow weight. In a tuple Jittor finds no parameter: it is not trained or saved."""
 
     def __init__(self, base: Layer, weights: str):
-        values, *scales = FORMATS[weights](base.weight.numpy().T)
         self.quantized = weights
-        self._weight = (to_var(as_read(values)), *map(jt.array, scales))
+        self._weight = _narrow_of(base, weights, is_table=False)
         self.bias = base.bias
 
     @property
@@ -40,9 +45,8 @@ class QuantizedTable(Layer):
     """A token embedding or a head with narrow rows, one for each token."""
 
     def __init__(self, base: Layer, weights: str):
-        rows, *scales = FORMATS[weights](base.weight.numpy())
         self.quantized = weights
-        self._rows = (to_var(rows), *map(jt.array, scales))
+        self._rows = _narrow_of(base, weights, is_table=True)
 
     @property
     def parts(self) -> tuple:
@@ -74,11 +78,24 @@ class QuantizedHead(QuantizedTable):
         return self.logits(x)
 
 
-def quantize(model: GPT2PreTrained, weights: str) -> None:
+def narrow(array: np.ndarray, weights: str, is_table: bool) -> tuple:
+    """A projection's float32 numbers [in, out], or a token table's [vocab, width], as the kernels read them: Vars."""
+    values, *scales = FORMATS[weights](array if is_table else array.T)
+    parts = (to_var(values if is_table else as_read(values)), *map(jt.array, scales))
+    jt.sync(list(parts))  # the float32 numbers are not needed any more
+    return parts
+
+
+def _narrow_of(base: Layer, weights: str, is_table: bool) -> tuple:
+    kept = base.weight
+    return kept if isinstance(kept, tuple) else narrow(kept.numpy(), weights, is_table)
+
+
+def quantize(model: "GPT2PreTrained", weights: str) -> None:
     """Makes the model's projections and token tables narrow, "int8" or "bf16"; their float32 memory is freed.
 
-    Raises UserError on CUDA, which has no such kernels; where an adapter stands beside the weights, and must be merged
-    first; and for weights that are narrow already.
+    A weight that is narrow already is taken as it is. Raises UserError on CUDA, which has no such kernels; where an
+    adapter stands beside the weights, and must be merged first; and for a model that is quantised already.
     """
     if jt.flags.use_cuda:
         raise ParameterError("{weights} {0} works on the CPU only: leave it out, or give {device} cpu", weights)

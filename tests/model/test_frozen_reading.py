@@ -35,15 +35,16 @@ from gpt2_jittor import GPT2LMHeadModel
 def most():
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
-tiny, large, kept = sys.argv[1:]
-GPT2LMHeadModel.from_pretrained(tiny, base=kept)
+tiny, large, what, kept = sys.argv[1:]
+GPT2LMHeadModel.from_pretrained(tiny, **{what: kept})
 before = most()
-model = GPT2LMHeadModel.from_pretrained(large, base=kept)
+model = GPT2LMHeadModel.from_pretrained(large, **{what: kept})
 print(most() - before)
 """
 
 
-def test_a_model_is_never_all_float32_while_it_is_read(base, tmp_path):
+@pytest.mark.parametrize("what", ["base", "weights"])
+def test_a_model_is_never_all_float32_while_it_is_read(base, tmp_path, what):
     width, layers, vocab = 512, 14, 4096
     sizes = {"n_embd": width, "n_inner": 4 * width, "n_layer": layers, "n_head": 8, "vocab_size": vocab}
     transformers.GPT2LMHeadModel(transformers.GPT2Config(n_positions=64, **sizes)).save_pretrained(tmp_path)
@@ -52,7 +53,11 @@ def test_a_model_is_never_all_float32_while_it_is_read(base, tmp_path):
     peaks = {}
     for kept in ("fp32", "bf16", "int8"):
         run = subprocess.run(
-            [sys.executable, "-c", LOAD, base, tmp_path, kept], cwd=ROOT, capture_output=True, text=True, check=True
+            [sys.executable, "-c", LOAD, base, tmp_path, what, kept],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         peaks[kept] = int(run.stdout.split()[-1])
     assert peaks["fp32"] > 4 * numbers  # so the figures are of what they say
