@@ -9,9 +9,10 @@ from gpt2_jittor.model.lm import GPT2LMHeadModel
 from gpt2_jittor.model.pretrained import GPT2PreTrained
 from gpt2_jittor.model.quantized import quantize
 from gpt2_jittor.runtime.precision import DEFAULT_THRESHOLD
-from lora.adapter import put_adapter
+from lora.adapter import check_matrices, put_adapter
 from lora.attach import merge
 from lora.source import ModelSource
+from lora.streaming import Tensors, can_be_merged, merged
 
 
 def load_base(
@@ -19,9 +20,9 @@ def load_base(
     seed: int = 0,
     base: str = "fp32",
     int8_threshold: float = DEFAULT_THRESHOLD,
-    weights: str = "fp32",
+    **reading: Any,
 ) -> GPT2PreTrained:
-    """The base model, with an embedding for each of the source's tokens; kept in `base` or `weights`, as of
+    """The base model, with an embedding for each of the source's tokens; kept in `base`, and `reading`, as of
     `from_stored`.
 
     Where the source has labels it is a classifier of them, with a new head, drawn from `seed`, where the base is none.
@@ -29,7 +30,7 @@ def load_base(
     """
     adapter, has_head = source.adapter, SCORE in source.base.tensors
     rows = max(source.config.vocab_size, len(source.tokenizer))
-    settings: dict[str, Any] = {"base": base, "int8_threshold": int8_threshold, "weights": weights}
+    settings: dict[str, Any] = {"base": base, "int8_threshold": int8_threshold} | reading
     settings |= {"vocabulary": rows if rows > source.base.config.vocab_size else None}
     if source.labels or (has_head if adapter is None else adapter.is_classifier):
         model = GPT2ForSequenceClassification.from_stored(source.base, source.labels, seed, **settings)
@@ -45,14 +46,24 @@ def load(source: ModelSource, weights: str = "fp32", precision: str = "fp32") ->
     """The model, ready for use and frozen: the base with the adapter merged into it in float32; then in `precision`,
     or with its weights in int8 or bf16.
 
-    Without an adapter no model of float32 numbers ever exists then. Raises UserError where a tensor does not fit.
+    Those are never all float32 before, unless the adapter changes more than projections. Raises UserError where a
+    tensor does not fit.
     """
-    if source.adapter is None:
-        return load_base(source, weights=weights).freeze().to_precision(precision)
-    model = load_base(source)
-    # `lora/source.py` has compared the bases, or was not to
-    put_adapter(model, source.adapter, source.folder, ignore_base=True)
-    merge(model)
-    if weights != "fp32":
-        quantize(model, weights)
+    adapter = source.adapter
+    if adapter is None:
+        model = load_base(source, weights=weights)
+    elif weights != "fp32" and can_be_merged(adapter):
+
+        def through(empty: GPT2PreTrained, tensors: Tensors) -> Tensors:
+            check_matrices(empty, adapter, source.folder)
+            return merged(tensors, adapter)
+
+        model = load_base(source, weights=weights, through=through)
+    else:
+        model = load_base(source)
+        # `lora/source.py` has compared the bases, or was not to
+        put_adapter(model, adapter, source.folder, ignore_base=True)
+        merge(model)
+        if weights != "fp32":
+            quantize(model, weights)
     return model.freeze().to_precision(precision)

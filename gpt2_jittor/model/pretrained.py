@@ -49,7 +49,7 @@ def in_own_precision(method: Callable) -> Callable:
 class GPT2PreTrained(jt.nn.Module):
     """A GPT-2 body, `transformer`, under the head that a subclass adds.
 
-    A new model has random weights; `from_pretrained` reads a checkpoint. It starts in evaluation mode, without dropout.
+    A new one has random weights; `from_pretrained` reads a checkpoint. It starts in evaluation mode, without dropout.
     """
 
     base: Base | None = None  # the checkpoint that was read
@@ -96,6 +96,7 @@ class GPT2PreTrained(jt.nn.Module):
         int8_threshold: float = DEFAULT_THRESHOLD,
         weights: str = "fp32",
         vocabulary: int | None = None,
+        through: Callable = lambda model, tensors: tensors,
         **named: Any,
     ) -> "GPT2PreTrained":
         """Builds the model of an opened checkpoint and reads it; `head` and errors as of `from_pretrained`.
@@ -103,6 +104,7 @@ class GPT2PreTrained(jt.nn.Module):
         base: "int8", "bf16" or "fp16" for a base that is not trained itself, kept in so many bits (`model/frozen.py`).
         weights: "int8" or "bf16" for one that is only used (`model/quantized.py`). Either is never all float32 numbers.
         vocabulary: with how many entries, as of `resize_token_embeddings`, which such a model cannot have later.
+        through: what makes of the checkpoint's tensors those that are put in, given the empty model.
         """
         config, new = cls._head_of(stored, *head, **named)
         model = cls.__new__(cls)
@@ -111,7 +113,7 @@ class GPT2PreTrained(jt.nn.Module):
         tensors = {name: view for name, view in stored.tensors.items() if name not in cls.unused}
         check(shapes, shapes_of(tensors), stored.directory)
         arrays = itertools.chain(new.items(), read_views(tensors, stored.directory))
-        frozen.assign_all(model, arrays, base, int8_threshold, weights, vocabulary)
+        frozen.assign_all(model, through(model, arrays), base, int8_threshold, weights, vocabulary)
         model.base = Base(stored)
         model.generation = stored.generation.values
         return model
@@ -154,7 +156,7 @@ class GPT2PreTrained(jt.nn.Module):
         return next((layer.quantized for layer in self.layers().values() if layer.quantized), "")
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Every parameter's shape by its name."""
+        """By name, of every parameter."""
         return {name: tuple(value.shape) for name, value in self.named_parameters()}
 
     def head_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -164,8 +166,7 @@ class GPT2PreTrained(jt.nn.Module):
     def save_pretrained(self, directory: str | Path, dtype: str = "float32") -> None:
         """Writes a folder that transformers loads, with the same logits. `dtype`: float32 or float16.
 
-        Raises UserError where an adapter stands beside the weights: it must be merged first; and for weights in 8 or 16
-        bits.
+        Raises UserError where an adapter is not merged yet, and for weights in 8 or 16 bits.
         """
         if not self.is_plain:
             raise UserError("the adapter is not part of the weights yet: merge it first, or save the adapter")
@@ -203,8 +204,7 @@ class GPT2PreTrained(jt.nn.Module):
     def resize_token_embeddings(self, rows: int) -> None:
         """Gives the vocabulary `rows` entries; each new one starts as the mean of those that were there.
 
-        Raises ValueError where there are more already, or where the model has an adapter, which counts on its own,
-        UserError where they have 8 or 16 bits.
+        Raises ValueError where there are more already or the model has an adapter, UserError for 8 or 16 bits.
         """
         self.check_full("resize the vocabulary")
         if self.adapter_parameters():
