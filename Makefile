@@ -38,7 +38,7 @@ demo: $(VENV)/runtime
 	$(STATUS) "training gpt2-nano with LoRA on the embedded dialogues"
 	@rm -rf runs/demo
 	$(BIN)/python train.py --task dailydialog --data-dir sample --model nano --output-dir runs/demo \
-		--epochs 8 --learning-rate 3e-3
+		--epochs 8 --learning-rate 3e-3 --lora-r 32 --lora-alpha 64
 	$(STATUS) "drawing the loss curves"
 	$(BIN)/python plot_loss.py runs/demo
 	$(STATUS) "asking: Do you like coffee?"

@@ -116,8 +116,8 @@ def test_a_small_validation_set_is_validated_whole_and_nothing_is_said(world):
 
 def test_the_demo_validates_all_it_has_at_the_steps_that_the_readme_shows(tmp_path):
     """The settings of `make demo`."""
-    lengths = {"epochs": 8.0, "learning_rate": 3e-3}
-    given = TrainingArguments(model="nano", data_dir="sample", output_dir=str(tmp_path), **lengths)
+    settings = {"epochs": 8.0, "learning_rate": 3e-3, "lora_r": 32, "lora_alpha": 64.0}
+    given = TrainingArguments(model="nano", data_dir="sample", output_dir=str(tmp_path), **settings)
     inputs = read_inputs(given, lambda text: None)
     plan = inputs.plan
     found = plan.total_steps, plan.arguments.eval_every, len(plan.validation), len(plan.whole_validation)
