@@ -22,7 +22,7 @@ def load_base(
     int8_threshold: float = DEFAULT_THRESHOLD,
     **reading: Any,
 ) -> GPT2PreTrained:
-    """The base model, with an embedding for each of the source's tokens; kept in `base`, and `reading`, as of
+    """The base model, with an embedding for each of the source's tokens; kept in `base`, and more, as of
     `from_stored`.
 
     Where the source has labels it is a classifier of them, with a new head, drawn from `seed`, where the base is none.
@@ -46,8 +46,8 @@ def load(source: ModelSource, weights: str = "fp32", precision: str = "fp32") ->
     """The model, ready for use and frozen: the base with the adapter merged into it in float32; then in `precision`,
     or with its weights in int8 or bf16.
 
-    Those are never all float32 before, unless the adapter changes more than projections. Raises UserError where a
-    tensor does not fit.
+    Such a model is never all float32, unless the adapter changes more than projections. Raises UserError where a tensor
+    does not fit.
     """
     adapter = source.adapter
     if adapter is None:
