@@ -56,6 +56,14 @@ def pefts(base, settings, rows: int | None = ROWS):
     return model
 
 
+def begin_as_the_mean(model) -> None:
+    """New rows of both tables, as ours begin: transformers draws them around the mean, off by some 1e-5."""
+    first = tiny.SIZES["vocab_size"]
+    with torch.no_grad():
+        for table in (model.transformer.wte, model.lm_head):
+            table.weight[first:] = table.weight[:first].mean(0)
+
+
 @pytest.fixture
 def made(base, tmp_path, rng, seed, request):
     """A function of settings: the adapter's folder, ids, and PEFT's logits when it has read that folder itself."""
@@ -68,6 +76,7 @@ def made(base, tmp_path, rng, seed, request):
             again = transformers.GPT2LMHeadModel.from_pretrained(base)
             if rows:
                 again.resize_token_embeddings(rows)
+                begin_as_the_mean(again)
             again = peft.PeftModel.from_pretrained(again, tmp_path / name).eval()
         ids = rng.integers(0, rows or tiny.SIZES["vocab_size"], (2, 11))
         return tmp_path / name, ids, torch_logits(again, ids)
@@ -172,7 +181,8 @@ def test_pissa_beside_an_embedding_of_a_resized_vocabulary_is_converted(base, ma
     run_lora(monkeypatch, "convert", "--adapter", folder, "--output", tmp_path / "plain")
     model = plain(base)
     lora.load_adapter(model, tmp_path / "plain")
-    assert_same(our_logits(model, ids), expected, 4e-5)  # on both sides a difference of large weights, and sums of it
+    # both sides take the first singular vectors of a weight in float32, the less exact the closer the next one is
+    assert_same(our_logits(model, ids), expected, 1e-4)
 
 
 @pytest.mark.parametrize("base", [True], indirect=True)
