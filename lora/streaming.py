@@ -17,8 +17,9 @@ Tensors = Iterable[tuple[str, np.ndarray]]
 def can_be_merged(adapter: Adapter) -> bool:
     """Whether it is matrices beside projections and nothing else, so that each weight's own are all that changes it."""
     config = adapter.config
+    more = (config.bias != "none", config.modules_to_save, config.trainable_token_indices, config.use_dora, config.qkv)
     return (
-        not (adapter.embeddings or config.qkv or changes_base(config.init_lora_weights))
+        not (any(more) or adapter.embeddings or changes_base(config.init_lora_weights))
         and all(key.endswith((A, B)) for key in adapter.tensors)
         and all((layer_of(key) or "").startswith("transformer.h.") for key in adapter.tensors)
     )

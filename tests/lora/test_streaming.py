@@ -51,8 +51,12 @@ def test_a_model_that_is_read_with_its_adapter_is_the_merged_one(base, tmp_path,
     np.testing.assert_array_equal(our_logits(found, IDS), our_logits(expected, IDS))
 
 
-@pytest.mark.parametrize("wrong", [{"r": 5}, {"target_modules": ["c_attn", "c_fc"]}])
-def test_an_adapter_that_does_not_fit_is_refused_before_anything_is_read(base, tmp_path, wrong):
+WRONG = [{"r": 5}, {"target_modules": ["c_attn", "c_fc"]}, {"use_dora": True}, {"bias": "all"}, {"lora_bias": True}]
+WRONG += [{"modules_to_save": ["ln_f"]}, {"trainable_token_indices": [3]}]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=str)
+def test_an_adapter_that_lacks_what_it_says_is_refused(base, tmp_path, wrong):
     folder = make_adapter(base, tmp_path / "adapter", 1, {"r": 4, "target_modules": ["c_fc"]})
     edit(folder, **wrong)
     assert_refused(lambda: load(find(str(base), folder), "int8"), str(folder))
