@@ -8,34 +8,26 @@ from gpt2_jittor.model.classifier import GPT2ForSequenceClassification
 from gpt2_jittor.model.lm import GPT2LMHeadModel
 from gpt2_jittor.model.pretrained import GPT2PreTrained
 from gpt2_jittor.model.quantized import quantize
-from gpt2_jittor.runtime.precision import DEFAULT_THRESHOLD
 from lora.adapter import check_matrices, put_adapter
 from lora.attach import merge
 from lora.source import ModelSource
 from lora.streaming import Tensors, can_be_merged, merged
 
 
-def load_base(
-    source: ModelSource,
-    seed: int = 0,
-    base: str = "fp32",
-    int8_threshold: float = DEFAULT_THRESHOLD,
-    **reading: Any,
-) -> GPT2PreTrained:
-    """The base model, with an embedding for each of the source's tokens; kept in `base`, and more, as of
-    `from_stored`.
+def load_base(source: ModelSource, seed: int = 0, **reading: Any) -> GPT2PreTrained:
+    """The base model, with an embedding for each of the source's tokens; `reading`: how it is kept, as `from_stored`
+    has it.
 
     Where the source has labels it is a classifier of them, with a new head, drawn from `seed`, where the base is none.
     Raises UserError where the base has other labels.
     """
     adapter, has_head = source.adapter, SCORE in source.base.tensors
     rows = max(source.config.vocab_size, len(source.tokenizer))
-    settings: dict[str, Any] = {"base": base, "int8_threshold": int8_threshold} | reading
-    settings |= {"vocabulary": rows if rows > source.base.config.vocab_size else None}
+    reading["vocabulary"] = rows if rows > source.base.config.vocab_size else None
     if source.labels or (has_head if adapter is None else adapter.is_classifier):
-        model = GPT2ForSequenceClassification.from_stored(source.base, source.labels, seed, **settings)
+        model = GPT2ForSequenceClassification.from_stored(source.base, source.labels, seed, **reading)
     else:
-        model = GPT2LMHeadModel.from_stored(source.base, **settings)
+        model = GPT2LMHeadModel.from_stored(source.base, **reading)
     ids = {name: getattr(source.config, name) for name in ("eos_token_id", "pad_token_id")}
     model.config = dataclasses.replace(model.config, **ids)  # transformers generates and pools by them
     model.generation = source.generation.values

@@ -176,7 +176,7 @@ def build_model(inputs: Inputs):
 
     given = inputs.arguments
     threshold = {} if given.int8_threshold is None else {"int8_threshold": given.int8_threshold}
-    model = load_base(inputs.source, given.seed, given.base, **threshold)
+    model = load_base(inputs.source, given.seed, base=given.base, **threshold)
     set_losses(model, given)
     if given.tuning == "lora":
         base = base_name(given.model, inputs.source.directory)

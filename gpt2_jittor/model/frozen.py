@@ -57,11 +57,10 @@ def assign_all(
         model.config = dataclasses.replace(model.config, vocab_size=vocabulary)
     if base != "fp32":
         model.base_precision, model.int8_threshold = base, threshold if base == "int8" else None
-    if weights != "fp32":
-        quantize(model, weights)
-    if kept:
         jt.gc()
         give_back()
+    if weights != "fp32":
+        quantize(model, weights)  # and gives memory back
 
 
 def _kept(model) -> dict[str, Layer]:

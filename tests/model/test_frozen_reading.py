@@ -30,16 +30,13 @@ def test_more_tokens_begin_as_the_mean_of_those_that_were_there(base, tmp_path, 
 
 LOAD = """
 import sys
-from pathlib import Path
+from benchmarks.worker import most_mb
 from gpt2_jittor import GPT2LMHeadModel
-def most():
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
 tiny, large, what, kept = sys.argv[1:]
 GPT2LMHeadModel.from_pretrained(tiny, **{what: kept})
-before = most()
+before = most_mb()
 model = GPT2LMHeadModel.from_pretrained(large, **{what: kept})
-print(most() - before)
+print(int((most_mb() - before) * 2**20))
 """
 
 

@@ -182,16 +182,19 @@ def test_a_classifiers_body_is_rounded_and_its_head_is_not(tmp_path, seed, rng, 
 
 @pytest.mark.parametrize("weights", FORMATS)
 @pytest.mark.parametrize(
-    "kind", [{}, {"tie_word_embeddings": False}, {"vocabulary": VOCAB + 5}, {"labels": ("a", "b")}]
+    ("kind", "tied", "given"),
+    [
+        (GPT2LMHeadModel, True, {}),
+        (GPT2LMHeadModel, False, {}),
+        (GPT2LMHeadModel, True, {"vocabulary": VOCAB + 5}),
+        (GPT2ForSequenceClassification, True, {"labels": ("a", "b")}),
+    ],
 )
-def test_what_is_read_narrow_is_what_becomes_so(tmp_path, seed, rng, weights, kind):
-    settings = {name: kind[name] for name in ("vocabulary",) if name in kind}
-    tiny.hf_model(seed, **{k: v for k, v in kind.items() if k == "tie_word_embeddings"}).save_pretrained(tmp_path)
-    head = (kind["labels"],) if "labels" in kind else ()
-    Model = GPT2ForSequenceClassification if head else GPT2LMHeadModel
-    read, made = (Model.from_pretrained(tmp_path, *head, weights=how, **settings) for how in (weights, "fp32"))
+def test_what_is_read_narrow_is_what_becomes_so(tmp_path, seed, rng, weights, kind, tied, given):
+    tiny.hf_model(seed, tie_word_embeddings=tied).save_pretrained(tmp_path)
+    read, made = (kind.from_pretrained(tmp_path, weights=how, **given) for how in (weights, "fp32"))
     quantize(made, weights)
-    ids = rng.integers(0, kind.get("vocabulary", VOCAB), (3, 11))
+    ids = rng.integers(0, given.get("vocabulary", VOCAB), (3, 11))
     np.testing.assert_array_equal(read(ids).numpy(), made(ids).numpy())
     assert read.quantized == weights and read.config == made.config
 

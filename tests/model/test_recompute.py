@@ -58,7 +58,7 @@ import sys
 from gpt2_jittor.runtime import runtime
 runtime.prepare("cpu")
 import numpy as np
-from updates import most_mb
+from benchmarks.worker import most_mb
 from gpt2_jittor import GPT2LMHeadModel
 from gpt2_jittor.checkpoint.config import GPT2Config
 from gpt2_jittor.runtime.backend import jt

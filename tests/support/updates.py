@@ -1,7 +1,5 @@
 """What a single update is made of: a model with an adapter, batches, and the memory that they take."""
 
-from pathlib import Path
-
 import numpy as np
 
 from datasets.batches import Batch
@@ -23,9 +21,3 @@ def draw(rng, rows: int, time: int, scored: int) -> Batch:
     labels = ids.copy()
     labels[:, : time - scored] = -100
     return Batch(ids, labels, np.ones_like(ids), ids.size, rows * scored)
-
-
-def most_mb() -> float:
-    """The most memory that this process has had at once."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024

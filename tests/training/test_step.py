@@ -62,7 +62,8 @@ def test_an_update_that_is_not_finite_is_made_unless_it_is_to_be_skipped(rng):
 
 MEMORY = """
 import numpy as np
-from updates import adapted, draw, most_mb
+from updates import adapted, draw
+from benchmarks.worker import most_mb
 from gpt2_jittor.runtime.backend import jt
 from training.step import loss_and_gradients
 
@@ -80,7 +81,8 @@ print(*seen)
 GROWING = """
 import sys
 import numpy as np
-from updates import adapted, draw, most_mb
+from updates import adapted, draw
+from benchmarks.worker import most_mb
 from lora import trainable
 from training.optimizer import AdamW
 from training.step import update
