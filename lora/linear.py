@@ -60,7 +60,7 @@ class LoraLinear(LoraLayer):
             a[rows], b[columns, rows] = initial_matrices(inputs, count, settings.rank, generator, settings.start)
             part[columns, rows] = 1
         if settings.qkv:
-            self._part = jt.array(part)
+            self._part = jt.array(part).stop_grad()  # else what comes of it lives as long as it does
         return a, b
 
     def keep_matrices(self, a: np.ndarray, b: np.ndarray) -> None:

@@ -24,7 +24,7 @@ def as_var(progress: Progress):
     if progress.loss_scale is None:
         return None
     # of two elements, one of which is taken: a single one Jittor would compile in as a constant
-    return jt.array(np.array([progress.loss_scale] * 2, np.float32))[:1]
+    return jt.array(np.array([progress.loss_scale] * 2, np.float32))[:1].stop_grad()
 
 
 def overflowed(progress: Progress, loss: float, norm: float) -> bool:

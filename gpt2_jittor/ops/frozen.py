@@ -30,6 +30,14 @@ ROWS_AT_A_TIME = 4096  # of a table, where all of it has to be read
 _CPP = {"int8": "int8_t", "bfloat16": "Bf16", "float16": "Float16"}
 
 
+def is_trained(weight) -> bool:
+    """Whether a gradient by it will be asked for; of what a `jt.Function` is given, known while it executes alone.
+
+    Jittor leaves out what nobody needs, but not where it executes each operator when it is made.
+    """
+    return isinstance(weight, jt.Var) and not weight.is_stop_grad()
+
+
 class FrozenWeight:
     """Stands in a layer where else a float32 Var is its weight, and answers what is asked of one that is only read.
 

@@ -120,6 +120,7 @@ class _HeadLoss(jt.Function):
         """
         self.inputs = [hidden, weight, targets]
         self.rows, self.precision = rows, current_precision()
+        self.weight_is_trained = frozen.is_trained(weight)
         count, width = hidden.shape
         more, replaced, names = [], 0, "nullptr, nullptr, 0"
         if rows is not None:
@@ -138,15 +139,14 @@ class _HeadLoss(jt.Function):
 
     def grad(self, dloss):
         """dloss [n] → the gradients by hidden [n, width], weight [vocab, width] and, where given, rows [k, width]."""
-        hidden, weight, _ = self.inputs
+        hidden = self.inputs[0]
         by_hidden = self.by_hidden * dloss.unsqueeze(1)
         by_rows = None
         if self.rows is not None:
             by_rows = jt.matmul((self.by_replaced * dloss.unsqueeze(1)).transpose(), hidden)
-        return by_hidden, None if isinstance(weight, FrozenWeight) else self._by_weight(dloss), None, None, by_rows
+        return by_hidden, self._by_weight(dloss) if self.weight_is_trained else None, None, None, by_rows
 
     def _by_weight(self, dloss):
-        """Never executed where the weight is not trained: Jittor is lazy."""
         operand = Operand.of(self.inputs[1], 1, 5, self.precision)
         (by_weight,) = fused.run(
             ["exp", *operand.kernels, "head_loss"],

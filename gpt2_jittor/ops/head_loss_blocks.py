@@ -5,6 +5,7 @@ gone when the next ones come.
 """
 
 from gpt2_jittor.ops import fused
+from gpt2_jittor.ops.frozen import is_trained
 from gpt2_jittor.runtime.backend import jt
 
 AT_ONCE = 2**24  # logits of a block: 64 MiB, and as much again for their gradient
@@ -18,6 +19,7 @@ class HeadLossByBlocks(jt.Function):
     def execute(self, hidden, weight, targets, at_once):
         """The losses [n]. Where a gradient will be asked for, the one by `hidden` [n, width] is made here too."""
         self.hidden, self.weight, self.targets = hidden, weight, targets
+        self.weight_is_trained = is_trained(weight)
         self.blocks = _blocks(hidden.shape[0], max(1, (at_once or AT_ONCE) // weight.shape[0]))
         trained = not jt.flags.no_grad  # else (evaluation) half of the work is left out
         losses, self.stats, by_hidden = [], [], []
@@ -39,7 +41,11 @@ class HeadLossByBlocks(jt.Function):
 
     def grad(self, dloss):
         """dloss [n] → the gradients by hidden [n, width] and weight [vocab, width]; logits are computed again."""
-        by_weight = None  # never executed where the weight is frozen: Jittor is lazy
+        by_hidden = self.by_hidden * dloss.unsqueeze(1)
+        return by_hidden, self._by_weight(dloss) if self.weight_is_trained else None, None, None
+
+    def _by_weight(self, dloss):
+        by_weight = None
         for block, stats in zip(self.blocks, self.stats, strict=True):
             hidden = self.hidden[block]
             logits = jt.nn.matmul_transpose(hidden, self.weight)
@@ -51,7 +57,7 @@ class HeadLossByBlocks(jt.Function):
             )
             some = _product_of_columns(by_logits, hidden)
             by_weight = some if by_weight is None else _sum(by_weight, some)
-        return self.by_hidden * dloss.unsqueeze(1), by_weight, None, None
+        return by_weight
 
 
 def _blocks(rows: int, each: int) -> list[slice]:

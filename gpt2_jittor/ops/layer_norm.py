@@ -6,6 +6,7 @@ Jittor's own computes E[x²] − E[x]², which loses everything where the mean i
 import numpy as np
 
 from gpt2_jittor.ops import fused
+from gpt2_jittor.ops.frozen import is_trained
 from gpt2_jittor.ops.proof import Comparison
 from gpt2_jittor.runtime.backend import jt
 
@@ -39,7 +40,7 @@ def proofs(rng: np.random.Generator):
 class _LayerNorm(jt.Function):
     def execute(self, x, weight, bias, eps):
         """x [..., width] → the same shape. Keeps x, and each row's mean and 1 / √(variance + eps), [rows]."""
-        self.shape, self.weight = x.shape, weight
+        self.shape, self.weight, self.is_trained = x.shape, weight, is_trained(weight) or is_trained(bias)
         self.x = x.reshape(-1, x.shape[-1])  # [rows, width]
         rows = self.x.shape[0]
         y, self.mean, self.rstd = fused.run(
@@ -60,10 +61,12 @@ class _LayerNorm(jt.Function):
             [self.x.shape],
             [dy, self.x, self.weight, self.mean, self.rstd],
         )
-        dweight, dbias = fused.run(  # never executed where weight and bias are frozen: Jittor is lazy
-            ["layer_norm"],
-            "layer_norm_backward_affine(in0_p, in1_p, in2_p, in3_p, out0_p, out1_p, in0_shape0, in0_shape1);",
-            [self.weight.shape, self.weight.shape],
-            [dy, self.x, self.mean, self.rstd],
-        )
+        dweight, dbias = None, None
+        if self.is_trained:
+            dweight, dbias = fused.run(
+                ["layer_norm"],
+                "layer_norm_backward_affine(in0_p, in1_p, in2_p, in3_p, out0_p, out1_p, in0_shape0, in0_shape1);",
+                [self.weight.shape, self.weight.shape],
+                [dy, self.x, self.mean, self.rstd],
+            )
         return dx.reshape(self.shape), dweight, dbias, None

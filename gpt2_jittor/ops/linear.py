@@ -50,8 +50,8 @@ def proofs(rng: np.random.Generator):
 class _Linear(jt.Function):
     def execute(self, x, weight, bias, activation):
         """activation(x) @ weight + bias: x [rows, in] → [rows, out]. `activation` is a `Recomputed`."""
-        self.x, self.weight, self.activation, self.has_bias = x, weight, activation, bias is not None
-        self.precision = current_precision()
+        self.x, self.weight, self.activation = x, weight, activation
+        self.trained, self.precision = (frozen.is_trained(weight), frozen.is_trained(bias)), current_precision()
         rows, outputs = x.shape[0], weight.shape[1]
         biases = [] if bias is None else [bias]
         operand = Operand.of(weight, 1, 2 + len(biases), self.precision)
@@ -75,17 +75,13 @@ class _Linear(jt.Function):
             [dy, operand.first, *operand.more],
             **operand.numbers,
         )
-        dweight, dbias = weight_gradients(self.activation, self.x, self.weight, dy, self.precision)
-        return self.activation.backward(self.x, dx), dweight, dbias if self.has_bias else None, None
+        by_weight, by_bias = self.trained
+        dweight = weight_gradient(self.activation, self.x, self.weight, dy, self.precision) if by_weight else None
+        return self.activation.backward(self.x, dx), dweight, dy.sum(0) if by_bias else None, None
 
 
-def weight_gradients(activation, x, weight, dy, precision: str):
-    """The gradients by a projection's weight and bias; never executed where these are frozen: Jittor is lazy.
-
-    A `FrozenWeight` has none.
-    """
-    if isinstance(weight, frozen.FrozenWeight):
-        return None, dy.sum(0)
+def weight_gradient(activation, x, weight, dy, precision: str):
+    """The gradient by a projection's weight, [in, out]."""
     kernels, function = (HALF_KERNELS, "halves") if precision == "bf16" else (["sgemm", "projection"], "projection")
     (dweight,) = fused.run(
         kernels,
@@ -93,4 +89,4 @@ def weight_gradients(activation, x, weight, dy, precision: str):
         [weight.shape],
         [activation.forward(x), dy],
     )
-    return dweight, dy.sum(0)
+    return dweight

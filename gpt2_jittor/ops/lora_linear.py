@@ -5,6 +5,7 @@ import numpy as np
 from gpt2_jittor.ops import dropout as dropout_op
 from gpt2_jittor.ops import fused, linear
 from gpt2_jittor.ops.activation import Recomputed
+from gpt2_jittor.ops.frozen import is_trained
 from gpt2_jittor.ops.matmul import current_precision, matmul
 from gpt2_jittor.ops.operand import NO_WEIGHT, Operand, has_kernel
 from gpt2_jittor.ops.proof import Comparison
@@ -86,6 +87,7 @@ class _LoraLinear(jt.Function):
         """x [rows, in] → [rows, out]. `activation` is a `Recomputed`; scaling · dropout(z) @ aᵀ is kept, [rows, r]."""
         self.x, self.weight, self.a, self.b, self.activation = x, weight, a, b, activation
         self.factor, self.bias, self.precision = factor, bias, current_precision()
+        self.trained = is_trained(weight), is_trained(bias)
         self.numbers = {
             "r": a.shape[0],
             "scaling": scaling,
@@ -118,7 +120,8 @@ class _LoraLinear(jt.Function):
 
     def grad(self, dy):
         """dy [rows, out] → the gradients by x, weight, bias, a, b and factor, each shaped like it."""
-        dbias, dfactor = dy.sum(0), None
+        by_weight, by_bias = self.trained
+        dbias, dfactor = dy.sum(0) if by_bias else None, None
         if self.factor is not None:
             dy, dfactor = self._run(
                 "lora_scaled_backward(in0_p, in1_p, in2_p, in3_p, out0_p, out1_p, in0_shape0, in0_shape1);",
@@ -139,7 +142,9 @@ class _LoraLinear(jt.Function):
             [dy, operand.first, dlow, self.a],
             operand,
         )
-        dweight, _ = linear.weight_gradients(self.activation, self.x, self.weight, dy, self.precision)
+        dweight = None
+        if by_weight:
+            dweight = linear.weight_gradient(self.activation, self.x, self.weight, dy, self.precision)
         return self.activation.backward(self.x, dx), dweight, dbias, da, db, dfactor, None, None, None, None
 
     def _run(self, call, shapes, inputs, operand=NO_WEIGHT):
