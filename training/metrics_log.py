@@ -6,6 +6,7 @@ Needs no Jittor.
 
 import contextlib
 import json
+import math
 import sys
 import time
 from collections import deque
@@ -76,14 +77,13 @@ class MetricsLog:
         return time.perf_counter() - self.started
 
     def step(self, record: dict, step_seconds: float) -> None:
-        """Logs one update; `record` has what METRICS lines have but time and speed."""
+        """Logs one update; `record` has what METRICS lines have but time and speed; no loss where it is not finite."""
         self.recent.append((record["tokens"], step_seconds))
         speed = sum(tokens for tokens, _ in self.recent) / sum(seconds for _, seconds in self.recent)
         self._append({**record, "tokens_per_second": round(record["tokens"] / step_seconds, 1)})
-        self.bar.set_postfix_str(
-            f"loss {record['loss']:.3f}, rate {record['learning_rate']:.1e}, {speed:,.0f} tokens/s",
-            refresh=False,
-        )
+        loss = math.nan if record["loss"] is None else record["loss"]
+        said = f"loss {loss:.3f}, rate {record['learning_rate']:.1e}, {speed:,.0f} tokens/s"
+        self.bar.set_postfix_str(said, refresh=False)
         self.bar.update()
         if forecast := self.forecast.update(record["tokens"], step_seconds, self.total_steps - record["step"]):
             self.say(forecast)
@@ -250,7 +250,7 @@ def _read_metrics(file: Path, lines: list[str]) -> tuple[Points, Points]:
             examples = examples or record.get("examples")
             if record.get("examples") != examples:
                 continue  # the last one, on the whole set: no point of a curve of others
-        splits[record["split"]][int(record["step"])] = record["loss"]
+        splits[record["split"]][int(record["step"])] = math.nan if record["loss"] is None else record["loss"]
     return splits["train"], splits["validation"]
 
 
@@ -275,7 +275,7 @@ def _is_metric(record: object) -> bool:
         isinstance(record, dict)
         and _is_step(record.get("step"))
         and record.get("split") in ("train", "validation")
-        and isinstance(record.get("loss"), float)
+        and (isinstance(loss := record.get("loss"), float) or (loss is None and record.get("skipped") is True))
     )
 
 

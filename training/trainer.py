@@ -226,9 +226,11 @@ class Trainer:
         if loss_scale.overflowed(progress, loss, norm):
             loss_scale.shrink(progress)
             why = f"gradients beyond float16, the loss scale is now {progress.loss_scale:,.0f}"
-            self.log.step(record | {"grad_norm": None, "skipped": True}, seconds)
         elif not self.arguments.skip_nonfinite:
             self._check_finite(record)
+        unknown = {} if math.isfinite(loss) else {"loss": None, "perplexity": None}  # JSON has no such number
+        unknown |= {} if math.isfinite(norm) else {"grad_norm": None}
+        self.log.step(record | unknown | {"skipped": True}, seconds)
         self.log.say(f"step {record['step']} skipped: {why}; {self.batches.describe(progress.step)}")
         progress.step += 1
         progress.skipped += 1

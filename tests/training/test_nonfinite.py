@@ -10,6 +10,7 @@ from runs import arguments, build_world, metrics, prepare, run
 from common.errors import UserError
 from training import step as step_module
 from training import trainer as trainer_module
+from training.metrics_log import read_run
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,11 @@ def test_a_skipped_update_changes_nothing_and_is_said(world, tmp_path, monkeypat
     settings = {"max_steps": 3, "eval_every": 3, "save_every": 1, "skip_nonfinite": True}
     trainer = run(arguments(world, tmp_path, **settings))
     assert trainer.progress.skipped == 1 and trainer.optimizer.steps == 2
-    assert [record["step"] for record in metrics(tmp_path)] == [1, 2]
+    assert [record["step"] for record in metrics(tmp_path)] == [1, 2, 3]
+    last = metrics(tmp_path)[-1]
+    assert last["skipped"] and last["loss"] is last["perplexity"] is last["grad_norm"] is None
+    curve = read_run(tmp_path).training
+    assert np.isfinite(curve.losses).tolist() == [True, True, False] and curve.best[0] in (1, 2)
     before, after = (
         [safetensors.numpy.load_file(tmp_path / f"checkpoint-{step}" / f"{file}.safetensors") for step in (2, 3)]
         for file in ("adapter_model", "optimizer")
