@@ -16,19 +16,16 @@ None as a default means that it is settled later, or "not used".
 import argparse
 import dataclasses
 import math
-import reprlib
 import types
 import typing
 from collections.abc import Callable, Container, Iterator
 from typing import Any
 
 from common.errors import ParameterError
+from common.terminal import short
 
 OPTION = "option"  # the key of a field's metadata
 SHORTER = {"no_repeat_ngram_size": "--no-repeat-ngram"}  # options that are not called as their parameter
-
-_SHORT = reprlib.Repr()
-_SHORT.maxlevel = 2  # as deep as it goes by default, it fills pages
 
 # the ways to bound a number: whether one is within, which NaN never is, and what must be said of it
 BOUNDS = {
@@ -125,11 +122,6 @@ def check_type(field: dataclasses.Field, value: Any) -> Any:
     raise _must(field.name, "{kind}, not {value}", kind=kind.__name__, value=short(value))
 
 
-def short(value: Any) -> str:
-    """What was written instead of a value, not too long to be read."""
-    return _SHORT.repr(value)
-
-
 def problems(instance: Any) -> Iterator[ParameterError]:
     """What is wrong with the numbers that a dataclass holds, at most one error a field. None is never wrong."""
     for name, field in options_of(instance).items():
@@ -138,13 +130,13 @@ def problems(instance: Any) -> Iterator[ParameterError]:
             bound = getattr(field.metadata[OPTION], way)
             if value is not None and bound is not None and not within(value, bound):
                 words = "positive" if (way, bound) == ("above", 0) else words
-                yield _must(name, words + ", not {value}", bound=bound, value=value)
+                yield _must(name, words + ", not {value}", bound=bound, value=short(value))
                 break
 
 
 def _check_choice(name: str, choices: tuple[str, ...] | None, value: Any) -> None:
     if choices and value not in choices:
-        raise _must(name, "one of {choices}, not {value!r}", choices=", ".join(choices), value=value)
+        raise _must(name, "one of {choices}, not {value}", choices=", ".join(choices), value=short(value))
 
 
 def _must(name: str, words: str, **values: Any) -> ParameterError:

@@ -12,12 +12,16 @@ is printed as JSON stays JSON, and means the same.
 
 import codecs
 import re
+import reprlib
 import sys
 import typing
 from collections.abc import Sequence
 
 # all of C0 but tab and newline, DEL, C1, the overrides of direction, and halves of characters, which cannot be encoded
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 2  # as deep as it goes by default, it fills pages
+_SHORT.maxstring = _SHORT.maxother = 100
 SPELLED = "spelled"  # names the way of encoding in which what an encoding does not have is spelled out
 
 
@@ -29,6 +33,14 @@ def visible(text: str) -> str:
 def some(names: Sequence[str], most: int = 8) -> str:
     """The first names of several, in a line that stays short."""
     return ", ".join(names[:most]) + ", …" * (len(names) > most)
+
+
+def short(value: object) -> str:
+    """`repr` of what may come from outside and be of any size, so long that one still reads it."""
+    try:
+        return _SHORT.repr(value)
+    except ValueError:  # of an integer that Python takes too long to print
+        return "a number of thousands of digits"
 
 
 def make_visible() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from common.errors import UserError
 from common.files import read_json
+from common.terminal import short
 from lora.matching import (
     ALL_LINEAR,
     EMBEDDINGS,
@@ -16,7 +17,6 @@ from lora.matching import (
     is_within,
     layer_number,
     listed,
-    short,
     value_for,
 )
 from lora.problems import changes_base, problems

@@ -1,11 +1,11 @@
 """Which of a model's modules a name, an expression or a pattern means, decided as PEFT decides. No Jittor here."""
 
 import re
-import reprlib
 from collections.abc import Callable, Iterable
 
 from common.errors import UserError
 from common.limit import at_most
+from common.terminal import short
 
 PROJECTIONS = ("c_attn", "c_proj", "c_fc")
 EMBEDDINGS = ("wte", "wpe")
@@ -84,13 +84,3 @@ def listed(names: Iterable[str]) -> str:
     """Names from outside, the first NAMED of them, in quotes."""
     names = list(names)
     return ", ".join(map(short, names[:NAMED])) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
-
-
-def short(value: object) -> str:
-    """`repr`, of what may come from outside and be of any size."""
-    shown = reprlib.Repr()
-    shown.maxstring = shown.maxother = 100
-    try:
-        return shown.repr(value)
-    except ValueError:  # of an integer that Python takes too long to print
-        return "a number of thousands of digits"

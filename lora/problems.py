@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from lora.matching import EMBEDDINGS, PROJECTIONS, ending, numbered, short, within
+from common.terminal import short
+from lora.matching import EMBEDDINGS, PROJECTIONS, ending, numbered, within
 
 if TYPE_CHECKING:
     from lora.config import LoraConfig

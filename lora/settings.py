@@ -8,7 +8,8 @@ from collections.abc import Collection
 from typing import Any
 
 from common.errors import UserError
-from lora.matching import EMBEDDINGS, listed, short
+from common.terminal import short
+from lora.matching import EMBEDDINGS, listed
 from lora.problems import is_start
 
 # initialisations with which PEFT rewrites the base's weights by what is not at hand when an adapter is read

@@ -17,7 +17,8 @@ import yaml
 
 from common.errors import ErrorCollector, ParameterError, UserError, joined
 from common.files import read_yaml, write_text
-from common.options import check_type, option, options_of, problems, short
+from common.options import check_type, option, options_of, problems
+from common.terminal import short
 from gpt2_jittor.runtime.precision import BASES, PRECISIONS, check_base, check_precision
 from lora.problems import changes_base
 from training import trackers

@@ -88,6 +88,7 @@ def test_only_fields_that_say_so_are_options():
         ({"share": 1.0}, "--share must be below 1, not 1.0"),
         ({"share": math.nan}, "--share must be positive, not nan"),
         ({"share": math.inf}, "--share must be positive, not inf"),
+        ({"size": 1 << 99999}, "--size must be at most 1,000,000, not a number of thousands of digits"),
     ],
 )
 def test_numbers_out_of_range_are_told(values, message):
