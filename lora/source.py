@@ -109,7 +109,15 @@ def find(model: str | None = None, adapter: str | Path | None = None, ignore_bas
         return of_base(base, load_tokenizer(base.directory), model)
     folder = Path(adapter)
     found, arguments = read_adapter(folder), run_arguments(folder)
-    base = open_model(base_of(folder, found, arguments, model))
+    return _on(open_model(base_of(folder, found, arguments, model)), folder, found, arguments, ignore_base)
+
+
+def find_on(base: StoredModel, folder: Path, ignore_base: bool = False) -> ModelSource:
+    """As `find`, for an adapter on a base that was opened before, whatever lies in its folder by now."""
+    return _on(base, folder, read_adapter(folder), run_arguments(folder), ignore_base)
+
+
+def _on(base: StoredModel, folder: Path, found: Adapter, arguments: dict[str, Any], ignore_base: bool) -> ModelSource:
     found = beside(found, base)
     check_base(folder, found, base, ignore_base)
     _check_layers(folder, found, base)

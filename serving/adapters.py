@@ -5,7 +5,7 @@ from pathlib import Path
 
 from common.errors import ParameterError
 from generation.loading import ModelOptions
-from lora.source import ModelSource, find
+from lora.source import ModelSource, find, find_on
 from serving.options import NAME
 
 
@@ -46,7 +46,7 @@ class ServedModels(ModelOptions):
             name, base = said or str(first.directory), find(str(first.directory))
         else:
             name, base = self.model or "nano", find(self.model)
-        found = {each: find(str(base.directory), folder, self.ignore_base) for each, folder in folders.items()}
+        found = {each: find_on(base.base, folder, self.ignore_base) for each, folder in folders.items()}
         name = Path(name).name if NAME.fullmatch(Path(name).name) else "base"
         if name in found:
             raise ParameterError("{adapter}: {0} is what the base is called: name it, {adapter} other=RUN", name)

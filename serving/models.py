@@ -16,7 +16,7 @@ from generation.running import Running
 from gpt2_jittor.model.pretrained import GPT2PreTrained
 from lora.load import load
 from lora.shared import SharedAdapters, why_not
-from lora.source import ModelSource, find
+from lora.source import ModelSource, find_on
 from serving.adapters import Sources
 from serving.work import Served
 
@@ -78,7 +78,7 @@ class Models:
         """Reads an adapter, or a run's folder, of this base. Raises UserError where it is damaged or another's."""
         if name in self.served:
             raise UserError(f"there is a model {name!r} already: choose another name, or unload it first")
-        return self._add(name, find(str(self._source.directory), folder, self._how.ignore_base))
+        return self._add(name, find_on(self._source.base, folder, self._how.ignore_base))
 
     def _add(self, name: str, source: ModelSource) -> Served:
         served = self._described(name, source, self.base)

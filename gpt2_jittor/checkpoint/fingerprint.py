@@ -23,7 +23,7 @@ import numpy as np
 from gpt2_jittor.checkpoint.config import GPT2Config
 from gpt2_jittor.checkpoint.stored import EMBEDDING, HEAD, SCORE, StoredModel, body_shapes
 from gpt2_jittor.checkpoint.torch_archive import BFLOAT16
-from gpt2_jittor.checkpoint.weights import as_float32, forget, open_tensors, to_float32, weight_files
+from gpt2_jittor.checkpoint.weights import as_float32, forget, open_tensors, to_float32
 
 VERSION = 2
 FIRST_FORM = re.compile(r"[0-9a-f]{64}")  # what adapters carry that were written before: `_first_form`
@@ -111,9 +111,7 @@ def _header(stored: StoredModel) -> dict[str, Any]:
 
 def _records(stored: StoredModel) -> np.ndarray:
     """A RECORD of each tensor, in the order of their names; of files that were read before, those from then."""
-    states = [path.stat() for path in weight_files(stored.directory)]
-    files = tuple((state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns) for state in states)
-    key = (files, *sorted(stored.tensors))
+    key = (stored.files, *sorted(stored.tensors))
     if key not in _known:
         _known[key] = _read_records(stored)
     return _known[key]

@@ -6,6 +6,7 @@ that prints a dump, but not within a text, where each place begins another match
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -62,16 +63,39 @@ def _characters(given: object) -> int:
 @contextlib.contextmanager
 def _without_dump() -> Iterator[None]:
     """What a panic writes to the process's stderr, past Python, is not seen."""
-    try:
-        before = os.dup(2)
-    except OSError:  # there is no stderr
-        yield
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
+    _stderr.turn_away()
     try:
         yield
     finally:
-        os.dup2(before, 2)
-        os.close(before)
+        _stderr.turn_back()
+
+
+class _Stderr:
+    """The process's, of which there is one for all threads: turned away by the first that asks, back by the last."""
+
+    def __init__(self):
+        self._lock, self._asked, self._before = threading.Lock(), 0, None
+
+    def turn_away(self) -> None:
+        """To nowhere; nothing changes where there is no stderr."""
+        with self._lock:
+            self._asked += 1
+            if self._asked > 1:
+                return
+            with contextlib.suppress(OSError):
+                self._before = os.dup(2)
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, 2)
+                os.close(nowhere)
+
+    def turn_back(self) -> None:
+        """To where it went before."""
+        with self._lock:
+            self._asked -= 1
+            if self._asked == 0 and self._before is not None:
+                os.dup2(self._before, 2)
+                os.close(self._before)
+                self._before = None
+
+
+_stderr = _Stderr()

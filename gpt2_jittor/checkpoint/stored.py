@@ -33,6 +33,7 @@ class StoredModel:
     config: GPT2Config
     tensors: dict[str, np.ndarray]
     settings: dict[str, Any]  # config.json, as it stands
+    files: tuple[tuple[int, ...], ...]  # which files hold the tensors, by what changes where one is another
     called_tied: bool = False  # it ties a head to the embedding that is another tensor in the files
 
     @functools.cached_property
@@ -57,7 +58,8 @@ def open_model(directory: str | Path) -> StoredModel:
     directory = Path(directory)
     path = directory / "config.json"
     settings = read_json(path)
-    config, tensors = GPT2Config.from_dict(settings, path), weights.open_tensors(directory)
+    config, files = GPT2Config.from_dict(settings, path), weights.identities(directory)
+    tensors = weights.open_tensors(directory)
     blocks = len({name.split(".")[2] for name in tensors if name.startswith("transformer.h.")})
     if blocks != config.n_layer:  # before a name of each is made
         raise UserError(
@@ -74,7 +76,7 @@ def open_model(directory: str | Path) -> StoredModel:
             del tensors[HEAD]
         else:
             config, called_tied = dataclasses.replace(config, tie_word_embeddings=False), True
-    return StoredModel(directory, config, tensors, settings, called_tied)
+    return StoredModel(directory, config, tensors, settings, files, called_tied)
 
 
 def body_shapes(config: GPT2Config) -> dict[str, tuple[int, ...]]:

@@ -194,6 +194,15 @@ def weight_files(directory: Path) -> list[Path]:
     return [directory / part for part in parts]
 
 
+def identities(directory: Path) -> tuple[tuple[int, ...], ...]:
+    """Which files hold a checkpoint's tensors: another one, or one that was written again, is called otherwise.
+
+    Raises UserError where one is missing.
+    """
+    states = [path.stat() for path in weight_files(directory)]
+    return tuple((state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns) for state in states)
+
+
 def _open_safetensors(file: BinaryIO, path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     try:
         header, start = _read_header(file, path)

@@ -1,6 +1,8 @@
 """Tokenizers with regular expressions that take for ever: one line, in time."""
 
 import json
+import os
+import threading
 import time
 
 import pytest
@@ -97,3 +99,24 @@ def test_a_part_that_panics_or_cannot_be_read_is_told_without_a_dump(tmp_path, c
     with pytest.raises(UserError, match="use another tokenizer|get its files again"):
         ids_of("tea!", load_tokenizer(tmp_path))
     assert capfd.readouterr().err == ""
+
+
+def test_of_two_threads_that_silence_stderr_the_last_one_gives_it_back(capfd):
+    first, second, back = threading.Event(), threading.Event(), threading.Event()
+
+    def other():
+        first.wait(9)
+        with patterns._without_dump():
+            second.set()
+            back.wait(9)
+            os.write(2, b"a dump")
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    with patterns._without_dump():
+        first.set()
+        second.wait(9)
+    back.set()
+    thread.join()
+    os.write(2, b"said")
+    assert capfd.readouterr().err == "said"

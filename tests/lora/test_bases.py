@@ -222,3 +222,12 @@ def test_an_adapter_carries_the_base_that_was_read_though_its_files_are_others_b
     shutil.rmtree(folder)
     lora.save_adapter(model, tmp_path / "adapter")
     assert read_adapter(tmp_path / "adapter").base == before
+
+
+def test_what_was_opened_is_told_apart_from_what_took_its_place(world, tmp_path):
+    folder = shutil.copytree(world / "base", tmp_path / "base")
+    opened, expected = open_model(folder), fingerprint(open_model(world / "base"))
+    state = {name: value * 2 for name, value in safetensors.numpy.load_file(folder / "model.safetensors").items()}
+    safetensors.numpy.save_file(state, tmp_path / "new")
+    (tmp_path / "new").replace(folder / "model.safetensors")
+    assert fingerprint(opened) == expected != fingerprint(open_model(folder))
