@@ -108,8 +108,8 @@ def _by_row(model: GPT2PreTrained, batch: Batch) -> tuple[np.ndarray, np.ndarray
 
 
 def class_shares(model: GPT2ForSequenceClassification, input_ids, attention_mask=None) -> np.ndarray:
-    """Each row's probability of each class, float64 [batch, labels]; ids and mask [batch, time]."""
-    with jt.no_grad():
+    """Each row's probability of each class, float64 [batch, labels], without dropout; ids and mask [batch, time]."""
+    with evaluating(model), jt.no_grad():
         logits = model(input_ids, attention_mask).numpy().astype(np.float64)
     shares = np.exp(logits - logits.max(axis=1, keepdims=True))
     return shares / shares.sum(axis=1, keepdims=True)

@@ -164,8 +164,8 @@ class Batcher:
         (limit,) = max_answer_tokens([work.prompt], work.max_tokens, place.loaded.model.config.n_positions)
         if limit < 1:
             raise UserError("at least one token must be asked for")
-        text = Text(work.prompt, work.sample, limit, work.end_ids, adapter=place.adapter, top=work.top)
-        self._reading.append((ticket, Reading([text])))
+        how = {"adapter": place.adapter, "top": work.top, "penalise_prompt": work.penalise_prompt}
+        self._reading.append((ticket, Reading([Text(work.prompt, work.sample, limit, work.end_ids, **how)])))
 
     def _read(self, most: int) -> None:
         """Reads so many tokens of the prompts, by turns; those that are read to their end join the others."""

@@ -69,7 +69,8 @@ def submit(
         found.append([Answer(served, asked.stop, keeps_space, scores_end) for _ in range(asked.draws)])
         for draw in range(asked.draws):
             sample = asked.choosing.sampler(len(ids), draw)
-            jobs.submit(index * asked.draws + draw, Continuation(served.name, ids, limit, sample, end_ids, top))
+            work = Continuation(served.name, ids, limit, sample, end_ids, top, not served.task.kind.repeats_prompt)
+            jobs.submit(index * asked.draws + draw, work)
     return found
 
 

@@ -164,7 +164,8 @@ class Http:
         serving = asyncio.ensure_future(self._server.serve(sockets=[self._listening]))
         while not self._server.started and not serving.done():
             await asyncio.sleep(0.01)
-        self._ready.set()
+        if not serving.done():  # else an error is on its way out, which is told before that it is ready
+            self._ready.set()
         await serving
 
 

@@ -54,7 +54,7 @@ class Continuation:
     """Tokens that follow a prompt, int64 [time]: a `Token` at a time, the last of which says why it is the last.
 
     `sample` chooses them, for this text alone. `top`: None where no log-probability is asked for, else how many of the
-    likeliest tokens come beside the chosen one's own.
+    likeliest tokens come beside the chosen one's own. `penalise_prompt`: as of `Text`.
     """
 
     model: str
@@ -63,6 +63,7 @@ class Continuation:
     sample: Sample
     end_ids: frozenset[int]
     top: int | None = None
+    penalise_prompt: bool = True
 
 
 @dataclass(frozen=True)

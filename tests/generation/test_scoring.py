@@ -12,7 +12,7 @@ from datasets.encode import IGNORED, Encoded, EncodedSet
 from datasets.example import Example, Segment
 from generation.engine import Engine
 from generation.options import GenerationOptions
-from generation.scoring import cross_entropy, evaluate, losses
+from generation.scoring import class_shares, cross_entropy, evaluate, losses
 from gpt2_jittor import GPT2ForSequenceClassification, GPT2LMHeadModel
 from gpt2_jittor.checkpoint.tokenizer import load_tokenizer
 
@@ -91,6 +91,9 @@ def test_dropout_is_off_and_the_models_mode_is_put_back(talker, classifier, rng,
         expected = losses(model, data, 2, PAD).sums
         model._set_training(training)
         np.testing.assert_array_equal(losses(model, data, 2, PAD).sums, expected)
+        if classes:
+            ids = np.array([data[0].input_ids])
+            np.testing.assert_array_equal(*(class_shares(model, ids) for _ in range(2)))
         assert model.is_training() == training
 
 

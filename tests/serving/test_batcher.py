@@ -74,6 +74,21 @@ def test_who_draws_with_a_seed_draws_the_same_in_any_company(batcher, rng):
     assert [token.id for token in found[0]] == [token.id for token in found[6]]
 
 
+def test_penalties_look_at_the_prompt_only_where_they_are_to(batcher, theirs, rng):
+    prompt = rng.integers(0, VOCAB, 9)
+    free = greedy(theirs["one"], prompt, 1)
+    prompt = np.array([*prompt, *free, *prompt])  # what comes next would repeat the prompt's tenth token
+    found = []
+    for looks in (True, False):
+        sample, ids = make_sampler(greedy=True, no_repeat_ngram_size=1), []
+        work = work_of("one", prompt, 3, sample=sample, penalise_prompt=looks)
+        batcher.submit(work, lambda token, ids=ids: ids.append(token.id))
+        finish(batcher)
+        found.append(ids)
+    assert not {*found[0]} & {*prompt.tolist()}
+    assert found[1][0] == greedy(theirs["one"], prompt, 1)[0] and len({*found[1]}) == 3
+
+
 def test_log_probabilities_are_the_models_own(batcher, theirs, rng):
     prompt, found = rng.integers(0, VOCAB, 11), []
     sample = make_sampler(temperature=0.6, top_k=5, seed=1)

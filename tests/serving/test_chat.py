@@ -5,7 +5,8 @@ import math
 
 import numpy as np
 import pytest
-from computing import served
+from asking import Asker
+from computing import FakeComputing, Running, served
 
 from datasets import tasks
 from generation.engine import Engine
@@ -231,3 +232,14 @@ def test_what_asks_for_nothing_may_be_there(ask):
     messages = [{**user("Hi"), "name": "Ann"}, {**ASSISTANT, "refusal": None, "tool_calls": None}, user("Tea?")]
     answer = ask.post("/v1/chat/completions", model="chat", messages=messages, max_tokens=2, **neutral)
     assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize(("task", "penalised"), [("e2e", False), ("squad", True)])
+def test_penalties_of_repetition_look_at_the_prompt_as_the_tasks_kind_says(tokenizer, task, penalised):
+    """An E2E adapter is to say its prompt's words: `generate.py` lets it."""
+    models = {"nano": served("nano", tasks.find("text"), tokenizer)}
+    models[task] = served(task, tasks.find(task), tokenizer, "nano", no_repeat_ngram_size=4)
+    with Running(FakeComputing(models)) as computing:
+        Asker(computing).post("/v1/completions", model=task, prompt="name : Aromi", max_tokens=1)
+        (ticket,) = computing.tickets
+    assert ticket.work.penalise_prompt is penalised
