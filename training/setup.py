@@ -95,7 +95,9 @@ def read_inputs(arguments: TrainingArguments, say=print) -> Inputs:
     if len(plan.validation) < len(plan.whole_validation):
         reports.append(plan.describe_drawn())
         say(reports[-1])
-    sample = sample_prompt(task, samples[0], source.tokenizer, source.config.n_positions, source.generation.end_ids)
+    validation, encoded_validation = splits["validation"]
+    example = validation.examples[next(iter(encoded_validation.kept), 0)]  # of packed texts none is an item's own
+    sample = sample_prompt(task, example, source.tokenizer, source.config.n_positions, source.generation.end_ids)
     return Inputs(plan, task, source, added, sample, tuple(reports), sources)
 
 

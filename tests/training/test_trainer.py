@@ -256,7 +256,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_one_line(world, tmp_path, m
 def test_a_base_model_with_a_loss_that_is_not_finite_is_refused_as_such(world, tmp_path):
     trainer = prepare(arguments(world, tmp_path, max_steps=3))
     spoil(trainer.model, math.nan)
-    with pytest.raises(UserError, match="loss"):
+    with pytest.raises(UserError, match="before the first step: the base model's weights are damaged"):
         trainer.run()
 
 

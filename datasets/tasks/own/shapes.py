@@ -17,6 +17,7 @@ from datasets.example import Example, Segment
 from datasets.tasks import dolly, emotion
 from datasets.tasks.own import conversations
 from datasets.tasks.own.cells import Unusable, cell
+from datasets.tasks.text import beginning
 
 WHOLE = re.compile(r"-?[0-9]+\.0")  # how tables of numbers write a whole one where a cell of the column is empty
 SHOWN = 40  # characters of a column's name in an error
@@ -42,11 +43,6 @@ class Shape:
     def name(self) -> str:
         """What it is called."""
         return "/".join(self.needed)
-
-
-def beginning(prompt: str) -> Example:
-    """What a completion continues, to its last character."""
-    return Example((Segment(prompt, scored=False, end=False),))
 
 
 def completion(record: dict, where: str, notes: Counter) -> Example:

@@ -20,7 +20,8 @@ from datasets.task import ASSISTANT, CLASSIFY, COMPLETE, INSTRUCT, Task
 from datasets.tasks import dolly, emotion
 from datasets.tasks.own import conversations
 from datasets.tasks.own.files import Rows, other_files, read_rows, split_files, with_labels
-from datasets.tasks.own.shapes import beginning, parse_columns
+from datasets.tasks.own.shapes import parse_columns
+from datasets.tasks.text import beginning
 from datasets.truncation import fitted, fitted_prompt
 
 VALIDATION_SHARE = 0.1  # of the data, where no validation file is there
@@ -111,7 +112,7 @@ class OwnData:
             self._read[now] = read_rows(files, self.task, self.columns)
         return self._read[now]
 
-    def _files(self, path: Path | None) -> dict[str, Path]:
+    def _files(self, path: Path | None) -> dict[str, tuple[Path, ...]]:
         if path is None:
             raise ParameterError("{task} {0} reads your own data: give a file with {data}, or {data_dir}", self.task)
         trained_on = None if self.trained_on is None else Path(self.trained_on)
