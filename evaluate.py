@@ -47,7 +47,7 @@ class EvaluationOptions:
     batch_size: int = option(16, "examples measured together", at_least=1)
     loss_only: bool = option(False, "generate nothing: loss, perplexity and classes alone", flag=True)
     max_new_tokens: int | None = option(
-        None, "longest generated answer; else 32 (qa), 40 (chat), 64 (describe), 128 (instruct)", at_least=1
+        None, "longest generated answer; else 32 (qa), 40 (chat), 64 (describe), 128 (instruct, complete)", at_least=1
     )
     num_beams: int = option(1, "beam search instead of greedy answers", at_least=1)
     length_penalty: float = option(1.0, "of the beams: above 0 longer answers gain")

@@ -67,6 +67,7 @@ def test_all_sources_are_tried_and_those_that_are_refused_are_counted(tmp_path, 
     monkeypatch.setattr(cuda_compile, "run_on_emulator", lambda kernels: work)
     monkeypatch.setattr(cuda_compile, "sources", lambda report: {tmp_path / f"{name}.cu": name for name in SOURCES})
     monkeypatch.setattr(cuda_compile, "options", lambda flags: [])
+    monkeypatch.setattr(sys, "argv", ["compile"])
     with pytest.raises(cuda_compile.UserError, match="nvcc refuses .*bad.cu.*; 1 of 3 sources are refused"):
         cuda_compile.main()
     said = capsys.readouterr().out

@@ -20,7 +20,7 @@ def test_a_variant_is_trained_once_and_has_a_line(tmp_path):
         result = command("-m", "tools.variants", *options)
         assert result.returncode == 0, result.stderr
         *_, row = result.stdout.splitlines()
-        assert row.startswith("| q and v alone | 65,536 |")  # 4 layers, A [16, 256] and B [768, 16]
+        assert row.startswith("| q and v alone | 32,768 |")  # 4 layers, A [16, 256], and B [256, 8] of either
         made.append((row, (tmp_path / "q-and-v-alone" / "metrics.jsonl").stat().st_mtime_ns))
     assert made[0] == made[1]
 

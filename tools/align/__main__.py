@@ -43,7 +43,8 @@ def parse() -> tuple[TrainingArguments, str]:
     parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="a recipe; the command line wins over it")
     parser.add_argument("--steps", type=int, default=DEFAULT_STEPS, help=f"updates (default: {DEFAULT_STEPS})")
     parser.add_argument("--torch-python", metavar="PYTHON", default=sys.executable, help="that has PyTorch and PEFT")
-    add_options(parser, TrainingArguments, without=LEFT_OUT)
+    add_options(parser, TrainingArguments, without=(*LEFT_OUT, "output_dir"))
+    parser.add_argument("--output-dir", metavar="STR", help="the run's folder; else runs/align-<task>-<model>")
     given = vars(parser.parse_args())
     recipe, steps, python = given.pop("config"), given.pop("steps"), given.pop("torch_python")
     if steps < 1:

@@ -9,7 +9,7 @@ said in `kernels/cuda/*.cuh`. Nothing is timed.
 
 from collections.abc import Callable
 
-from common.command import run_command
+from common.command import Parser, run_command
 from gpt2_jittor.runtime import runtime
 
 # GPT-2 small, 8 sequences of 128 tokens, 512 of which are scored; LoRA of rank 8 on c_attn, c_proj and c_fc
@@ -99,6 +99,7 @@ def counted(function: Callable, shapes: list[tuple]) -> float:
 
 def main() -> None:
     """Prints a row for each operator, in MiB."""
+    Parser(prog="python -m tools.cuda.bytes", description=__doc__).parse_args()
     runtime.prepare("cpu")
     from gpt2_jittor.ops import fused
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.profiling import description
-from common.command import run_command
+from common.command import Parser, run_command
 from common.errors import UserError, joined
 from gpt2_jittor.runtime.cuda.driver import Driver, dotted
 from gpt2_jittor.runtime.cuda.toolkit import Toolkit, find, own_programs_first
@@ -157,6 +157,7 @@ def print_counts(reports: dict[str, dict]) -> None:
 
 def main() -> None:
     """Compiles every kernel and prints what it takes. Raises UserError where nvcc is missing or refuses one."""
+    Parser(prog="python -m tools.cuda.compile", description=__doc__).parse_args()
     toolkit = find_nvcc()
     nvcc = toolkit.jittors_nvcc()
     architectures = known_architectures(nvcc)

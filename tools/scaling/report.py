@@ -5,7 +5,7 @@ from tools.scaling.model import ADAPTERS, LINKS, SHORT, efficiency, fitted, leas
 PROCESSES = (2, 8, 64)  # of the tables on paper
 COPYING = 5e-9  # seconds a byte, between Jittor and numpy and back: what docs/scaling.md takes
 TOKENS = 1024  # of each process in an update
-# seconds a token on 2 cores of a Xeon, an update of 8 x 128 (README.md); nano and gpt2-xl by their parameters
+# seconds a token on 2 cores of a Xeon, an update of 8 x 128 (docs/performance.md); nano and gpt2-xl by their parameters
 MEASURED = {"gpt2": 1.983 / 1024, "gpt2-medium": 6.566 / 1024}
 DEVICE = 1e14  # operations a second that a GPU is assumed to do
 OPERATIONS = 4  # of a token and a parameter: forward, and back to the activations; frozen weights have no gradient
