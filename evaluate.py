@@ -11,8 +11,10 @@ import argparse
 import dataclasses
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from common.command import Parser, run_command
 from common.errors import ParameterError, UserError
@@ -20,7 +22,7 @@ from common.files import check_writable
 from common.options import add_options, option, option_name, problems, typed
 from datasets import tasks
 from datasets.encode import report
-from datasets.example import SPLITS
+from datasets.example import SPLITS, WHOLE
 from datasets.task import Task
 from generation.loading import ModelOptions, check_task, check_weights, engine_for, find_task
 from generation.options import GenerationOptions, check_typed
@@ -87,7 +89,7 @@ def main() -> None:
     check_outputs(given, task)
     options = answer_options(given, task, source)
     length = longest(run.get("max_length") if given.max_length is None else given.max_length, source.config)
-    given = dataclasses.replace(given, split=given.split or task.measured_on(path))
+    given = dataclasses.replace(given, split=given.split or split_of(task, path, run))
     dataset = read_split(task, given.split, path, given.limit)
     data = task.encode(dataset.examples, source.tokenizer, length)
     check_forward(source.config, min(given.batch_size, len(data)), max(data.lengths), "{batch_size}")
@@ -136,6 +138,15 @@ def task_and_data(given: EvaluationOptions, source: ModelSource) -> tuple[Task, 
     tasks.check_settings(task, {"columns": given.columns})
     path = tasks.data_path(task, folder, file)
     return (task.settle(path) if task.settle else task), path
+
+
+def split_of(task: Task, path: Path | None, run: Mapping[str, Any]) -> str:
+    """What is measured where no split was asked for: all of a file that the run was not trained on."""
+    trained_on = run.get("data_dir")
+    is_other = trained_on is not None and path is not None and path.resolve() != Path(trained_on).resolve()
+    if task.parts_file and task.name == run.get("task") and is_other and path.is_file() and path.suffix != ".zip":
+        return WHOLE
+    return task.measured_on(path)
 
 
 def contestants(source: ModelSource, weights: str) -> dict[str, tuple[ModelSource, str]]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 SPLITS = ("train", "validation", "test")
+WHOLE = "whole"  # all of a single file that `load` would part into these: of test data for what was trained on others
 
 
 @dataclass(frozen=True)

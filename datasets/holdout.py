@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import ParameterError, UserError
-from datasets.example import Example
+from datasets.example import WHOLE, Example
 
 ALONE = {"validation": 0.1, "test": 0.1}  # of a single file that is all the data there is
 
@@ -23,11 +23,11 @@ def select_split(
 ) -> list[Example]:
     """The examples of `split`, in their order; `keys[i]` is the i-th example's.
 
-    `shares` says how much of the distinct keys each split but train gets, one key at least; without shares, the
-    examples are one split already.
+    `shares` says how much of the distinct keys each split but train gets, one key at least; without shares, and of
+    WHOLE, the examples are one split already.
     Raises UserError where there are too few keys for that, and where none is left for train.
     """
-    if not shares:
+    if not shares or split == WHOLE:
         return list(examples)
     distinct = sorted(set(keys), key=lambda key: (zlib.crc32(key.encode("utf-8", "surrogatepass")), key))
     if len(distinct) <= len(shares):

@@ -74,6 +74,7 @@ class Task:
     with the labels that they have, and `measured_on(data_dir)` names the split that a finished run is measured on.
     `own`: it reads such data, of which more is told before training.
     `teach(tokenizer, template)` makes a base's tokenizer one of a run, which is kept with it.
+    `parts_file`: a single file is parted into the splits; `load` reads all of it as WHOLE.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Task:
     settle: Callable[[Path | None], Task] | None = None
     teach: Callable[[Any, str | None], None] | None = None
     measured_on: Callable[[Path | None], str] = lambda data_dir: "test"
+    parts_file: bool = False
 
     @property
     def needed(self) -> list[str]:

@@ -16,7 +16,7 @@ import numpy as np
 from common.errors import UserError
 from common.files import writing_to
 from common.terminal import visible
-from training.metrics_log import Run, read_run
+from training.curves import Run, read_run
 
 # Okabe and Ito's colours, distinct for colour-blind readers too: https://jfly.uni-koeln.de/color/
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]

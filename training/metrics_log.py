@@ -1,8 +1,4 @@
-"""`metrics.jsonl`: what a run says of each update and each validation, written while it goes and read back as curves.
-
-A plain text log, one loss a line, is read too: so the curve of any other program can be laid beside a run's.
-Needs no Jittor.
-"""
+"""`metrics.jsonl`: what a run says of each update and each validation, written while it goes. Needs no Jittor."""
 
 import contextlib
 import json
@@ -11,12 +7,10 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from common.errors import UserError
@@ -26,7 +20,6 @@ from training.forecast import Forecast
 from training.trackers import Trackers
 
 METRICS = "metrics.jsonl"
-LARGEST = 3.4e38  # a float32
 LONGEST = 1 << 20  # characters of a line: a sparse file, which weighs nothing on the disk, may be one endless line
 WINDOW = 20  # steps over which the bar's tokens per second are averaged
 
@@ -63,8 +56,12 @@ class MetricsLog:
         arguments: Mapping[str, Any] = MappingProxyType({}),
     ):
         self.path, self.total_steps, self.forecast = run_dir / METRICS, total_steps, forecast
-        told, seconds = self._last_steps() if reached else None, self._forget_after(reached)
+        told, (kept, seconds) = self._last_steps() if reached else None, self._up_to(reached)
+        # before lines are forgotten: a tracker that cannot begin leaves the file as it is
         self.trackers = Trackers(arguments.get("report_to") or (), run_dir, arguments, self.say, told, seconds)
+        if reached and not self.path.is_file():
+            self.say(f"{self.path} is gone: what was logged before is not known any more")
+        write_text(self.path, kept)
         self.trackers.replay(read_lines(self.path))
         self.started = time.perf_counter() - seconds
         self.bar = bar("train", total=total_steps, initial=reached.get("train", 0), unit="step")
@@ -133,10 +130,10 @@ class MetricsLog:
         steps = sorted((record["step"], record["split"]) for _, record in self._records())
         return {split: step for step, split in steps}
 
-    def _forget_after(self, reached: Mapping[str, int]) -> float:
-        """Keeps the lines up to each split's step; the seconds passed by then.
+    def _up_to(self, reached: Mapping[str, int]) -> tuple[str, float]:
+        """The lines up to each split's step, and the seconds passed by then.
 
-        Drops the rest: a cut line, and what was measured at the end of the run on more examples than before.
+        Without the rest: a cut line, and what was measured at the end of the run on more examples than before.
         """
         kept, seconds, examples = [], 0.0, None
         for line, record in self._records():
@@ -146,9 +143,8 @@ class MetricsLog:
                 wanted = wanted and record.get("examples") == examples
             if wanted:
                 kept.append(line.rstrip("\n") + "\n")
-                seconds = record.get("seconds", seconds)
-        write_text(self.path, "".join(kept))
-        return seconds
+                seconds = record["seconds"] if isinstance(record.get("seconds"), float) else seconds
+        return "".join(kept), seconds
 
     def _records(self) -> Iterator[tuple[str, dict]]:
         """The file's lines with what they hold; those that hold no record, as a cut one, are passed over."""
@@ -163,58 +159,6 @@ class MetricsLog:
                     yield line, record
 
 
-# --- read back
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Losses in nats per token at ascending steps, both [points]; a loss that was not finite is NaN."""
-
-    steps: np.ndarray
-    losses: np.ndarray
-
-    @property
-    def best(self) -> tuple[int, float]:
-        """The step and the loss of the lowest point."""
-        lowest = int(np.nanargmin(self.losses))
-        return int(self.steps[lowest]), float(self.losses[lowest])
-
-
-@dataclass(frozen=True)
-class Run:
-    """What one training left: its curves, of which either may be missing."""
-
-    name: str
-    training: Curve | None
-    validation: Curve | None
-
-
-def read_run(path: str | Path) -> Run:
-    """Reads a run's folder, a metrics file or a text log.
-
-    Raises UserError where nothing is there, a line is broken (file:line) or no finite loss is found.
-    """
-    path = Path(path)
-    file = path / METRICS if path.is_dir() else path
-    if (
-        file != path and file.exists() and not file.is_file()
-    ):  # a pipe that was named is read, one that was found is not
-        raise UserError(f"{file} is no regular file: give a run's folder")
-    try:
-        lines = list(read_lines(file))
-    except FileNotFoundError:
-        raise UserError(f"{file} does not exist; give a run's folder, a {METRICS} or a text log") from None
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}") from error
-    first = next((line for line in lines if line.strip()), "")
-    read = _read_metrics if file.suffix == ".jsonl" or first.lstrip().startswith("{") else _read_log
-    training, validation = (_curve(points) for points in read(file, lines))
-    if training is None and validation is None:
-        raise UserError(f"{file} holds no finite loss to draw; let the training log some steps first")
-    name = file.resolve().parent.name if file.name == METRICS else file.stem
-    return Run(name, training, validation)
-
-
 def read_lines(file: Path) -> Iterator[str]:
     """A file's lines, each with its newline, but for a last one that was cut.
 
@@ -225,74 +169,3 @@ def read_lines(file: Path) -> Iterator[str]:
             if len(line) > LONGEST:
                 raise UserError(f"{file}:{number} has more than {LONGEST:,} characters; mend or remove the line")
             yield line
-
-
-# What is read: step -> loss. After a --resume steps come again, and the later line is the one that counts.
-Points = dict[int, float]
-
-
-def _read_metrics(file: Path, lines: list[str]) -> tuple[Points, Points]:
-    splits: dict[str, Points] = {"train": {}, "validation": {}}
-    examples = None
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line, parse_int=float)
-        except (ValueError, RecursionError):
-            if not line.endswith("\n"):
-                break  # cut while it was written
-            raise UserError(f"{file}:{number} is not JSON; mend or remove the line") from None
-        if not _is_metric(record):
-            expected = '"step" (whole number), "split" ("train" or "validation") and "loss" (number)'
-            raise UserError(f"{file}:{number} needs {expected}; mend or remove the line")
-        if record["split"] == "validation":
-            examples = examples or record.get("examples")
-            if record.get("examples") != examples:
-                continue  # the last one, on the whole set: no point of a curve of others
-        splits[record["split"]][int(record["step"])] = math.nan if record["loss"] is None else record["loss"]
-    return splits["train"], splits["validation"]
-
-
-def _read_log(file: Path, lines: list[str]) -> tuple[Points, Points]:
-    numbered = [(number, line.replace(",", " ").split()) for number, line in enumerate(lines, start=1)]
-    rows = [(number, fields) for number, fields in numbered if fields and not fields[0].startswith("#")]
-    if rows and len(rows[0][1]) <= 2 and all(_as_number(field) is None for field in rows[0][1]):
-        del rows[0]  # a header
-    points: Points = {}
-    for number, fields in rows:
-        values = [_as_number(field) for field in fields]
-        step, loss = values if len(values) == 2 else (float(len(points) + 1), values[0])
-        if len(values) != len(rows[0][1]) or len(values) > 2 or loss is None or not _is_step(step):
-            expected = "a loss, or a step and a loss, like the file's other lines"
-            raise UserError(f"{file}:{number} should hold {expected}; mend or remove the line")
-        points[int(step)] = loss
-    return points, {}
-
-
-def _is_metric(record: object) -> bool:
-    return (
-        isinstance(record, dict)
-        and _is_step(record.get("step"))
-        and record.get("split") in ("train", "validation")
-        and (isinstance(loss := record.get("loss"), float) or (loss is None and record.get("skipped") is True))
-    )
-
-
-def _is_step(value: object) -> bool:
-    return isinstance(value, float) and value.is_integer() and 0 <= value < 2**53  # exact in a float
-
-
-def _as_number(field: str) -> float | None:
-    try:
-        return float(field)
-    except ValueError:
-        return None
-
-
-def _curve(points: Points) -> Curve | None:
-    steps = np.array(sorted(points), dtype=np.int64)
-    losses = np.array([points[step] for step in steps.tolist()], dtype=np.float64)
-    # a line breaks at NaN; infinity would spoil the axis, and so would what no float32 program computes
-    losses[np.abs(losses) > LARGEST] = np.nan
-    return None if np.isnan(losses).all() else Curve(steps, losses)

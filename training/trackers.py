@@ -9,7 +9,6 @@ import contextlib
 import importlib.util
 import json
 import secrets
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +25,8 @@ LAST = "whole_validation"  # the curve of what is measured at a run's end on mor
 class Tracker(Protocol):
     """A run of a tracker's. It begins, or goes on, when it is made: `Kind(id, run_dir, arguments)`."""
 
+    is_new: bool  # it knows nothing of the id that it was given, as far as it can tell: its store may be another by now
+
     def log(self, values: dict[str, float], step: int, when: float) -> None:
         """Takes up values by their names, `train/loss`. `when`: seconds of `time.time`."""
 
@@ -36,12 +37,16 @@ class Tracker(Protocol):
 class TensorBoard:
     """An event file in the run's folder, made anew from the metrics when a run is taken up again."""
 
+    is_new, SUFFIX = True, ".gpt2-jittor"  # the ending of our files: others in the folder are left alone
+
     def __init__(self, id: str, run_dir: Path, arguments: dict[str, Any]):
         from tensorboardX import SummaryWriter
         from tensorboardX.summary import hparams
 
-        shutil.rmtree(run_dir / "tensorboard", ignore_errors=True)
-        self.writer = SummaryWriter(str(run_dir / "tensorboard"))
+        folder = run_dir / "tensorboard"
+        for before in folder.glob(f"events.out.tfevents.*{self.SUFFIX}"):
+            before.unlink()
+        self.writer = SummaryWriter(str(folder), filename_suffix=self.SUFFIX)
         given = {
             name: value if isinstance(value, int | float | str) else str(value) for name, value in arguments.items()
         }
@@ -60,6 +65,8 @@ class TensorBoard:
 
 class SwanLab:
     """A run of swanlab's, in its cloud or wherever its settings say."""
+
+    is_new = False
 
     def __init__(self, id: str, run_dir: Path, arguments: dict[str, Any]):
         import swanlab
@@ -85,6 +92,7 @@ class WandB:
         settings = {"name": run_dir.name, "config": arguments, "dir": str(run_dir)}
         self.run = wandb.init(project=PROJECT, id=id, resume="allow", **settings)
         self.last = self.run.step  # 0, or behind what a run that goes on was told
+        self.is_new = not self.last
 
     def log(self, values: dict[str, float], step: int, when: float) -> None:
         """As `Tracker` says. What belongs to an earlier step than the last, which wandb drops, goes to the summary."""
@@ -101,6 +109,8 @@ class WandB:
 
 class Trackio:
     """A run of trackio's, which knows its runs by their names."""
+
+    is_new = False
 
     def __init__(self, id: str, run_dir: Path, arguments: dict[str, Any]):
         import trackio
@@ -128,6 +138,7 @@ class MLflow:
         found = self.client.get_experiment_by_name(PROJECT)
         experiment = found.experiment_id if found else self.client.create_experiment(PROJECT)
         before = self.client.search_runs([experiment], filter_string=f"tags.`{self.TAG}` = '{id}'")
+        self.is_new = not before
         if before:
             self.run_id = before[0].info.run_id
             self.client.update_run(self.run_id, status="RUNNING")
@@ -155,7 +166,6 @@ KINDS: dict[str, tuple[Callable[[str, Path, dict[str, Any]], Tracker], str, str]
     "mlflow": (MLflow, "mlflow", "mlflow-skinny"),
 }
 NONE = "none"
-MADE_ANEW = ("tensorboard",)  # they are told all of a run that is taken up again
 
 
 def wanted(names: Sequence[str] | None) -> Sequence[str]:
@@ -200,18 +210,18 @@ class Trackers:
         self.examples = None  # of the first validation; one of others is a curve of its own
         self.open: dict[str, tuple[Tracker, Mapping[str, int]]] = {}
         kept = _kept_ids(run_dir) if told is not None else {}
-        ids = {name: kept.get(name) or secrets.token_hex(11)[:21] for name in names}  # 21: what swanlab asks for
+        self.ids = ids = {name: kept.get(name) or secrets.token_hex(11)[:21] for name in names}  # 21: swanlab's limit
+        self.path = run_dir / IDS
         for name in names:
-            already = told if name in kept and name not in MADE_ANEW else {}
             try:
                 tracker = KINDS[name][0](ids[name], run_dir, dict(arguments))
             except Exception as error:
                 self.close(finished=False)
                 raise ParameterError("{report_to} {0} cannot begin: {1}", name, str(error)) from error
-            self.open[name] = tracker, already or {}
+            self.open[name] = tracker, (told if name in kept and not tracker.is_new else None) or {}
         # what is not told any more begins anew, with all that was missed, where it is asked for again
         if names or kept:
-            write_json(run_dir / IDS, ids)
+            write_json(self.path, ids)
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Tells one record, but to those who were told it before."""
@@ -222,7 +232,7 @@ class Trackers:
         values = {f"{split}/{name}": value for name, value in record.items() if name != "step" and _is_number(value)}
         for name, (tracker, told) in list(self.open.items()):
             if record["step"] > told.get(split, -1):
-                with self._surviving(name):
+                with self._surviving(name, forgotten=True):
                     tracker.log(values, record["step"], self.began + record["seconds"])
 
     def replay(self, lines: Iterable[str]) -> None:
@@ -238,12 +248,19 @@ class Trackers:
         self.open.clear()
 
     @contextlib.contextmanager
-    def _surviving(self, name: str) -> Iterator[None]:
-        """What goes wrong with a tracker, its network for instance, ends what it is told, not the run."""
+    def _surviving(self, name: str, forgotten: bool = False) -> Iterator[None]:
+        """What goes wrong with a tracker, its network for instance, ends what it is told, not the run.
+
+        With its id `forgotten` it begins anew where the run is taken up again, with all that it has missed.
+        """
         try:
             yield
         except Exception as error:
             self.open.pop(name, None)
+            if forgotten:
+                del self.ids[name]
+                with contextlib.suppress(OSError):
+                    write_json(self.path, self.ids)
             self.say(f"{name} is told nothing more: {error}; metrics.jsonl has everything")
 
 

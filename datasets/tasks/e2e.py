@@ -12,7 +12,7 @@ from pathlib import Path
 
 from common.errors import ParameterError, UserError
 from datasets import records
-from datasets.example import Dataset, Example, Segment
+from datasets.example import WHOLE, Dataset, Example, Segment
 from datasets.holdout import select_split, shares_of
 from datasets.read import read_zip_member
 from datasets.task import DESCRIBE, Task
@@ -20,11 +20,12 @@ from datasets.truncation import fitted, fitted_prompt
 
 SAMPLE_DIR = Path(__file__).parents[1] / "samples" / "e2e"
 FOLDER = "e2e-dataset"  # in the zip, whose name it is too
-FILES = {"train": "trainset", "validation": "devset", "test": "testset_w_refs"}
+FILES = {"train": "trainset", "validation": "devset", "test": "testset_w_refs", WHOLE: "testset_w_refs"}
 COLUMNS = ("mr", "ref")
 ALIASES = {"meaning_representation": "mr", "human_reference": "ref"}  # of the hub's copy
 RENAMED = {"eatType": "Type", "priceRange": "price", "familyFriendly": "family friendly"}
-ATTRIBUTE = re.compile(r"\s*([^\[\],|:]+?)\s*\[([^\[\]]*)\]\s*(?:,|$)")
+# a name neither begins nor ends with a space: else many spaces could be parted in as many ways, and take as long
+ATTRIBUTE = re.compile(r"\s*([^\s\[\],|:](?:[^\[\],|:]*[^\s\[\],|:])?)\s*\[([^\[\]]*)\]\s*(?:,|$)")
 SHOWN = 60  # characters of a meaning in a message
 
 
@@ -72,19 +73,19 @@ def linearised(meaning: str) -> str:
 
     Raises UserError for what is neither.
     """
-    parts = [part.partition(" : ") for part in meaning.strip().split(" | ")]
-    if all(name.strip() and value.strip() for name, _, value in parts):
-        return meaning.strip()
     place, attributes = 0, []
     while place < len(meaning) and (found := ATTRIBUTE.match(meaning, place)):
         name, value = found[1], found[2].strip()
         attributes.append(f"{RENAMED.get(name, name)} : {value}")
         place = found.end()
-    if not attributes or meaning[place:].strip():
+    if attributes and not meaning[place:].strip():
+        return " | ".join(attributes)
+    parts = [part.partition(" : ") for part in meaning.strip().split(" | ")]
+    if not all(name.strip() and value.strip() for name, _, value in parts):
         shown = meaning.strip()
         shown = shown if len(shown) <= SHOWN else shown[:SHOWN] + "…"
         raise UserError(f"a meaning is name[The Vaults], food[Thai] and so on, not {shown!r}")
-    return " | ".join(attributes)
+    return meaning.strip()
 
 
 def _given(meaning: str) -> Segment:
@@ -108,4 +109,4 @@ def _records(split: str, data_dir: Path | None) -> Iterator[records.Record]:
     return records.records(path, COLUMNS, aliases=ALIASES)
 
 
-TASK = Task("e2e", DESCRIBE, ("meaning",), load, fitted, prompt, fitted_prompt, SAMPLE_DIR)
+TASK = Task("e2e", DESCRIBE, ("meaning",), load, fitted, prompt, fitted_prompt, SAMPLE_DIR, parts_file=True)

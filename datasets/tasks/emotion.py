@@ -9,7 +9,7 @@ from pathlib import Path
 from common.errors import UserError
 from common.hub import fetch
 from datasets import records
-from datasets.example import Dataset, Example, Segment
+from datasets.example import WHOLE, Dataset, Example, Segment
 from datasets.holdout import select_split, shares_of
 from datasets.read import read_text
 from datasets.task import CLASSIFY, Task
@@ -18,7 +18,7 @@ from datasets.truncation import fitted, fitted_prompt
 REPOSITORY = "dair-ai/emotion"
 SAMPLE_DIR = Path(__file__).parents[1] / "samples" / "emotion"
 LABELS = ("sadness", "joy", "love", "anger", "fear", "surprise")  # in the publisher's order
-FILES = {"train": ("train",), "validation": ("val", "validation"), "test": ("test",)}
+FILES = {"train": ("train",), "validation": ("val", "validation"), "test": ("test",), WHOLE: ("test",)}
 HEADERS = ("label", "label_name", "emotion")  # what the last field of a header line says
 
 
@@ -66,4 +66,4 @@ def _file(split: str, data_dir: Path | None) -> Path:
     return records.find(data_dir, [*names, *hub_names], f"emotion's {split} file")
 
 
-TASK = Task("emotion", CLASSIFY, ("text",), load, fitted, prompt, fitted_prompt, SAMPLE_DIR, LABELS)
+TASK = Task("emotion", CLASSIFY, ("text",), load, fitted, prompt, fitted_prompt, SAMPLE_DIR, LABELS, parts_file=True)

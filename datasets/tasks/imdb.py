@@ -12,7 +12,7 @@ from common.errors import UserError
 from common.hub import fetch
 from datasets import records
 from datasets.encode import dialogue_prompt, packed
-from datasets.example import Dataset, Example, Segment
+from datasets.example import WHOLE, Dataset, Example, Segment
 from datasets.holdout import select_split, shares_of
 from datasets.read import read_text
 from datasets.task import TEXT, Task
@@ -20,7 +20,7 @@ from datasets.tasks.text import beginning
 
 REPOSITORY = "stanfordnlp/imdb"
 SAMPLE_DIR = Path(__file__).parents[1] / "samples" / "imdb"
-FILES = {"train": "train", "validation": "train", "test": "test"}  # the publisher's folder behind each split
+FILES = {"train": "train", "validation": "train", "test": "test", WHOLE: "test"}  # the publisher's folder of each split
 LINE_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 KAGGLE = "IMDB Dataset.csv"  # all reviews in one file; its columns are review and sentiment
 VALIDATION = 0.03  # of the training reviews
@@ -71,4 +71,4 @@ def _reviews(name: str, data_dir: Path | None) -> Iterator[tuple[str, str]]:
         yield where, records.text(record, "text", where, required=False)
 
 
-TASK = Task("imdb", TEXT, ("prompt",), load, packed, beginning, dialogue_prompt, SAMPLE_DIR)
+TASK = Task("imdb", TEXT, ("prompt",), load, packed, beginning, dialogue_prompt, SAMPLE_DIR, parts_file=True)

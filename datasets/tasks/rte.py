@@ -9,7 +9,7 @@ from pathlib import Path
 
 from common.hub import fetch
 from datasets import records
-from datasets.example import Dataset, Example, Segment
+from datasets.example import WHOLE, Dataset, Example, Segment
 from datasets.holdout import select_split, shares_of
 from datasets.task import CLASSIFY, Task
 from datasets.truncation import fitted, fitted_prompt
@@ -18,7 +18,7 @@ REPOSITORY = "nyu-mll/glue"
 SAMPLE_DIR = Path(__file__).parents[1] / "samples" / "rte"
 LABELS = ("entailment", "not_entailment")
 COLUMNS = ("sentence1", "sentence2", "label")
-FILES = {"train": "train", "validation": "train", "test": "dev"}  # the publisher's file behind each split
+FILES = {"train": "train", "validation": "train", "test": "dev", WHOLE: "dev"}  # the publisher's file behind each split
 HUB_FILES = {"train": "rte/train-00000-of-00001.parquet", "dev": "rte/validation-00000-of-00001.parquet"}
 OTHERS = {"dev": ("val", "validation")}  # SuperGLUE's name of the file, and one that others give it
 ALIASES = {"premise": "sentence1", "hypothesis": "sentence2"}  # SuperGLUE's columns
@@ -57,4 +57,5 @@ def prompt(sentence1: str, sentence2: str) -> Example:
     )
 
 
-TASK = Task("rte", CLASSIFY, ("sentence1", "sentence2"), load, fitted, prompt, fitted_prompt, SAMPLE_DIR, LABELS)
+FIELDS = ("sentence1", "sentence2")
+TASK = Task("rte", CLASSIFY, FIELDS, load, fitted, prompt, fitted_prompt, SAMPLE_DIR, LABELS, parts_file=True)

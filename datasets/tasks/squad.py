@@ -13,7 +13,7 @@ from pathlib import Path
 from common.errors import UserError
 from common.hub import fetch
 from datasets import records
-from datasets.example import Dataset, Example, Segment
+from datasets.example import WHOLE, Dataset, Example, Segment
 from datasets.holdout import select_split, shares_of
 from datasets.read import read_text
 from datasets.task import QA, Task
@@ -21,7 +21,7 @@ from datasets.truncation import fitted, windowed_prompt
 
 REPOSITORY = "rajpurkar/squad"
 SAMPLE_DIR = Path(__file__).parents[1] / "samples" / "squad"
-FILES = {"train": "train", "validation": "train", "test": "dev"}  # the publisher's file behind each split
+FILES = {"train": "train", "validation": "train", "test": "dev", WHOLE: "dev"}  # the publisher's file behind each split
 HUB_FILES = {"train": "plain_text/train-00000-of-00001.parquet", "dev": "plain_text/validation-00000-of-00001.parquet"}
 COLUMNS = ("id", "title", "context", "question", "answers")
 VALIDATION = 0.02  # of train's articles
@@ -190,4 +190,4 @@ def _list(record: object, name: str, where: str) -> list:
     return value
 
 
-TASK = Task("squad", QA, ("context", "question"), load, fitted, prompt, windowed_prompt, SAMPLE_DIR)
+TASK = Task("squad", QA, ("context", "question"), load, fitted, prompt, windowed_prompt, SAMPLE_DIR, parts_file=True)

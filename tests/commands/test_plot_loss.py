@@ -7,7 +7,7 @@ import pytest
 from logged_runs import make_run, png_size
 from places import ROOT
 
-from training.metrics_log import read_run
+from training.curves import read_run
 
 
 @pytest.fixture(scope="module", autouse=True)

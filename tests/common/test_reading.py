@@ -180,7 +180,8 @@ import resource, sys
 from pathlib import Path
 from common.errors import UserError
 from common.files import read_json
-from training.metrics_log import MetricsLog, read_run
+from training.curves import read_run
+from training.metrics_log import MetricsLog
 resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
 folder = Path(sys.argv[1])
 log = lambda: MetricsLog(folder, 2, None, {"train": 1})

@@ -11,7 +11,7 @@ from gpt2_jittor.checkpoint.weights import read_safetensors
 from gpt2_jittor.checkpoint.write import write_safetensors
 from tests.faults import ground, malformed
 from tests.faults.input_checks import assert_refused
-from training.metrics_log import read_run
+from training.curves import read_run
 
 
 def checked_with(checks, world, tmp_path, name: str, data: bytes, remove: tuple[str, ...] = ()):

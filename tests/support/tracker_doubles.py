@@ -14,6 +14,7 @@ class Run:
         calls.append(("finish", exit_code))
 def init(entity=None, project=None, dir=None, id=None, name=None, config=None, resume=None):
     calls.append(("init", id, resume, config))
+    Run.step = 1 + max((call[2] for call in calls if call[0] == "log"), default=-1)
     return Run()
 """,
     "swanlab": """

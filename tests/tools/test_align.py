@@ -16,7 +16,7 @@ from tools.align import __main__ as align
 from tools.align import inputs, race, report
 from tools.align.turns import Data, Prompt, Rows, write_data
 from training.arguments import resolve
-from training.metrics_log import read_run
+from training.curves import read_run
 
 LOGS = ("ours", "torch", "ours-dropout", "torch-dropout")
 

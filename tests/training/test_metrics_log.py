@@ -7,8 +7,8 @@ import pytest
 from logged_runs import line, png_size
 
 from common.errors import UserError
+from training.curves import read_run
 from training.loss_plot import plot
-from training.metrics_log import read_run
 
 
 def test_metrics_are_read_as_written(tmp_path):

@@ -10,7 +10,7 @@ from runs import arguments, build_world, metrics, prepare, run
 from common.errors import UserError
 from training import step as step_module
 from training import trainer as trainer_module
-from training.metrics_log import read_run
+from training.curves import read_run
 
 
 @pytest.fixture(scope="module")

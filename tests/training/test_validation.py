@@ -10,7 +10,7 @@ import lora
 from generation.scoring import evaluate
 from gpt2_jittor import GPT2LMHeadModel
 from training import trainer as trainer_module
-from training.metrics_log import read_run
+from training.curves import read_run
 from training.model_card import CARD, write_card
 from training.setup import read_inputs
 
