@@ -55,7 +55,7 @@ class Option:
 def option(default: Any = dataclasses.MISSING, help: str = "", **more: Any) -> Any:
     """A dataclass's field that can be typed. Without a default it must be. `more` is an `Option`'s.
 
-    A field of a list or a tuple takes one value or more.
+    A field of a list or a tuple takes one value or more, and again.
     """
     return dataclasses.field(default=default, metadata={OPTION: Option(help, **more)})
 
@@ -83,7 +83,7 @@ def add_options(parser: Any, cls: type, without: Container[str] = ()) -> None:
             settings["action"] = "store_true" if said.flag else argparse.BooleanOptionalAction
         else:
             settings |= {"type": said.type or kind, "choices": said.choices, "metavar": _metavar(field)}
-            settings |= {"nargs": "+"} if _container(field) else {}
+            settings |= {"nargs": "+", "action": "extend"} if _container(field) else {}
         place = parser.add_mutually_exclusive_group() if said.short else parser
         place.add_argument(name := option_name(field.name), **settings)
         for value in said.short:

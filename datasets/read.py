@@ -1,6 +1,7 @@
 """Reading what others wrote: bounded, in memory, and with errors that name the file and the line."""
 
 import gzip
+import lzma
 import zipfile
 import zlib
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
@@ -40,7 +41,7 @@ def read_zip_member(path: Path, member: str) -> str:
 
     Raises UserError where the zip is broken, has no such member, or unpacks to more than that.
     """
-    broken = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+    broken = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError, ValueError)
     try:
         with open_regular(path) as file, zipfile.ZipFile(file) as archive, archive.open(member) as stream:
             data = stream.read(LIMIT + 1)  # the sizes a zip states about itself are not to be relied on

@@ -22,7 +22,8 @@ def statistics_of(texts: Sequence[str], references: Sequence[Sequence[str]]) -> 
     """
     if not len(texts) == len(references) > 0 or not all(references):
         raise ValueError("each of one or more texts needs its references")
-    found, missing = bleu_and_nist_of([text.strip() for text in texts], references), ""
+    texts = [" ".join(text.split()) for text in texts]  # as they are written for the official script, a line each
+    found, missing = bleu_and_nist_of(texts, references), ""
     own, several = [words(text) for text in texts], [[words(text) for text in right] for right in references]
     try:
         found["meteor"] = meteor_of(own, several)

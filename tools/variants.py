@@ -9,6 +9,7 @@ Runs that are there already are not made again, so that it can be stopped and st
 
 import itertools
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import numpy as np
 
 from common.command import Parser, run_command
 from common.errors import UserError
+from common.files import read_yaml
 from lora.files import read_adapter
 
 COLUMNS = ("variant", "trained parameters", "test loss", "test perplexity", "seconds an update")
@@ -42,16 +44,28 @@ def folder_name(variant: str) -> str:
 
 
 def train(run: Path, options: list[str], given) -> None:
-    """Trains one variant, unless its curves are drawn already. Raises UserError where that fails."""
+    """Trains one variant, unless its curves are drawn already. Raises UserError where that fails, and for a run that
+    was made otherwise."""
     if (run / "loss.png").is_file():
+        check_same(run, given)
         return
-    length = ["--max-steps", str(given.max_steps)] if given.max_steps else ["--epochs", "3"]
+    length = ["--epochs", "3"] if given.max_steps is None else ["--max-steps", str(given.max_steps)]
     command = ["train.py", "--task", given.task, "--data-dir", given.data_dir, "--model", given.model]
     command += ["--learning-rate", given.learning_rate, "--precision", given.precision]
     command += ["--output-dir", str(run), *length, *options]
     command += ["--resume"] if (run / "arguments.yaml").is_file() else []
     if ended(command):
         raise UserError(f"{run}: the training failed; what stands above says why")
+
+
+def check_same(run: Path, given) -> None:
+    """Raises UserError where a run that is there already was made with other data, or in another way."""
+    made = read_yaml(run / "arguments.yaml")
+    wanted = {name: getattr(given, name) for name in ("task", "model", "data_dir", "precision", "max_steps")}
+    wanted |= {"learning_rate": float(given.learning_rate)}
+    for name, value in wanted.items():
+        if made[name] != value:
+            raise UserError(f"{run} was made with {name} {made[name]}, not {value}: choose another --output-dir")
 
 
 def ended(command: list[str]) -> int:
@@ -71,13 +85,14 @@ def measured(run: Path, given) -> dict:
     told = subprocess.run([sys.executable, *command], check=False, stdout=subprocess.PIPE, text=True)
     if told.returncode:
         raise UserError(f"{run}: evaluate.py failed; what stands above says why")
+    seconds = update_seconds(run)
     adapter = json.loads(told.stdout)["adapter"]
     return {
         "loss": adapter["loss"],
         "perplexity": adapter["perplexity"],
         # of q and v alone, B is zero in k's rows, which are stored and not trained
         "parameters": sum(np.count_nonzero(array) for array in read_adapter(run).tensors.values()),
-        "seconds": statistics.median(update_seconds(run)),
+        "seconds": statistics.median(seconds) if seconds else math.nan,
     }
 
 

@@ -141,8 +141,19 @@ def check_scored(split: str, data: EncodedSet) -> None:
         raise UserError(f"nothing in the {split} data is scored, so nothing can be learnt: give other data")
 
 
-def described(arguments: TrainingArguments, model: Any) -> TrainingArguments:
-    """The arguments, with what they say of the model as the model says it."""
+def set_losses(model: Any, given: TrainingArguments) -> None:
+    """How the model makes its training loss, as far as the arguments say it: smoothed, dropped, computed twice."""
+    if given.gradient_checkpointing:
+        model.transformer.gradient_checkpointing = True
+    if given.head_dropout:
+        model.head_dropout = given.head_dropout
+    if given.label_smoothing:
+        model.label_smoothing = given.label_smoothing
+
+
+def agreed(arguments: TrainingArguments, model: Any) -> TrainingArguments:
+    """Makes the model's losses as the arguments say; the arguments, with all else that they say of it as it is."""
+    set_losses(model, arguments)
     config = model.adapter_config
     values = {"precision": model.precision, "head_dropout": getattr(model, "head_dropout", 0.0), "tuning": "full"}
     values |= {"label_smoothing": model.label_smoothing, "base": model.base_precision}

@@ -160,14 +160,6 @@ def base_name(model: str, directory: Path) -> str:
     return str(directory.resolve()) if model == "nano" or Path(model).is_dir() else model
 
 
-def set_losses(model, given: TrainingArguments) -> None:
-    """How the model makes its training loss: what is smoothed, dropped, or computed twice."""
-    model.transformer.gradient_checkpointing = given.gradient_checkpointing
-    if given.head_dropout:
-        model.head_dropout = given.head_dropout
-    model.label_smoothing = given.label_smoothing
-
-
 def build_model(inputs: Inputs):
     """Reads the base model and makes it ready for training: with LoRA injected, or trainable as a whole.
 
@@ -179,7 +171,6 @@ def build_model(inputs: Inputs):
     given = inputs.arguments
     threshold = {} if given.int8_threshold is None else {"int8_threshold": given.int8_threshold}
     model = load_base(inputs.source, given.seed, base=given.base, **threshold)
-    set_losses(model, given)
     if given.tuning == "lora":
         base = base_name(given.model, inputs.source.directory)
         inject(model, adapter_config(given, not inputs.task.kind.generates, inputs.added, base), given.seed)

@@ -175,7 +175,10 @@ def wanted(names: Sequence[str] | None) -> Sequence[str]:
 
 def check(names: Sequence[str] | None) -> None:
     """Raises UserError for a name that is none, and for a package that is not installed. Imports nothing."""
-    for name in wanted(names):
+    names = wanted(names)
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ParameterError("{report_to} {0} is given twice", twice[0])
+    for name in names:
         if name == NONE:
             raise ParameterError("{report_to} {0} stands alone: leave it out, or the others", NONE)
         if name not in KINDS:

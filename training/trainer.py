@@ -34,7 +34,7 @@ from training.fingerprint import INSTRUCTIONS, fingerprint
 from training.folder import holds_run
 from training.metrics_log import MetricsLog, NullLog
 from training.optimizer import AdamW
-from training.plan import check_scored, described, fill, settle
+from training.plan import agreed, check_scored, fill, settle
 from training.reply import replied
 from training.sample import SamplePrompt
 from training.schedule import learning_rate
@@ -77,7 +77,7 @@ class Trainer:
         if not resume and holds_run(self.run_dir):
             raise UserError(f"{self.run_dir} holds a run already: resume it, or choose another output_dir")
         self.resumed_from, self.damaged = checkpoint.newest(self.run_dir) if resume else (None, [])
-        arguments = described(arguments, model)
+        arguments = agreed(arguments, model)
         if self.resumed_from:  # what was settled when it began stays, however long the run is now
             arguments = fill(arguments, checkpoint.settled(self.resumed_from))
         self.plan = settle(arguments, train, validation)

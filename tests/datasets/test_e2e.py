@@ -2,6 +2,7 @@
 
 import csv
 import io
+import time
 import zipfile
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tiny import write_records
 
 from common.errors import UserError
 from datasets.encode import IGNORED, report
+from datasets.example import WHOLE
 from datasets.tasks import find
 from datasets.tasks.e2e import FILES, FOLDER, SAMPLE_DIR, TASK, linearised, load, prompt
 from gpt2_jittor.checkpoint.locate import NANO
@@ -76,6 +78,7 @@ def test_the_text_and_its_end_token_are_scored_behind_the_meaning_and_another(to
         ("priceRange[over £30], customer rating[5 out of 5]", "price : over £30 | customer rating : 5 out of 5"),
         (" name[ Marrow & Thyme ] ,near[A, B] ", "name : Marrow & Thyme | near : A, B"),
         ("name : Ox | Type : pub", "name : Ox | Type : pub"),
+        ("name[The : Ox], near[10 : 30]", "name : The : Ox | near : 10 : 30"),
     ],
 )
 def test_a_meaning_is_spelt_as_in_the_papers_repository(meaning, read):
@@ -87,6 +90,14 @@ def test_a_meaning_is_spelt_as_in_the_papers_repository(meaning, read):
 def test_what_is_no_meaning_is_told_with_what_one_is(meaning):
     with pytest.raises(UserError, match=r"^a meaning is name\[The Vaults\], food\[Thai\] and so on, not '"):
         linearised(meaning)
+
+
+@pytest.mark.parametrize("text", ["name[a]," + " " * 200_000 + "x", " " * 200_000 + "x", "x " * 200_000])
+def test_a_text_that_is_no_meaning_is_told_at_once(text):
+    started = time.process_time()
+    with pytest.raises(UserError):
+        linearised(text)
+    assert time.process_time() - started < 5  # by any way of parting its spaces it would be hours
 
 
 def test_a_long_text_that_is_no_meaning_is_not_repeated_whole():
@@ -142,6 +153,12 @@ def test_a_single_file_is_parted_by_meanings(tmp_path):
     meanings = [{example.segments[0].text for example in part} for part in parts]
     assert len(set.union(*meanings)) == sum(map(len, meanings)) == 30
     assert all(len(example.references) == 3 for part in parts for example in part)
+
+
+def test_all_of_a_single_file_is_read_as_what_is_not_parted(tmp_path):
+    pairs = [(f"name[{number % 30}]", f"Text {number}.") for number in range(90)]
+    whole = load(WHOLE, write(tmp_path / "mine.csv", pairs)).examples
+    assert [example.segments[1].text for example in whole] == [f" {text}" for _, text in pairs]
 
 
 def test_a_text_that_is_empty_is_left_out_and_named(tmp_path):

@@ -97,6 +97,16 @@ def test_a_resample_is_the_measure_of_its_texts_with_the_weights_of_all(without_
         assert low < high, measure
 
 
+def test_a_text_of_several_lines_is_measured_as_it_is_written(without_meteor):
+    references = [["a well-known pub by the river"]]
+    found = [
+        statistics_of([text], references)[0]
+        for text in ("a well-\nknown  pub by the river ", "a well- known pub by the river")
+    ]
+    for measure, statistic in found[0].items():
+        assert statistic(np.array([0])) == found[1][measure](np.array([0])), measure
+
+
 def test_bleu_is_worked_by_hand():
     bleu = bleu_and_nist_of(["The cat sat on the mat"], [["the cat sat on a mat", "a dog"]])["bleu"]
     # one "the" of two; the cat, cat sat, sat on; the cat sat, cat sat on; the cat sat on

@@ -102,7 +102,7 @@ def script(folder, name: str, losses: list[float], fails: int | None = None) -> 
     path.write_text(
         f"""
 import sys
-nan = float("nan")
+nan, inf = float("nan"), float("inf")
 sys.path[:0] = [{str(ROOT / "tools" / "align")!r}, {str(ROOT / "benchmarks")!r}]
 from turns import Turns
 from worker import serve
@@ -147,6 +147,7 @@ def sides(tmp_path):
         ([5.0, 4.0009, 3.0], 0, "held: losses of 3 updates without dropout differ by 9.0e-04 at most (step 2)"),
         ([5.0, 4.0, 2.9985], 1, "NOT HELD: losses of 3 updates without dropout differ by 1.5e-03 at most (step 3)"),
         ([5.0, math.nan, 3.0], 1, "NOT HELD: losses of 3 updates without dropout differ by inf at most (step 2)"),
+        ([5.0, math.inf, 3.0], 1, "NOT HELD: losses of 3 updates without dropout differ by inf at most (step 2)"),
     ],
 )
 def test_a_loss_that_differs_by_more_than_the_bound_ends_in_status_1(
@@ -159,7 +160,11 @@ def test_a_loss_that_differs_by_more_than_the_bound_ends_in_status_1(
     monkeypatch.setattr(align.make, "write", lambda inputs, path: [Prompt(np.arange(3), 5)])
     assert align.main() == status
     assert words in capsys.readouterr().out and words in (tmp_path / "align" / "align.md").read_text()
-    assert json.loads((tmp_path / "align" / "align.json").read_text())["held"] == (status == 0)
+    figures = json.loads((tmp_path / "align" / "align.json").read_text())
+    assert figures["held"] == (status == 0) and (figures["largest"] is None) == (not math.isfinite(sum(theirs)))
+    repeated = ["align", "--config", str(tmp_path / "align" / "arguments.yaml")]
+    monkeypatch.setattr(sys, "argv", repeated)
+    assert align.parse()[0].max_steps == 3
 
 
 def test_logs_hold_what_each_side_said(tmp_path, sides):
@@ -214,6 +219,7 @@ def test_seconds_and_speeds_leave_the_first_update_out():
         (["--torch-python", "no-such-python"], ["--torch-python no-such-python", "no such program"]),
         (["--tuning", "full"], ["--tuning"]),
         (["--config", "recipes/s0-chatbot.yaml"], ["--head-dropout", "leave it out"]),
+        (["--config", "recipes/s2-dialogpt-imdb.yaml", "--base", "fp32", "--model", "nowhere"], ["nowhere"]),
         (["--lora-init", "olora"], ["--lora-init olora"]),
         (["--data-dir", "nowhere", "--model", "nano"], ["nowhere"]),
         (["--precision", "fp16", "--device", "cpu"], ["--precision", "CUDA"]),

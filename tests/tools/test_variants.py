@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from commands import command
+from commands import assert_one_line_error, command
 from places import ROOT
 
 from tests.faults import ground
@@ -23,6 +23,8 @@ def test_a_variant_is_trained_once_and_has_a_line(tmp_path):
         assert row.startswith("| q and v alone | 32,768 |")  # 4 layers, A [16, 256], and B [256, 8] of either
         made.append((row, (tmp_path / "q-and-v-alone" / "metrics.jsonl").stat().st_mtime_ns))
     assert made[0] == made[1]
+    result = command("-m", "tools.variants", *options, "--precision", "bf16")
+    assert_one_line_error(result, "was made with precision fp32, not bf16", "--output-dir")
 
 
 def test_a_variant_that_there_is_not_is_refused_by_name(tmp_path):

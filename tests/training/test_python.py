@@ -142,3 +142,15 @@ def test_an_error_names_items_by_their_number_where_nobody_says_where_they_stand
         UserError, match=r"loss nan at step 1 \(epoch 1 batch 1: window \d+, window \d+, window \d+ and"
     ):
         trainer.run()
+
+
+def test_how_losses_are_made_is_what_the_arguments_say(base, tmp_path):
+    settings = {"label_smoothing": 0.3, "gradient_checkpointing": True, "head_dropout": 0.2}
+    plain, given = trainer_of(base, tmp_path / "plain"), trainer_of(base, tmp_path / "given", **settings)
+    model = given.model
+    assert (model.label_smoothing, model.transformer.gradient_checkpointing, model.head_dropout) == (0.3, True, 0.2)
+    assert {name: getattr(given.arguments, name) for name in settings} == settings
+    assert not plain.model.label_smoothing and not plain.model.transformer.gradient_checkpointing
+    plain.run()
+    given.run()
+    assert lines_of(tmp_path / "given")[1]["loss"] != lines_of(tmp_path / "plain")[1]["loss"]

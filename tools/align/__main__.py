@@ -11,6 +11,7 @@ given. Ends with status 1 where a loss without dropout differs by more than 1e-3
 
 import dataclasses
 import json
+import math
 import shlex
 import shutil
 import sys
@@ -33,26 +34,28 @@ from training.setup import Inputs
 
 DEFAULT_STEPS = 200
 # options of train.py that make no sense here: the length is --steps, and nothing is saved or stopped early
-LEFT_OUT = {"epochs", "max_steps", "tuning", "patience", "save_every", "skip_nonfinite", "head_dropout", "added_tokens"}
-LEFT_OUT |= {"report_to", "base", "int8_threshold"}
+LEFT_OUT = {"epochs", "max_steps", "tuning", "patience", "save_every", "skip_nonfinite", "added_tokens", "report_to"}
+LEFT_OUT |= {"int8_threshold"}
 
 
 def parse() -> tuple[TrainingArguments, str]:
     """The run, and the Python that has PyTorch. Raises UserError for options that are wrong."""
     parser = Parser(prog="python -m tools.align", description=__doc__)
     parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="a recipe; the command line wins over it")
-    parser.add_argument("--steps", type=int, default=DEFAULT_STEPS, help=f"updates (default: {DEFAULT_STEPS})")
+    parser.add_argument("--steps", type=int, help=f"updates; else a recipe's max_steps, else {DEFAULT_STEPS}")
     parser.add_argument("--torch-python", metavar="PYTHON", default=sys.executable, help="that has PyTorch and PEFT")
     add_options(parser, TrainingArguments, without=(*LEFT_OUT, "output_dir"))
     parser.add_argument("--output-dir", metavar="STR", help="the run's folder; else runs/align-<task>-<model>")
     given = vars(parser.parse_args())
-    recipe, steps, python = given.pop("config"), given.pop("steps"), given.pop("torch_python")
+    place, steps, python = given.pop("config"), given.pop("steps"), given.pop("torch_python")
+    recipe = read_recipe(place) if place else {}
+    steps = (recipe.get("max_steps") or DEFAULT_STEPS) if steps is None else steps
     if steps < 1:
         raise UserError(f"--steps must be at least 1, not {steps}")
     if not shutil.which(python):
         raise UserError(f"--torch-python {python}: there is no such program")
     output = given.pop("output_dir", None)
-    arguments = resolve(given | {"max_steps": steps}, read_recipe(recipe) if recipe else {}, recipe)
+    arguments = resolve(given | {"max_steps": steps}, recipe, place)
     output = output or str(Path("runs") / f"align-{arguments.task}-{Path(arguments.model).name}")
     return dataclasses.replace(arguments, output_dir=output), python  # never the run's that a recipe was written by
 
@@ -107,7 +110,9 @@ def tell(inputs: Inputs, prompts: list[Prompt], still: report.Phase, dropped: re
     parts = [f"# {title}", where, f"`{shlex.join(['python', '-m', 'tools.align', *sys.argv[1:]])}`", verdict, table]
     parts += [f"## Greedy replies, trained without dropout\n{answers}"] if asked else []
     write_text(folder / "align.md", "\n\n".join([*parts, "![both curves](align.png)"]) + "\n")
-    figures = {"bound": report.BOUND, "largest": still.largest[0], "at_step": still.largest[1], "held": still.is_held}
+    size, step = still.largest
+    largest = size if math.isfinite(size) else None  # of which JSON has no number
+    figures = {"bound": report.BOUND, "largest": largest, "at_step": step, "held": still.is_held}
     write_text(folder / "align.json", json.dumps(figures | {"precision": given.precision, "machine": where}) + "\n")
     draw(folder / "align.png", still, dropped, title)
     print(f"\n{title}\n{where}\n\n{table}\n")

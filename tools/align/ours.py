@@ -62,7 +62,7 @@ def _adapted(settings: dict, given: TrainingArguments):
     from gpt2_jittor.model.lm import GPT2LMHeadModel
     from lora import inject, load_adapter, save_adapter
     from training.adapter import adapter_config
-    from training.setup import set_losses
+    from training.plan import set_losses
 
     stored, labels, start = open_model(settings["base"]), settings["labels"], Path(settings["start"])
     if not settings["dropout"]:

@@ -55,7 +55,7 @@ def _differences(axes, phase: Phase) -> None:
     label = f"|difference|; equal to the last bit: {FLOOR:.0e}"
     axes.semilogy(np.arange(1, len(sizes) + 1), sizes, color=COLOURS[2], linewidth=0.8, label=label)
     axes.axhline(BOUND, color=COLOURS[6], linestyle="--", linewidth=1, label=f"the bound, {BOUND:.0e}")
-    axes.set_ylim(FLOOR, max(1e-2, 3 * float(np.nanmax(sizes))))
+    axes.set_ylim(FLOOR, max(1e-2, 3 * float(sizes[np.isfinite(sizes)].max(initial=0.0))))
     axes.yaxis.set_major_formatter(lambda size, _: f"{size:.0e}")
     axes.set_ylabel("|difference| (nats)")
     axes.legend(loc="center right", bbox_to_anchor=(1, 0.72))  # between the bound and where differences lie

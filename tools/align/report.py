@@ -28,7 +28,8 @@ class Phase:
     @property
     def largest(self) -> tuple[float, int]:
         """The largest |difference|, and the step, from 1, that has it; one that is no number is the largest of all."""
-        sizes = np.nan_to_num(np.abs(self.differences), nan=np.inf)
+        sizes = np.abs(self.differences)
+        sizes = np.where(np.isnan(sizes), np.inf, sizes)
         return float(sizes.max()), int(sizes.argmax()) + 1
 
     @property
