@@ -18,7 +18,7 @@ from typing import Any
 
 from common.command import Parser, run_command
 from common.errors import ParameterError, UserError
-from common.files import check_writable
+from common.files import check_picture, check_writable
 from common.options import add_options, option, option_name, problems, typed
 from datasets import tasks
 from datasets.encode import report
@@ -179,8 +179,8 @@ def check_outputs(given: EvaluationOptions, task: Task) -> None:
         raise ParameterError("{confusion} needs classes, {0} has none: leave it out", task.name)
     if given.predictions and task.kind.generates and (given.loss_only or task.kind.answer_tokens is None):
         raise ParameterError("{predictions}: nothing is predicted for {0} here: leave it out", task.name)
-    if given.confusion and given.confusion.suffix.lower() not in (".png", ".pdf", ".svg"):
-        raise ParameterError("{confusion} must be a .png, .pdf or .svg file, unlike {0}", given.confusion)
+    if given.confusion:
+        check_picture(given.confusion, "{confusion}")
     for name in ("predictions", "confusion"):
         path = getattr(given, name)
         if path is not None and path.is_dir():

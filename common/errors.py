@@ -65,8 +65,8 @@ def listed(names: Iterable[str]) -> str:
 class ErrorCollector:
     """Gathers user errors, so that all of them are heard of at once."""
 
-    def __init__(self, errors: Iterable[UserError] = ()):
-        self.errors = list(errors)
+    def __init__(self):
+        self.errors: list[UserError] = []
 
     @contextlib.contextmanager
     def collect(self) -> Iterator[None]:

@@ -15,13 +15,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from common.errors import UserError
+from common.errors import ParameterError, UserError
 from common.terminal import SPELLED
 
 DEPTH = 64  # of nested JSON; deeper, and printing it in an error would fail
 JSON_BYTES = 1 << 26  # GPT-2's tokenizer.json has 1.4 million, large ones 20; a sparse file can claim any size
 YAML_BYTES = 1 << 18  # a recipe has one thousand; the reader takes seconds for a million
 BLOCK = 1 << 20  # bytes that are read at a time
+PICTURES = (".png", ".pdf", ".svg")
 TEMPORARY = ".part-"  # how the names of unfinished files and folders begin
 LINKS = 40  # that are followed one after another, as Linux does
 
@@ -41,6 +42,13 @@ def check_writable(folder: Path, otherwise: str) -> None:
         tempfile.TemporaryFile(dir=there).close()
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror}; {otherwise}") from None
+
+
+def check_picture(path: Path, what: str = "the picture") -> None:
+    """Raises UserError for a picture's file of a kind that is not drawn; `what` names it, as a template's part."""
+    if path.suffix.lower() not in PICTURES:
+        kinds = f"{', '.join(PICTURES[:-1])} or {PICTURES[-1]}"
+        raise ParameterError(f"{what} must be a {{kinds}} file, unlike {{path}}; name another", kinds=kinds, path=path)
 
 
 @contextlib.contextmanager

@@ -47,22 +47,20 @@ def plan_batches(
     return [batches[index] for index in random.permutation(len(batches))]
 
 
-def collate(items: Sequence[Encoded], pad_id: int, side: str = "right") -> Batch:
-    """Pads `items` to the longest of them, on their "right" (training) or "left" (generation).
+def collate(items: Sequence[Encoded], pad_id: int) -> Batch:
+    """Pads `items` to the longest of them, on their right.
 
     An item's first token is never scored: nothing real comes before it.
     """
-    assert side in ("right", "left"), side
     shape = (len(items), max(len(item.input_ids) for item in items))  # [batch, time]
     input_ids = np.full(shape, pad_id, np.int32)
     labels = np.full(shape, IGNORED, np.int32)
     attention_mask = np.zeros(shape, np.int32)
     for row, item in enumerate(items):
-        start = 0 if side == "right" else shape[1] - len(item.input_ids)
-        end = start + len(item.input_ids)
-        input_ids[row, start:end] = item.input_ids
-        labels[row, start + 1 : end] = item.labels[1:]
-        attention_mask[row, start:end] = 1
+        end = len(item.input_ids)
+        input_ids[row, :end] = item.input_ids
+        labels[row, 1:end] = item.labels[1:]
+        attention_mask[row, :end] = 1
     tokens = int(attention_mask.sum())
     if items[0].label is not None:
         return Batch(input_ids, np.array([item.label for item in items], np.int32), attention_mask, tokens, len(items))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from evaluation.mteval import ngrams
+from evaluation.metrics import ngrams
 
 BETA = 1.2  # of ROUGE-L: recall weighs β² as much as precision
 ORDERS = 4  # CIDEr's n-grams

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.errors import UserError
-from common.files import writing_to
+from common.files import check_picture, writing_to
 from common.terminal import visible
 
 NAME_WIDTH = 24  # characters in a line of a class's name
@@ -40,8 +39,7 @@ def draw_confusion(matrix: np.ndarray, labels: Sequence[str], output: str | Path
     import matplotlib
 
     output = Path(output)
-    if output.suffix.lower() not in (".png", ".pdf", ".svg"):
-        raise UserError(f"the picture must be a .png, .pdf or .svg file, unlike {output}; name another")
+    check_picture(output)
     matrix = np.asarray(matrix)
     if len(labels) == 0 or matrix.shape != (len(labels), len(labels)):
         raise ValueError(f"{len(labels)} labels do not fit a matrix of {matrix.shape}")

@@ -199,6 +199,11 @@ def bleu_of(replies: Sequence[str], references: Sequence[str]) -> Statistic:
     return statistic
 
 
+def ngrams(words: Sequence[str], n: int) -> list[tuple[str, ...]]:
+    """The n-grams of a text's words, in order."""
+    return list(zip(*(words[i:] for i in range(n)), strict=False))
+
+
 def _ngrams(texts: Sequence[str], n: int) -> list[list[tuple[str, ...]]]:
     from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
@@ -206,7 +211,7 @@ def _ngrams(texts: Sequence[str], n: int) -> list[list[tuple[str, ...]]]:
         raise ValueError(f"n-grams have at least one word, not {n}")
     tokenize = Tokenizer13a()
     words = [tokenize(text.lower()).split() for text in texts]
-    return [[tuple(of_text[i : i + n]) for i in range(len(of_text) - n + 1)] for of_text in words]
+    return [ngrams(of_text, n) for of_text in words]
 
 
 def _check_pairs(first: Sequence, second: Sequence) -> None:

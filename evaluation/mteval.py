@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluation.metrics import Statistic
+from evaluation.metrics import Statistic, ngrams
 
 BLEU_ORDERS, NIST_ORDERS = 4, 5
 ORDERS = range(1, NIST_ORDERS + 1)
@@ -62,11 +62,6 @@ def _counts(texts: Sequence[str], references: Sequence[Sequence[str]]) -> _Count
         rows.append((len(own), len(nearest), np.mean([len(r) for r in several]), *map(Counter.total, matched), *worth))
     columns = np.array(rows, np.float64)
     return _Counts(*columns[:, :3].T, columns[:, 3 : 3 + NIST_ORDERS], columns[:, 3 + NIST_ORDERS :])
-
-
-def ngrams(words: Sequence[str], n: int) -> list[tuple[str, ...]]:
-    """The n-grams of a text's words, in order."""
-    return list(zip(*(words[i:] for i in range(n)), strict=False))
 
 
 def _matched(own: Sequence[str], several: Sequence[Sequence[str]], n: int) -> Counter:

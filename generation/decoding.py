@@ -17,16 +17,14 @@ def stream(
     max_new_tokens: int,
     end_id: EndIds,
     prefixes: Prefixes | None = None,
-    penalise_prompt: bool = True,
 ) -> Iterator[int]:
     """Yields the ids that follow `prompt`, until an end token (not yielded), `max_new_tokens` or the last position.
 
     `end_id`: an end token, several of which each ends the text, or None. `prefixes`: as of `continued`.
-    `penalise_prompt`: the sampler's penalties of repetition look at the prompt, too.
     Raises UserError for an empty prompt and for one that leaves no position free.
     """
     (limit,) = max_answer_tokens([prompt], max_new_tokens, model.config.n_positions)
-    text = Text(prompt, sample, limit, end_set(end_id), penalise_prompt=penalise_prompt)
+    text = Text(prompt, sample, limit, end_set(end_id))
     for _, token in continued(model, [text], 1, prefixes):
         if token.ends != END:
             yield token.id

@@ -81,19 +81,20 @@ def describe(summary: dict[str, Any]) -> str:
     width = max(len("projection"), *(len(row["path"]) for row in rows))
     lines += ["", "  ".join([f"{'projection':<{width}}", *(f"{title:>9}" for _, title in columns)])]
     for row in rows:
-        lines.append("  ".join([f"{row['path']:<{width}}", *(f"{row[name]:>9.4g}" for name, _ in columns)]))
+        lines.append("  ".join([f"{row['path']:<{width}}", *(_figure(row[name]) for name, _ in columns)]))
     return "\n".join(lines)
+
+
+def _figure(value: float | None) -> str:
+    return f"{'–':>9}" if value is None else f"{value:>9.4g}"
 
 
 def _projections(adapter: Adapter, base: Path | None) -> list[dict[str, Any]]:
     rows, moves_base = [], changes_base(adapter.config.init_lora_weights)
     learnt = to_plain(adapter, base) if moves_base and base is not None else adapter
     for key in sorted(filter(is_a, adapter.tensors), key=_by_layer):
-        path, a, b = layer_of(key), adapter.tensors[key], adapter.tensors.get(other_of(key), np.zeros(0))
-        given = adapter.config.for_path(path)
-        if a.ndim != 2 or b.ndim != 2 or not a.shape[0] == b.shape[1] == given.rank:
-            raise UserError(f"{path}: the adapter's file does not hold two matrices of rank {given.rank}")
-        rows.append({"path": path, "A": _norm(a), "B": _norm(b)})
+        path, given = layer_of(key), adapter.config.for_path(layer_of(key))
+        rows.append({"path": path, "A": _norm(adapter.tensors[key]), "B": _norm(adapter.tensors[other_of(key)])})
         if base is not None or not moves_base:  # else it is not known what the matrices began with
             rows[-1]["change"] = given.scaling * product_norm(learnt.tensors[key], learnt.tensors[other_of(key)])
     if base is not None:
@@ -101,7 +102,7 @@ def _projections(adapter: Adapter, base: Path | None) -> list[dict[str, Any]]:
         norms = _weights(base, shapes, adapter.embeddings)
         for row in rows:
             row["weight"] = norms[f"{row['path']}.weight"]
-            row["relative"] = row["change"] / row["weight"] if row["weight"] else math.inf
+            row["relative"] = row["change"] / row["weight"] if row["weight"] else None
     return rows
 
 

@@ -82,9 +82,9 @@ class Fields:
             raise invalid(name, "is missing" if value is None else "is empty")
         return value
 
-    def flag(self, name: str, default: bool = False) -> bool:
-        """true or false."""
-        value = self.any(name, default)
+    def flag(self, name: str) -> bool:
+        """true or false, which it is where it is not there."""
+        value = self.any(name, False)
         if not isinstance(value, bool):
             raise invalid(name, f"must be true or false, not {kind(value)}")
         return value

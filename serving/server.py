@@ -60,12 +60,12 @@ def bound_socket(host: str, port: int) -> socket.socket:
     return found
 
 
-def serve(batcher: Batcher, options: ServingOptions, listening: socket.socket, page: Path = PAGE) -> None:
+def serve(batcher: Batcher, options: ServingOptions, listening: socket.socket) -> None:
     """Serves until a signal comes, prints one line once requests are taken, and ends as that signal ends a command.
 
     Raises what ends either thread.
     """
-    http = Http(Service(batcher, options, page), listening, lambda: batcher.stop(0))
+    http = Http(Service(batcher, options, PAGE), listening, lambda: batcher.stop(0))
     with HeldSignals(lambda: http.close(lambda: batcher.stop(options.grace)), options.grace) as signals:
         http.start()
         try:

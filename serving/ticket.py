@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 from common import unexpected
-from generation.token import Token
 from serving.models import Place
 from serving.work import Work
 
@@ -15,7 +14,7 @@ class Ticket:
 
     def __init__(self, work: Work, deliver: Callable[[Any], None]):
         self.work, self._deliver = work, deliver
-        self.cancelled = self.done = False
+        self.cancelled = False
         self.place: Place | None = None
 
     def cancel(self) -> None:
@@ -24,7 +23,6 @@ class Ticket:
 
     def tell(self, event: Any) -> None:
         """Delivers an event, unless nobody wants it any more."""
-        self.done = not isinstance(event, Token) or event.ends is not None
         if self.cancelled:
             return
         try:

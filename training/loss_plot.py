@@ -13,8 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.errors import UserError
-from common.files import writing_to
+from common.files import check_picture, writing_to
 from common.terminal import visible
 from training.curves import Run, read_run
 
@@ -48,8 +47,7 @@ def plot(runs: Sequence[str | Path], output: str | Path) -> None:
     Raises UserError for a run that is missing, broken or empty, and for an output that cannot be written.
     """
     output = Path(output)
-    if output.suffix.lower() not in (".png", ".pdf", ".svg"):
-        raise UserError(f"the picture must be a .png, .pdf or .svg file, unlike {output}; name another")
+    check_picture(output)
     histories = [replace(run, name=visible(run.name)) for run in _named_apart([read_run(path) for path in runs], runs)]
     with writing_to(output) as temporary:
         _draw(histories, temporary)

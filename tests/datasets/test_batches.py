@@ -61,21 +61,12 @@ def test_a_batch_is_padded_on_the_right_where_nothing_is_scored_or_attended_to()
     assert {batch.input_ids.dtype, batch.labels.dtype, batch.attention_mask.dtype} == {np.dtype(np.int32)}
 
 
-def test_a_batch_padded_on_the_left_scores_the_same_tokens():
-    batch = collate(ITEMS, pad_id=0, side="left")
-    assert batch.input_ids.tolist() == [[7, 8, 9], [0, 5, 6]]
-    assert batch.labels.tolist() == [[-100, 8, 9], [-100, -100, 6]]
-    assert batch.attention_mask.tolist() == [[1, 1, 1], [0, 1, 1]]
-    assert (batch.tokens, batch.scored) == (5, 3)
-
-
-@pytest.mark.parametrize("side", ["right", "left"])
-def test_a_batch_to_classify_has_a_class_a_row_and_scores_the_rows(side):
+def test_a_batch_to_classify_has_a_class_a_row_and_scores_the_rows():
     unscored = [np.full_like(item.labels, -100) for item in ITEMS]
     items = [
         Encoded(item.input_ids, labels, label) for item, labels, label in zip(ITEMS, unscored, (0, 5), strict=True)
     ]
-    batch, plain = collate(items, pad_id=0, side=side), collate(ITEMS, pad_id=0, side=side)
+    batch, plain = collate(items, pad_id=0), collate(ITEMS, pad_id=0)
     assert (batch.labels.tolist(), batch.labels.dtype) == ([0, 5], np.int32), "class 0 is a class"
     assert batch.input_ids.tolist() == plain.input_ids.tolist()
     assert batch.attention_mask.tolist() == plain.attention_mask.tolist()

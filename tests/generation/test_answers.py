@@ -16,8 +16,9 @@ from generation import beam
 from generation.decoding import stream
 from generation.engine import Engine
 from generation.options import GenerationOptions
+from generation.running import continued
 from generation.sampling import make_sampler
-from generation.text import Generated
+from generation.text import Generated, Text
 from gpt2_jittor import GPT2LMHeadModel
 from gpt2_jittor.checkpoint.tokenizer import add_tokens, load_tokenizer
 
@@ -205,7 +206,10 @@ def test_a_description_may_say_what_its_meaning_says_but_nothing_twice(model, to
     answers = Engine(model, tokenizer, E2E, Greedy(**options, end_ids=()))
     prompt = answers.encode(answers.example(f"name[{text}]"))
     sample, (ids,) = make_sampler(greedy=True, no_repeat_ngram_size=1), prompt.windows
-    alone, with_prompt = (list(stream(model, ids, sample, 30, None, None, seen)) for seen in (False, True))
+    alone, with_prompt = (
+        [token.id for _, token in continued(model, [Text(ids, sample, 30, frozenset(), penalise_prompt=seen)], 1)]
+        for seen in (False, True)
+    )
     assert set(alone) & set(ids.tolist()) and len(set(alone)) == 30 and not set(with_prompt) & set(ids.tolist())
     expected = tokenizer.decode(alone, skip_special_tokens=True).strip()
     assert answers.answer(prompt) == "".join(answers.stream(prompt)).strip() == expected
