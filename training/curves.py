@@ -33,11 +33,15 @@ class Curve:
 
 @dataclass(frozen=True)
 class Run:
-    """What one training left: its curves, of which either may be missing."""
+    """What one training left: its curves, of which either may be missing.
+
+    `smoothed_labels`: its training's losses are of them, and above those of what is there; validations never are.
+    """
 
     name: str
     training: Curve | None
     validation: Curve | None
+    smoothed_labels: bool = False
 
 
 def read_run(path: str | Path) -> Run:
@@ -59,20 +63,21 @@ def read_run(path: str | Path) -> Run:
         raise UserError(f"{file} cannot be read: {error.strerror}") from error
     first = next((line for line in lines if line.strip()), "")
     read = _read_metrics if file.suffix == ".jsonl" or first.lstrip().startswith("{") else _read_log
-    training, validation = (_curve(points) for points in read(file, lines))
+    *points, smoothed_labels = read(file, lines)
+    training, validation = map(_curve, points)
     if training is None and validation is None:
         raise UserError(f"{file} holds no finite loss to draw; let the training log some steps first")
     name = file.resolve().parent.name if file.name == METRICS else file.stem
-    return Run(name, training, validation)
+    return Run(name, training, validation, smoothed_labels)
 
 
 # What is read: step -> loss. After a --resume steps come again, and the later line is the one that counts.
 Points = dict[int, float]
 
 
-def _read_metrics(file: Path, lines: list[str]) -> tuple[Points, Points]:
+def _read_metrics(file: Path, lines: list[str]) -> tuple[Points, Points, bool]:
     splits: dict[str, Points] = {"train": {}, "validation": {}}
-    examples = None
+    examples, smoothed_labels = None, False
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -90,10 +95,11 @@ def _read_metrics(file: Path, lines: list[str]) -> tuple[Points, Points]:
             if record.get("examples") != examples:
                 continue  # the last one, on the whole set: no point of a curve of others
         splits[record["split"]][int(record["step"])] = math.nan if record["loss"] is None else record["loss"]
-    return splits["train"], splits["validation"]
+        smoothed_labels |= record["loss"] is not None and record.get("perplexity", ...) is None
+    return splits["train"], splits["validation"], smoothed_labels
 
 
-def _read_log(file: Path, lines: list[str]) -> tuple[Points, Points]:
+def _read_log(file: Path, lines: list[str]) -> tuple[Points, Points, bool]:
     numbered = [(number, line.replace(",", " ").split()) for number, line in enumerate(lines, start=1)]
     rows = [(number, fields) for number, fields in numbered if fields and not fields[0].startswith("#")]
     if rows and len(rows[0][1]) <= 2 and all(_as_number(field) is None for field in rows[0][1]):
@@ -106,7 +112,7 @@ def _read_log(file: Path, lines: list[str]) -> tuple[Points, Points]:
             expected = "a loss, or a step and a loss, like the file's other lines"
             raise UserError(f"{file}:{number} should hold {expected}; mend or remove the line")
         points[int(step)] = loss
-    return points, {}
+    return points, {}, False
 
 
 def _is_metric(record: object) -> bool:

@@ -128,14 +128,15 @@ def _keys(runs: list[Run], training_colour: str, validation_colour: str) -> list
     from matplotlib.lines import Line2D
 
     keys = []
+    training = "training, of smoothed labels" if any(run.smoothed_labels for run in runs) else "training"
     spans = sorted({smoothing_span(len(run.training.steps)) for run in runs if run.training})
     if spans and spans[-1] > 1:
         points = str(spans[0]) if len(spans) == 1 else f"{spans[0]} to {spans[-1]}"
-        keys.append(Line2D([], [], color=training_colour, label="training", **RAW))
+        keys.append(Line2D([], [], color=training_colour, label=training, **RAW))
         label = f"training, exponentially smoothed over {points} points"
         keys.append(Line2D([], [], color=training_colour, label=label, **SMOOTHED))
     elif spans:
-        keys.append(Line2D([], [], color=training_colour, label="training", **SMOOTHED))
+        keys.append(Line2D([], [], color=training_colour, label=training, **SMOOTHED))
     if any(run.validation for run in runs):
         best = f"best validation: {_best(runs[0])}" if len(runs) == 1 else "best validation"
         keys.append(Line2D([], [], color=validation_colour, label="validation", **VALIDATION))

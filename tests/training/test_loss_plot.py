@@ -1,5 +1,6 @@
 """The picture of loss curves: what stands in it, and the numbers that are drawn."""
 
+import json
 import os
 import subprocess
 import sys
@@ -31,6 +32,18 @@ def test_the_picture_names_runs_axes_smoothing_and_the_best_point(tmp_path):
     two = (tmp_path / "two.svg").read_text()
     assert "<!-- r$4$: loss 2.500, perplexity 12.2 at step 40 -->" in two
     assert "<!-- _r8: loss 2.600, perplexity 13.5 at step 40 -->" in two
+
+
+def test_losses_of_smoothed_labels_are_called_so(tmp_path):
+    file = make_run(tmp_path / "run") / "metrics.jsonl"
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    for smoothed in (False, True):
+        lines = [
+            record | ({"perplexity": None} if smoothed and record["split"] == "train" else {}) for record in records
+        ]
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        plot([file], tmp_path / "one.svg")
+        assert ("<!-- training, of smoothed labels -->" in (tmp_path / "one.svg").read_text()) == smoothed
 
 
 def test_runs_of_the_same_name_are_told_apart_by_their_paths(tmp_path, monkeypatch):
