@@ -4,7 +4,7 @@ Needs the tokenizer, and so runs in `Service.encoded`'s thread, not in the loop'
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -57,8 +57,8 @@ def read_messages(messages: Any, served: Served, max_tokens: int | None) -> list
     """
     task = task_of(served)
     asked, standing, history = _fields(_turns(messages), task)
-    longest = served.options.max_new_tokens if max_tokens is None else max_tokens
-    room = max(1, served.max_length - min(longest, served.max_length // 2))
+    options = served.options if max_tokens is None else replace(served.options, max_new_tokens=max_tokens)
+    room = options.max_prompt_tokens(served.max_length)
     try:
         example = task.asked({**standing, **asked}, history)
         if task.kind.refuses_long:
