@@ -9,6 +9,7 @@ python evaluate.py --task dailydialog --model nano --loss-only --json
 
 import argparse
 import dataclasses
+import filecmp
 import sys
 import time
 from collections.abc import Mapping
@@ -141,12 +142,14 @@ def task_and_data(given: EvaluationOptions, source: ModelSource) -> tuple[Task, 
 
 
 def split_of(task: Task, path: Path | None, run: Mapping[str, Any]) -> str:
-    """What is measured where no split was asked for: all of a file that the run was not trained on."""
-    trained_on = run.get("data_dir")
-    is_other = trained_on is not None and path is not None and path.resolve() != Path(trained_on).resolve()
-    if task.parts_file and task.name == run.get("task") and is_other and path.is_file() and path.suffix != ".zip":
-        return WHOLE
-    return task.measured_on(path)
+    """What is measured where no split was asked for: all of a file that is known to be another than the run's."""
+    data, is_run = run.get("data_dir"), task.name == run.get("task")
+    if not (task.parts_file and is_run and data and path is not None and path.is_file() and path.suffix != ".zip"):
+        return task.measured_on(path)
+    # a copy of what was trained on holds the same parts; what is not there any more may have been moved here
+    trained_on = Path(data)
+    is_other = trained_on.is_dir() or (trained_on.is_file() and not filecmp.cmp(trained_on, path, shallow=False))
+    return WHOLE if is_other else task.measured_on(path)
 
 
 def contestants(source: ModelSource, weights: str) -> dict[str, tuple[ModelSource, str]]:

@@ -49,8 +49,9 @@ def parse() -> argparse.Namespace:
     inspect.add_argument("--json", action="store_true", help="as JSON")
 
     combine = commands.add_parser("combine", help="write a weighted sum of adapters as one adapter")
-    combine.add_argument("--adapter", type=Path, nargs="+", required=True, metavar="FOLDER")
-    combine.add_argument("--weights", type=float, nargs="+", required=True, metavar="W", help="one for each adapter")
+    several = {"nargs": "+", "action": "extend", "required": True}
+    combine.add_argument("--adapter", type=Path, metavar="FOLDER", **several)
+    combine.add_argument("--weights", type=float, metavar="W", help="one for each adapter", **several)
     combine.add_argument("--ignore-base", **ignore)
     combine.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="new, or empty")
 

@@ -64,8 +64,8 @@ def check_same(run: Path, given) -> None:
     wanted = {name: getattr(given, name) for name in ("task", "model", "data_dir", "precision", "max_steps")}
     wanted |= {"learning_rate": float(given.learning_rate)}
     for name, value in wanted.items():
-        if made[name] != value:
-            raise UserError(f"{run} was made with {name} {made[name]}, not {value}: choose another --output-dir")
+        if made.get(name) != value:
+            raise UserError(f"{run} was made with {name} {made.get(name)}, not {value}: choose another --output-dir")
 
 
 def ended(command: list[str]) -> int:

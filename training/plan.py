@@ -157,6 +157,7 @@ def agreed(arguments: TrainingArguments, model: Any) -> TrainingArguments:
     config = model.adapter_config
     values = {"precision": model.precision, "head_dropout": getattr(model, "head_dropout", 0.0), "tuning": "full"}
     values |= {"label_smoothing": model.label_smoothing, "base": model.base_precision}
+    values["gradient_checkpointing"] = model.transformer.gradient_checkpointing
     values["int8_threshold"] = model.int8_threshold
     if config is not None:
         values |= {"tuning": "lora", "lora_r": config.r, "lora_alpha": config.lora_alpha, "lora_bias": config.bias}

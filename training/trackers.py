@@ -92,7 +92,7 @@ class WandB:
         settings = {"name": run_dir.name, "config": arguments, "dir": str(run_dir)}
         self.run = wandb.init(project=PROJECT, id=id, resume="allow", **settings)
         self.last = self.run.step  # 0, or behind what a run that goes on was told
-        self.is_new = not self.last
+        self.is_new = not self.last and not getattr(self.run, "offline", False)  # offline nobody knows what it was told
 
     def log(self, values: dict[str, float], step: int, when: float) -> None:
         """As `Tracker` says. What belongs to an earlier step than the last, which wandb drops, goes to the summary."""

@@ -9,12 +9,15 @@ from evaluate import split_of
 @pytest.mark.parametrize("name", ["e2e", "emotion", "squad", "rte", "imdb"])
 def test_a_file_that_the_run_was_not_trained_on_is_measured_whole(name, tmp_path):
     task, (file, other) = tasks.find(name), (tmp_path / "mine.csv", tmp_path / "other.csv")
-    file.touch()
-    other.touch()
+    file.write_text("one")
+    other.write_text("two")
+    (tmp_path / "copy.csv").write_text("one")
     for trained_on, path, expected in (
         (other, file, "whole"),
         (tmp_path, file, "whole"),
         (file, file, "test"),  # it is all the data there is: a part was set apart
+        (tmp_path / "copy.csv", file, "test"),
+        (tmp_path / "moved.csv", file, "test"),
         (other, tmp_path, "test"),
         (other, None, "test"),
     ):
