@@ -19,10 +19,11 @@ from collections.abc import Sequence
 
 # all of C0 but tab and newline, DEL, C1, the overrides of direction, and halves of characters, which cannot be encoded
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+SPELLED = "spelled"  # names the way of encoding in which what an encoding does not have is spelled out
+
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel = 2  # as deep as it goes by default, it fills pages
 _SHORT.maxstring = _SHORT.maxother = 100
-SPELLED = "spelled"  # names the way of encoding in which what an encoding does not have is spelled out
 
 
 def visible(text: str) -> str:

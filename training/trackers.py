@@ -213,18 +213,18 @@ class Trackers:
         self.examples = None  # of the first validation; one of others is a curve of its own
         self.open: dict[str, tuple[Tracker, Mapping[str, int]]] = {}
         kept = _kept_ids(run_dir) if told is not None else {}
-        self.ids = ids = {name: kept.get(name) or secrets.token_hex(11)[:21] for name in names}  # 21: swanlab's limit
+        self.ids = {name: kept.get(name) or secrets.token_hex(11)[:21] for name in names}  # 21: what swanlab asks for
         self.path = run_dir / IDS
         for name in names:
             try:
-                tracker = KINDS[name][0](ids[name], run_dir, dict(arguments))
+                tracker = KINDS[name][0](self.ids[name], run_dir, dict(arguments))
             except Exception as error:
                 self.close(finished=False)
                 raise ParameterError("{report_to} {0} cannot begin: {1}", name, str(error)) from error
-            self.open[name] = tracker, (told if name in kept and not tracker.is_new else None) or {}
+            self.open[name] = tracker, told if name in kept and not tracker.is_new else {}
         # what is not told any more begins anew, with all that was missed, where it is asked for again
         if names or kept:
-            write_json(self.path, ids)
+            write_json(self.path, self.ids)
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Tells one record, but to those who were told it before."""

@@ -142,9 +142,8 @@ class _LoraLinear(jt.Function):
             [dy, operand.first, dlow, self.a],
             operand,
         )
-        dweight = None
-        if by_weight:
-            dweight = linear.weight_gradient(self.activation, self.x, self.weight, dy, self.precision)
+        given = self.activation, self.x, self.weight, dy, self.precision
+        dweight = linear.weight_gradient(*given) if by_weight else None
         return self.activation.backward(self.x, dx), dweight, dbias, da, db, dfactor, None, None, None, None
 
     def _run(self, call, shapes, inputs, operand=NO_WEIGHT):

@@ -35,7 +35,7 @@ from training.setup import Inputs
 DEFAULT_STEPS = 200
 # options of train.py that make no sense here: the length is --steps, and nothing is saved or stopped early
 LEFT_OUT = {"epochs", "max_steps", "tuning", "patience", "save_every", "skip_nonfinite", "added_tokens", "report_to"}
-LEFT_OUT |= {"int8_threshold"}
+LEFT_OUT |= {"int8_threshold", "output_dir"}  # which has another default
 
 
 def parse() -> tuple[TrainingArguments, str]:
@@ -44,8 +44,8 @@ def parse() -> tuple[TrainingArguments, str]:
     parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="a recipe; the command line wins over it")
     parser.add_argument("--steps", type=int, help=f"updates; else a recipe's max_steps, else {DEFAULT_STEPS}")
     parser.add_argument("--torch-python", metavar="PYTHON", default=sys.executable, help="that has PyTorch and PEFT")
-    add_options(parser, TrainingArguments, without=(*LEFT_OUT, "output_dir"))
-    parser.add_argument("--output-dir", metavar="STR", help="the run's folder; else runs/align-<task>-<model>")
+    add_options(parser, TrainingArguments, without=LEFT_OUT)
+    parser.add_argument("--output-dir", metavar="FOLDER", help="the run's folder; else runs/align-<task>-<model>")
     given = vars(parser.parse_args())
     place, steps, python = given.pop("config"), given.pop("steps"), given.pop("torch_python")
     recipe = read_recipe(place) if place else {}
